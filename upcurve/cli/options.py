@@ -1,0 +1,49 @@
+"""Options and parameter types that several commands share."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+
+class NumberList(click.ParamType[Any]):
+    """A comma-separated list of positive numbers: `--at 20,30,40`."""
+
+    name = "numbers"
+
+    def __init__(self, *, integers: bool = False) -> None:
+        self.integers = integers
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> list[float] | list[int]:
+        """Parse the list; fail with one line where an item is not a positive number."""
+        if isinstance(value, list):
+            return value
+        numbers: list[Any] = []
+        for item in str(value).split(","):
+            try:
+                number = int(item) if self.integers else float(item)
+            except ValueError:
+                number = -1
+            if not 0 < number < float("inf"):
+                kind = "whole number" if self.integers else "number"
+                self.fail(
+                    f"{item.strip()!r} is not a positive {kind}; give e.g. 4,8,16", param, ctx
+                )
+            numbers.append(number)
+        return numbers
+
+
+store_option = click.option(
+    "--store",
+    envvar="UPCURVE_STORE",
+    default="./results",
+    show_default=True,
+    metavar="FOLDER|URL",
+    help="Where records are kept. A postgresql:// URL also needs UPCURVE_TRACES.",
+)
+json_option = click.option(
+    "--json", "as_json", is_flag=True, help="Print JSON on stdout; logs go to stderr."
+)
