@@ -1,1 +1,1 @@
-"""Points -> frontier -> curve -> comparison, cost, uncertainty: pure functions, no input or output."""
+"""Points -> frontier -> curve -> comparison, cost, uncertainty: pure functions, no I/O."""

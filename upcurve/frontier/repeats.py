@@ -1,0 +1,68 @@
+"""Repeated measurements of one operating point: aggregated, or split into rounds."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from statistics import median
+
+from upcurve.frontier.point import Point
+
+
+@dataclass(frozen=True, slots=True)
+class Repeats:
+    """The points of one series, seen as operating points measured once or more."""
+
+    operating_points: list[Point]
+    """One point for each operating point: the median of its repeats on each axis."""
+    rounds: dict[int, list[Point]]
+    """Repeat index -> points, for the indices under which every operating point was measured.
+
+    Empty unless there are two such rounds.
+    """
+    ambiguous: int
+    """Settings that carry one repeat index twice: kept apart, as points of their own."""
+
+
+def split_repeats(points: Sequence[Point]) -> Repeats:
+    """Aggregate the points of one series that are equal but for `repeat`.
+
+    Points of equal tp, gpus and concurrency are repeats of one another if their repeat indices
+    differ. Where one index comes twice they differ in something that a point does not say (expert
+    parallelism, a second run): each is then an operating point of its own, as the definition of
+    the frontier pools them.
+    """
+    groups: defaultdict[tuple[int, int, int], list[Point]] = defaultdict(list)
+    for point in points:
+        groups[point.tp, point.gpus, point.concurrency].append(point)
+    operating_points: list[Point] = []
+    indices: set[int] | None = None
+    ambiguous = 0
+    for group in groups.values():
+        found = {point.repeat for point in group}
+        if len(found) < len(group):
+            ambiguous += 1
+            operating_points += group
+            indices = set()
+            continue
+        operating_points.append(_aggregate(group))
+        indices = found if indices is None else indices & found
+    rounds: dict[int, list[Point]] = {}
+    if indices is not None and len(indices) > 1:
+        rounds = {index: [] for index in sorted(indices)}
+        for point in points:
+            if point.repeat in rounds:
+                rounds[point.repeat].append(point)
+    return Repeats(operating_points, rounds, ambiguous)
+
+
+def _aggregate(group: Sequence[Point]) -> Point:
+    if len(group) == 1:
+        return group[0]
+    return replace(
+        group[0],
+        interactivity=median(point.interactivity for point in group),
+        tput_per_gpu=median(point.tput_per_gpu for point in group),
+        repeat=0,
+    )
