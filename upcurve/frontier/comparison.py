@@ -65,8 +65,6 @@ class SeriesComparison:
     at: tuple[TargetReading, ...]
     rounds: int
     """Full rounds of repeats; 0 where the series was measured once."""
-    ambiguous: int
-    """Settings measured twice under one repeat index, kept as separate points."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON object of this series."""
@@ -110,7 +108,6 @@ class _Fit:
     frontier: tuple[Point, ...]
     curves: dict[str, Curve]
     rounds: dict[int, Curve]
-    ambiguous: int
 
 
 def compare(
@@ -159,7 +156,6 @@ def compare(
                     for target in targets
                 ),
                 rounds=len(fit.rounds),
-                ambiguous=fit.ambiguous,
             )
             for name, fit in fits.items()
         ),
@@ -210,7 +206,6 @@ def _fit(name: str, points: Sequence[Point], rule: str) -> _Fit:
         frontier=tuple(knots),
         curves={each: _curve(knots, each) for each in RULES},
         rounds={index: _curve(frontier(own), rule) for index, own in repeats.rounds.items()},
-        ambiguous=repeats.ambiguous,
     )
 
 

@@ -21,8 +21,6 @@ class Repeats:
 
     Empty unless there are two such rounds.
     """
-    ambiguous: int
-    """Settings that carry one repeat index twice: kept apart, as points of their own."""
 
 
 def split_repeats(points: Sequence[Point]) -> Repeats:
@@ -38,11 +36,9 @@ def split_repeats(points: Sequence[Point]) -> Repeats:
         groups[point.tp, point.gpus, point.concurrency].append(point)
     operating_points: list[Point] = []
     indices: set[int] | None = None
-    ambiguous = 0
     for group in groups.values():
         found = {point.repeat for point in group}
         if len(found) < len(group):
-            ambiguous += 1
             operating_points += group
             indices = set()
             continue
@@ -54,7 +50,7 @@ def split_repeats(points: Sequence[Point]) -> Repeats:
         for point in points:
             if point.repeat in rounds:
                 rounds[point.repeat].append(point)
-    return Repeats(operating_points, rounds, ambiguous)
+    return Repeats(operating_points, rounds)
 
 
 def _aggregate(group: Sequence[Point]) -> Point:
