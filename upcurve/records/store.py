@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import fields
 from datetime import UTC, datetime
 from itertools import islice
@@ -16,18 +16,14 @@ from typing import Any, Literal, Self
 import pyarrow
 import pyarrow.parquet
 import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
 
 from upcurve.errors import InputError
 from upcurve.frontier.point import Point
-from upcurve.records import database, folder, process
+from upcurve.records import database, folder, process, queries
+from upcurve.records.queries import CHUNK, OperatingPoint
 from upcurve.records.run import PointRecord, RunRecord, SeriesSummary
 from upcurve.records.schema import points, runs
-
-CHUNK = 5_000
-"""Rows per statement: enough for speed, few enough for memory."""
-
-OperatingPoint = tuple[int, int, int, int, int, int]
-"""(tp, gpus, concurrency, isl, osl, repeat)."""
 
 
 class Store:
@@ -113,7 +109,7 @@ class Store:
             "status": "running",
             "process": process.this_process(),
         }
-        with self._errors(), self._writer.begin() as connection:
+        with self._writing() as connection:
             connection.execute(runs.insert(), values)
         return run_id
 
@@ -148,23 +144,34 @@ class Store:
     def add_points(self, run_id: str, records: Iterable[PointRecord]) -> None:
         """Add many points without traces to a run: all of them or none."""
         try:
-            with self._errors(), self._writer.begin() as connection:
+            with self._writing() as connection:
                 _insert_points(connection, run_id, records)
         except sa.exc.IntegrityError as error:
             raise _refused(run_id, error) from error
 
     def add_finished_runs(
-        self, finished: Iterable[tuple[str, RunRecord, Iterable[PointRecord]]]
-    ) -> None:
-        """Add whole runs, each with its id and points, in one transaction: all of them or none."""
-        try:
-            with self._errors(), self._writer.begin() as connection:
-                for run_id, run, records in finished:
-                    values = {"id": run_id, "status": "complete", "ended_at": run.started_at}
-                    connection.execute(runs.insert(), _run_values(run) | values)
+        self, finished: Iterable[tuple[str, RunRecord, Iterable[PointRecord]]], note: str
+    ) -> set[str]:
+        """Add whole runs, each with its id and points, in one transaction: all of them or none.
+
+        Returns:
+            The ids that were added; a run whose id the store has already is left as it is.
+        """
+        added = set()
+        with self._writing() as connection:
+            dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
+            for run_id, run, records in finished:
+                ends = {
+                    "id": run_id,
+                    "status": "complete",
+                    "note": note,
+                    "ended_at": run.started_at,
+                }
+                insert = dialect.insert(runs).values(_run_values(run) | ends)
+                if connection.execute(insert.on_conflict_do_nothing()).rowcount:
                     _insert_points(connection, run_id, records)
-        except sa.exc.IntegrityError as error:
-            raise _refused("import", error) from error
+                    added.add(run_id)
+        return added
 
     def end_run(
         self,
@@ -178,7 +185,7 @@ class Store:
             .where(runs.c.id == run_id)
             .values(status=status, note=note, ended_at=datetime.now(UTC), process=None)
         )
-        with self._errors(), self._writer.begin() as connection:
+        with self._writing() as connection:
             if connection.execute(ended).rowcount != 1:
                 raise InputError("run", f"the store has none named {run_id}", "begin it first")
 
@@ -189,12 +196,12 @@ class Store:
 
     def _mark_interrupted(self) -> None:
         """Mark runs whose process is gone, and remove the files that they left half-way."""
-        with self._engine.connect() as connection:
+        with self._reading() as connection:
             query = sa.select(runs.c.id, runs.c.process).where(runs.c.status == "running")
             dead = [row.id for row in connection.execute(query) if process.is_dead(row.process)]
         for run_id in dead:
             last = sa.select(sa.func.max(points.c.measured_at)).where(points.c.run_id == run_id)
-            with self._writer.begin() as connection:
+            with self._writing() as connection:
                 connection.execute(
                     runs.update()
                     .where(runs.c.id == run_id, runs.c.status == "running")
@@ -215,77 +222,46 @@ class Store:
 
     def completed(self, fingerprint: str, series: str) -> set[OperatingPoint]:
         """Return the points (tp, gpus, concurrency, isl, osl, repeat) that need no second run."""
-        columns = points.c["tp", "gpus", "concurrency", "isl", "osl", "repeat"]
-        query = (
-            sa.select(*columns)
-            .join_from(points, runs)
-            .where(runs.c.fingerprint == fingerprint, runs.c.series == series)
-        )
-        with self._errors(), self._engine.connect() as connection:
-            return {tuple(row) for row in connection.execute(query)}
+        with self._reading() as connection:
+            return queries.completed(connection, fingerprint, series)
 
     def series(self) -> list[SeriesSummary]:
         """Return one summary per series, in the order of their first measurement."""
-        per_run = (
-            sa.select(
-                points.c.run_id,
-                sa.func.count().label("points"),
-                sa.func.min(points.c.measured_at).label("first"),
-                sa.func.max(points.c.measured_at).label("last"),
-            )
-            .group_by(points.c.run_id)
-            .subquery()
-        )
-        run_columns = runs.c["series", "model", "hardware", "fingerprint"]
-        run_query = sa.select(*run_columns, *per_run.c["points", "first", "last"]).outerjoin_from(
-            runs, per_run
-        )
-        work_query = (
-            sa.select(runs.c.series, points.c.isl, points.c.osl).join_from(runs, points).distinct()
-        )
-        with self._errors(), self._engine.connect() as connection:
-            by_name = defaultdict(list)
-            for row in connection.execute(run_query):
-                by_name[row.series].append(row)
-            workloads = defaultdict(set)
-            for row in connection.execute(work_query):
-                workloads[row.series].add((row.isl, row.osl))
-        summaries = [_summary(name, of, workloads[name]) for name, of in by_name.items()]
-        far = datetime.max.replace(tzinfo=UTC).date()
-        return sorted(summaries, key=lambda each: (each.first_measured_on or far, each.name))
+        with self._reading() as connection:
+            return queries.series(connection)
 
     def fingerprints(
         self, name: str, isl: int | None = None, osl: int | None = None
     ) -> frozenset[str]:
         """Return the fingerprints of the runs behind `points(name, isl, osl)`."""
-        query = sa.select(runs.c.fingerprint).join_from(runs, points).distinct()
-        with self._errors(), self._engine.connect() as connection:
-            return frozenset(connection.scalars(_of_workload(query, name, isl, osl)))
+        with self._reading() as connection:
+            return queries.fingerprints(connection, name, isl, osl)
 
     def points(self, name: str, isl: int | None = None, osl: int | None = None) -> list[Point]:
         """Return the points of a series, of one workload where it is given.
 
-        Repeats are counted over all runs of the series: where two runs measured the same operating
-        point under the same repeat, the later one takes the next free number.
+        Repeats are counted over all runs of one fingerprint: where two of them measured the same
+        operating point under the same repeat, the later one takes the next free number. Runs of
+        different fingerprints keep their numbers: they are no repeats of one another.
 
         Raises:
             InputError: the store has no such series.
         """
-        columns = points.c["interactivity", "tput_per_gpu", "tp", "gpus", "concurrency", "repeat"]
-        query = sa.select(*columns, *points.c["isl", "osl"]).join_from(points, runs)
-        query = _of_workload(query, name, isl, osl).order_by(points.c.measured_at, points.c.id)
-        taken: dict[tuple[int, ...], set[int]] = defaultdict(set)
-        found = []
-        with self._errors(), self._engine.connect() as connection:
-            for x, y, tp, gpus, concurrency, repeat, *workload in connection.execute(query):
-                used = taken[tp, gpus, concurrency, *workload]
-                if repeat in used:
-                    repeat = max(used) + 1
-                used.add(repeat)
-                found.append(Point(x, y, tp, gpus, concurrency, repeat))
+        with self._reading() as connection:
+            found = queries.points_of(connection, name, isl, osl)
         if not found:
             self._require([name])
         return found
+
+    def has_run(self, run_id: str) -> bool:
+        """Whether the store has a run of this id."""
+        with self._reading() as connection:
+            return queries.has_run(connection, run_id)
+
+    def find_run(self, run_id: str) -> tuple[RunRecord, list[PointRecord]] | None:
+        """Return a run with its points; None where the store has none of this id."""
+        with self._reading() as connection:
+            return queries.find_run(connection, run_id)
 
     def rows(self, series: Sequence[str] | None = None) -> Iterator[dict[str, Any]]:
         """Yield one flat dict per point, of the named series or of all, run by run.
@@ -296,19 +272,9 @@ class Store:
         Raises:
             InputError: the store has no such series.
         """
-        if series:
-            self._require(series)
-        query = (
-            sa.select(*EXPORTED)
-            .join_from(points, runs)
-            .order_by(runs.c.started_at, runs.c.id, points.c.id)
-        )
-        if series:
-            query = query.where(runs.c.series.in_(series))
-        with self._errors(), self._engine.connect() as connection:
-            streamed = connection.execution_options(yield_per=CHUNK).execute(query)
-            for row in streamed.mappings():
-                yield dict(row)
+        self._require(series or [])
+        with self._reading() as connection:
+            yield from queries.rows(connection, series)
 
     def trace(self, point_id: int) -> pyarrow.Table:
         """Return the request trace of a point.
@@ -316,67 +282,50 @@ class Store:
         Raises:
             InputError: there is no such point, or it was stored without a trace.
         """
+        with self._reading() as connection:
+            path = queries.trace_path(connection, point_id)
         with self._errors():
-            with self._engine.connect() as connection:
-                query = sa.select(points.c.trace).where(points.c.id == point_id)
-                row = connection.execute(query).one_or_none()
-            if row is None or row.trace is None:
-                problem = "no such point" if row is None else "stored without a trace"
-                raise InputError(
-                    f"point {point_id}", problem, "see upcurve export for what is there"
-                )
-            return pyarrow.parquet.read_table(self._root / row.trace)
+            return pyarrow.parquet.read_table(self._root / path)
 
     def _require(self, names: Sequence[str]) -> None:
-        query = sa.select(runs.c.series).distinct().order_by(runs.c.series)
-        with self._errors(), self._engine.connect() as connection:
-            known = list(connection.scalars(query))
+        if not names:
+            return
+        with self._reading() as connection:
+            known = queries.names(connection)
         for name in names:
             if name not in known:
                 listed = ", ".join(known[:10]) + (", ..." if len(known) > 10 else "")
                 mend = f"it holds {listed}" if known else "it is empty: import or sweep first"
                 raise InputError(f"series '{name}'", f"not in the store {self._name}", mend)
 
-    def _errors(self) -> Any:
+    @contextmanager
+    def _reading(self) -> Iterator[sa.Connection]:
+        with self._errors(), self._engine.connect() as connection:
+            yield connection
+
+    @contextmanager
+    def _writing(self) -> Iterator[sa.Connection]:
+        """Give a connection in a transaction that is committed whole or not at all."""
+        with self._errors(), self._writer.begin() as connection:
+            yield connection
+
+    def _errors(self) -> AbstractContextManager[None]:
         return database.errors_in_words(self._name)
 
 
-EXPORTED: list[sa.ColumnElement[Any]] = [
-    runs.c.series,
-    points.c.measured_at.label("measured_on"),
-    *runs.c["hardware", "engine", "engine_version", "image", "model", "precision"],
-    *points.c["isl", "osl", "tp", "gpus", "concurrency", "repeat"],
-    *points.c["tput_per_gpu", "interactivity", "input_tput_per_gpu", "output_tput_per_gpu"],
-    *points.c["tpot_ms", "ttft_ms", "requests", "failed"],
-    runs.c.id.label("run"),
-    *runs.c["source", "fingerprint", "started_at", "engine_commit", "change", "harness_version"],
-    *runs.c["recipe", "host", "devices", "software"],
-    *points.c["accuracy", "result"],
-]
-"""Columns of a flat row, in the order of the export."""
-
-
-def _of_workload(
-    query: sa.Select[Any], name: str, isl: int | None, osl: int | None
-) -> sa.Select[Any]:
-    query = query.where(runs.c.series == name)
-    if isl is not None:
-        query = query.where(points.c.isl == isl)
-    if osl is not None:
-        query = query.where(points.c.osl == osl)
-    return query
-
-
 def _run_values(run: RunRecord) -> dict[str, Any]:
-    values = {each.name: getattr(run, each.name) for each in fields(run)}
+    values = {each.name: getattr(run, each.name) for each in _RUN_FIELDS}
     values["devices"] = values.pop("gpus")
     return values
 
 
 def _point_values(run_id: str, point: PointRecord) -> dict[str, Any]:
-    return {"run_id": run_id} | {each.name: getattr(point, each.name) for each in _POINT_FIELDS}
+    values = {each.name: getattr(point, each.name) for each in _POINT_FIELDS}
+    values["run_id"] = run_id
+    return values
 
 
+_RUN_FIELDS = fields(RunRecord)
 _POINT_FIELDS = fields(PointRecord)
 
 
@@ -389,22 +338,4 @@ def _insert_points(connection: sa.Connection, run_id: str, records: Iterable[Poi
 def _refused(run_id: str, error: sa.exc.IntegrityError) -> InputError:
     if "foreign key" in str(error.orig).lower():
         return InputError("run", f"the store has none named {run_id}", "begin it first")
-    return InputError(
-        f"run {run_id}", "this run or point is in the store already", "give it another repeat index"
-    )
-
-
-def _summary(name: str, of: list[Any], workloads: set[tuple[int, int]]) -> SeriesSummary:
-    first = [row.first for row in of if row.first]
-    last = [row.last for row in of if row.last]
-    return SeriesSummary(
-        name=name,
-        models=tuple(sorted({row.model for row in of})),
-        hardware=tuple(sorted({row.hardware for row in of})),
-        workloads=frozenset(workloads),
-        runs=len(of),
-        points=sum(row.points or 0 for row in of),
-        fingerprints=frozenset(row.fingerprint for row in of),
-        first_measured_on=min(first).date() if first else None,
-        last_measured_on=max(last).date() if last else None,
-    )
+    return InputError(f"run {run_id}", "it has this point already", "give it another repeat index")
