@@ -1,0 +1,182 @@
+from __future__ import annotations
+
+from datetime import UTC, date, datetime
+
+import pytest
+
+from upcurve.errors import InputError
+from upcurve.frontier.cost import Price
+from upcurve.records.comparable import comparable_series, differences, series_prices
+from upcurve.records.published import prices
+from upcurve.records.run import PointRecord, RunRecord
+from upcurve.records.store import Store
+
+SPRING, AUTUMN = datetime(2026, 3, 1, tzinfo=UTC), datetime(2026, 9, 1, tzinfo=UTC)
+
+
+@pytest.fixture
+def store(tmp_path):
+    with Store.open(tmp_path / "store") as opened:
+        yield opened
+
+
+def add(
+    store,
+    name,
+    *,
+    workloads=((8192, 1024),),
+    model="M",
+    hardware="MI355X",
+    day=SPRING,
+    fingerprint="f",
+):
+    record = RunRecord(
+        series=name,
+        source="bench",
+        fingerprint=fingerprint,
+        model=model,
+        hardware=hardware,
+        started_at=day,
+    )
+    run = store.begin_run(record)
+    for isl, osl in workloads:
+        point = PointRecord(
+            isl=isl,
+            osl=osl,
+            tp=8,
+            gpus=8,
+            concurrency=4,
+            measured_at=day,
+            tput_per_gpu=isl / 8,
+            interactivity=40,
+        )
+        store.add_point(run, point)
+    store.end_run(run, "complete")
+
+
+def test_all_series_oldest_first_or_the_named_in_their_order(store):
+    add(store, "new", day=AUTUMN)
+    add(store, "old")
+    assert [each.summary.name for each in comparable_series(store)] == ["old", "new"]
+    named = comparable_series(store, ["new", "old", "new"])
+    assert [each.summary.name for each in named] == ["new", "old"]
+    assert [point.tput_per_gpu for point in named[0].points] == [1024]
+
+
+def test_an_empty_store_says_how_to_fill_it(store):
+    with pytest.raises(InputError, match=r"store: .*upcurve import or upcurve bench"):
+        comparable_series(store)
+
+
+def test_an_unknown_series_is_answered_with_the_known(store):
+    add(store, "old")
+    with pytest.raises(InputError, match=r"series: 'older' .*it holds old"):
+        comparable_series(store, ["old", "older"])
+
+
+def test_a_run_without_points_is_no_series_yet(store):
+    add(store, "begun", workloads=())
+    add(store, "old")
+    assert [each.summary.name for each in comparable_series(store)] == ["old"]
+
+
+def test_several_workloads_must_be_chosen_from(store):
+    add(store, "old", workloads=[(8192, 1024), (1024, 1024), (1024, 8192)])
+    message = r"series old: .*--isl 1024 --osl 1024, --isl 1024 --osl 8192, --isl 8192 --osl 1024"
+    with pytest.raises(InputError, match=message):
+        comparable_series(store)
+    with pytest.raises(InputError, match="choose one of --isl 1024 --osl 1024, --isl 1024 --osl 8"):
+        comparable_series(store, isl=1024)
+    assert comparable_series(store, isl=8192)[0].workload == (8192, 1024)
+    (chosen,) = comparable_series(store, isl=1024, osl=8192)
+    assert [point.tput_per_gpu for point in chosen.points] == [128]
+    with pytest.raises(InputError, match="no points of that --isl and --osl; it has"):
+        comparable_series(store, isl=77)
+
+
+def test_alike_series_give_no_warning(store):
+    add(store, "old", fingerprint="f")
+    add(store, "new", fingerprint="g", day=AUTUMN)
+    assert differences(comparable_series(store)) == []
+
+
+def test_what_sets_series_apart_is_said(store):
+    add(store, "old")
+    add(store, "new", day=AUTUMN, model="N", hardware="H200", workloads=[(1024, 1024)])
+    assert differences(comparable_series(store)) == [
+        "the series differ in model: M (old), N (new)",
+        "the series differ in hardware: MI355X (old), H200 (new)",
+        "the series differ in workload: 8192 in / 1024 out (old), 1024 in / 1024 out (new)",
+    ]
+
+
+def test_runs_joined_into_one_curve_are_said(store):
+    add(store, "old")
+    add(store, "old", fingerprint="g", hardware="H200")
+    joined, fingerprints = differences(comparable_series(store))
+    assert joined == "old joins runs of H200 and MI355X in one curve"
+    assert fingerprints.startswith("old joins 2 fingerprints in one curve")
+
+
+def test_fingerprints_of_another_workload_do_not_count(store):
+    add(store, "old")
+    add(store, "old", fingerprint="g", workloads=[(1024, 1024)])
+    assert differences(comparable_series(store, isl=8192)) == []
+
+
+def test_each_series_is_priced_at_its_own_date(store):
+    add(store, "spring")
+    add(store, "autumn", day=AUTUMN)
+    found, notes = series_prices(comparable_series(store), prices(), tier="hyperscaler")
+    assert (found["spring"].usd_per_gpu_hour, found["autumn"].usd_per_gpu_hour) == (1.48, 1.5)
+    assert notes == []
+    found, _ = series_prices(
+        comparable_series(store), prices(), tier="rental", on=date(2026, 12, 1)
+    )
+    assert {price.describe() for price in found.values()} == {
+        "MI355X $2.1 per GPU-hour (rental, valid from 2026-07-01)"
+    }
+
+
+def test_a_given_price_takes_the_place_of_the_tables(store):
+    add(store, "old")
+    compared = comparable_series(store)
+    found, _ = series_prices(compared, prices(), tier="hyperscaler", given={"MI355X": 9.0})
+    assert found == {"old": Price("MI355X", 9.0)}
+    with pytest.raises(InputError, match=r"price: no compared series ran on 'H200'.*MI355X"):
+        series_prices(compared, prices(), tier="hyperscaler", given={"H200": 9.0})
+
+
+@pytest.mark.parametrize(
+    ("arguments", "note"),
+    [
+        ({"hardware": "CPU"}, "x: no cost, because CPU has no price; give --price CPU=USD"),
+        (
+            {"day": datetime(2020, 1, 1, tzinfo=UTC)},
+            "x: no cost, because no hyperscaler price for MI355X holds on 2020-01-01; "
+            "the earliest is of 2025-08-01",
+        ),
+    ],
+)
+def test_what_has_no_price_has_no_cost_and_a_note(store, arguments, note):
+    add(store, "x", **arguments)
+    found, notes = series_prices(comparable_series(store), prices(), tier="hyperscaler")
+    assert (found, notes) == ({"x": None}, [note])
+
+
+def test_mixed_hardware_has_no_one_price(store):
+    add(store, "x")
+    add(store, "x", hardware="H200")
+    found, notes = series_prices(comparable_series(store), prices(), tier="hyperscaler")
+    assert found == {"x": None}
+    assert notes == ["x: no cost, because its runs used H200 and MI355X"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [({"tier": "spot"}, "tier: "), ({"tier": "rental", "on": date(2020, 1, 1)}, "on: ")],
+)
+def test_an_asked_for_price_that_is_not_there_is_an_error(store, options, message):
+    add(store, "x")
+    with pytest.raises(InputError, match=message):
+        series_prices(comparable_series(store), prices(), **options)
