@@ -91,16 +91,16 @@ class _Group:
 
     def digest(self) -> str:
         """Return a hash of the content that does not depend on the order of the rows."""
-        hashed = hashlib.sha256(_json([getattr(self.run, each.name) for each in _RUN_FIELDS]))
-        for line in sorted(
-            _json([getattr(point, each.name) for each in _POINT_FIELDS]) for point in self.points
-        ):
-            hashed.update(line)
-        return hashed.hexdigest()
+        of_points = sorted(_digest(point, _POINT_FIELDS) for point in self.points)
+        return hashlib.sha256(_digest(self.run, _RUN_FIELDS) + b"".join(of_points)).hexdigest()
 
 
-_RUN_FIELDS = fields(RunRecord)
-_POINT_FIELDS = fields(PointRecord)
+_RUN_FIELDS = tuple(each.name for each in fields(RunRecord))
+_POINT_FIELDS = tuple(each.name for each in fields(PointRecord))
+
+
+def _digest(record: RunRecord | PointRecord, names: Sequence[str]) -> bytes:
+    return hashlib.sha256(_json([getattr(record, name) for name in names])).digest()
 
 
 def import_rows(store: Store, location: str, given: Mapping[str, str] | None = None) -> Imported:
@@ -280,9 +280,15 @@ def _grouped(
 
 
 def _hashable(column: list[Any]) -> list[Any]:
-    if isinstance(column[0], dict | list):
-        return [_json(value) for value in column]
-    return column
+    if not isinstance(column[0], dict | list):
+        return column
+    texts: dict[int, bytes] = {}  # rows share the object that stands for an empty cell
+    same: dict[bytes, bytes] = {}
+    for value in column:
+        if id(value) not in texts:
+            text = _json(value)
+            texts[id(value)] = same.setdefault(text, text)
+    return [texts[id(value)] for value in column]
 
 
 def _json(value: Any) -> bytes:
