@@ -128,7 +128,7 @@ def legend(comparison: Comparison, details: Mapping[str, str]) -> list[str]:
     lines.append(f"Interpolated on each frontier by the rule {comparison.rule!r}.")
     if any(reading.segment == "end" for reading in readings):
         lines.append(
-            f"{END_MARK} in the first or last interval of its frontier: the rule matters most there."
+            f"{END_MARK} in the first or last interval of its frontier, where the rule matters."
         )
     if any(reading.rule_ratios for reading in readings):
         lines.append("by rule: lowest to highest ratio over all interpolation rules.")
