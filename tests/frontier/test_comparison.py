@@ -153,7 +153,7 @@ def test_repeats_are_one_point_each_with_an_interval_around_it():
 def test_no_interval_where_a_round_does_not_reach_the_target_or_rounds_are_few():
     short = [
         replace(p, interactivity=p.interactivity * (0.9 if p.repeat == 1 else 1))
-        for p in repeated(OLD, [1, 1, 1])
+        for p in repeated(OLD, [1, 1, 1, 1])
     ]
     at_20, at_29 = readings(run({"old": short}, [20, 29]), "old")
     assert at_20.interval is not None
