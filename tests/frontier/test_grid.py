@@ -110,6 +110,8 @@ def test_tidy_rows_have_one_row_per_series_and_target():
 
 def test_heads_name_the_baseline():
     assert header(comparison([20])) == ["old (baseline)", "new"]
+    called = compare({"baseline": OLD}, baseline="baseline", targets=[20], usd_per_gpu_hour={})
+    assert header(called) == ["baseline"]
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +15,7 @@ from upcurve.frontier.point import Point
 from upcurve.frontier.repeats import split_repeats
 from upcurve.frontier.uncertainty import RatioSpread, ratio_spread, student_interval
 
-MOST_TARGETS = 8
+MOST_TARGETS = 6
 """How many targets `round_targets` chooses at most: a table that fits one screen."""
 
 
@@ -35,7 +35,7 @@ class TargetReading:
     ratio: float | None
     """Over the baseline; infinite where only the baseline is unreachable, None where undefined."""
     round_ratios: RatioSpread | None
-    """The ratio within each round that both series share; None unless all of them reach."""
+    """The ratio within each of two or more rounds that both series share, if all of them reach."""
     rule_ratios: tuple[float, float] | None
     """Lowest and highest ratio over all interpolation rules, where it rests on an end segment."""
 
@@ -163,7 +163,7 @@ def compare(
 
 
 def round_targets(series: Mapping[str, Sequence[Point]]) -> list[float]:
-    """Return round interactivities that every frontier reaches: at most eight, ascending.
+    """Return round interactivities that every frontier reaches: at most six, ascending.
 
     Raises:
         InputError: the frontiers have no interactivity in common, or as `compare` does.
@@ -249,7 +249,7 @@ def _ratio(own: Reading, base: Reading) -> float | None:
     return own.value / base.value
 
 
-def _values(curves: Mapping[int, Curve], rounds: Mapping[int, Any], x: float) -> list[float] | None:
+def _values(curves: Mapping[int, Curve], rounds: Iterable[int], x: float) -> list[float] | None:
     """Return the value at x in each of `rounds`, or None where one does not reach."""
     values = [curves[index].at(x).value for index in rounds]
     found = [value for value in values if value is not None]
@@ -257,9 +257,9 @@ def _values(curves: Mapping[int, Curve], rounds: Mapping[int, Any], x: float) ->
 
 
 def _round_ratios(fit: _Fit, base: _Fit, target: float) -> RatioSpread | None:
-    shared = {index: None for index in fit.rounds if index in base.rounds}
+    shared = [index for index in fit.rounds if index in base.rounds]
     own, other = _values(fit.rounds, shared, target), _values(base.rounds, shared, target)
-    return ratio_spread(own, other) if own and other else None
+    return ratio_spread(own, other) if own and other and len(shared) > 1 else None
 
 
 def _rule_ratios(fit: _Fit, base: _Fit, target: float) -> tuple[float, float] | None:

@@ -42,9 +42,11 @@ def cost_text(value: float) -> str:
 
 def header(comparison: Comparison) -> list[str]:
     """Return the heads of the series' columns."""
+    names = [series.name for series in comparison.series]
+    # A series that is called baseline says it already.
     return [
-        f"{series.name} (baseline)" if series.name == comparison.baseline else series.name
-        for series in comparison.series
+        f"{name} (baseline)" if name == comparison.baseline != "baseline" else name
+        for name in names
     ]
 
 
@@ -141,7 +143,7 @@ def legend(comparison: Comparison, details: Mapping[str, str]) -> list[str]:
     if any(reading.interval for reading in readings):
         lines.append("95 % interval: Student t over rounds, of log throughput.")
     if any(reading.round_ratios for reading in readings):
-        lines.append("by round: lowest to highest ratio of two rounds of equal number.")
+        lines.append("by round: lowest to highest ratio of a round over the baseline's same round.")
     return lines
 
 
