@@ -129,6 +129,12 @@ def test_markdown_ends_in_the_assumptions(compare):
     assert "- Price: MI355X $2.1 per GPU-hour (rental, valid from 2025-08-01)." in out
 
 
+def test_a_baseline_that_is_not_among_the_series_joins_them(compare):
+    code, out, _ = compare("may", "--baseline", "feb", "--at", "20", "--json")
+    assert code == 0
+    assert [series["name"] for series in json.loads(out)["series"]] == ["feb", "may"]
+
+
 def test_without_baseline_and_targets_it_chooses_and_says_so(compare):
     code, out, _ = compare("may", "feb")
     assert code == 0
@@ -169,7 +175,8 @@ def test_series_that_are_not_alike_are_compared_with_a_warning(compare):
     ("arguments", "message"),
     [
         (["june"], "series: 'june' is not in the store; it holds feb, apr, may, baseline"),
-        (["feb", "--baseline", "may"], "baseline: 'may' is not compared; give one of feb"),
+        (["feb", "--baseline", "june"], "series: 'june' is not in the store; it holds feb"),
+        (["--baseline", "june", "--at", "20"], "baseline: 'june' is not compared; give one of feb"),
         (["feb", "--at", "20,fast"], "'--at': 'fast' is not a positive number"),
         (["feb", "--price", "MI355X"], "'--price': 'MI355X' is no price of a GPU-hour"),
         (["feb", "--price", "MI355X=nan"], "'--price': 'MI355X=nan' is no price"),

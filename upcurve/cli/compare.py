@@ -115,6 +115,8 @@ def command(
     """  # noqa: D301
     if as_json and form not in ("table", "json"):
         raise click.UsageError(f"--json and --format {form} exclude each other")
+    if baseline and series and baseline not in series:
+        series = (baseline, *series)
     with Store.open(store, create=False) as opened:
         compared = comparable_series(opened, series, isl=isl, osl=osl)
     prices, notes = series_prices(
@@ -124,8 +126,6 @@ def command(
         on=on.date() if on else None,
         given=dict(given_prices),
     )
-    for line in differences(compared):
-        click.echo(f"upcurve: warning: {line}", err=True)
     points = {each.summary.name: each.points for each in compared}
     baseline = baseline or next(iter(points))
     if targets is None:
@@ -139,6 +139,8 @@ def command(
         usd_per_gpu_hour={name: price.usd_per_gpu_hour for name, price in prices.items() if price},
         rule=rule,
     )
+    for line in differences(compared):
+        click.echo(f"upcurve: warning: {line}", err=True)
     notes += [
         f"Price: {line}." for line in sorted({each.describe() for each in prices.values() if each})
     ]
