@@ -188,6 +188,8 @@ def _in_words(kind: str, cell: Any, error: dict[str, Any], column: str) -> tuple
     if kind == "value_error":
         problem, _, mend = str(error["ctx"]["error"]).partition("|")
         return f"{shown} {problem}", mend
+    if kind == "greater_than" and str(cell).strip().lower().lstrip("+-") == "nan":
+        kind = "finite_number"  # no number is above or below nan
     limits = error.get("ctx", {})
     words: dict[str, Callable[[], tuple[str, str]]] = {
         "finite_number": lambda: ("is not a finite number", "leave the row out, or measure again"),

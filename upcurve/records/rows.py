@@ -192,8 +192,10 @@ def read_groups(path: Path, given: Mapping[str, str]) -> tuple[list[_Group], lis
         columns[name] = [value] * len(rows)
     problems = list(rows.problems)
     unknown = [name for name in columns if name not in known]
-    if missing := [name for name in REQUIRED if name not in columns]:
+    missing = [name for name in REQUIRED if name not in columns]
+    if missing and len(rows):
         problems += [_missing(name, unknown) for name in missing]
+    if missing:
         raise RowsError(str(path), rows.unit, problems)
     values: dict[str, list[Any]] = {}
     for column in COLUMNS:
