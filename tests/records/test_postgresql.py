@@ -39,10 +39,8 @@ def server():
     as_user: list[str] = []
     with tempfile.TemporaryDirectory(prefix="upcurve-") as name:
         folder = Path(name)
-        user = pwd.getpwuid(os.geteuid()).pw_name
         if os.geteuid() == 0:  # the server refuses to run as root
             account = pwd.getpwnam("nobody")
-            user = account.pw_name
             os.chown(folder, account.pw_uid, account.pw_gid)
             ids = (f"--reuid={account.pw_uid}", f"--regid={account.pw_gid}", "--clear-groups")
             as_user = ["setpriv", *ids]

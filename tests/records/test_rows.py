@@ -313,12 +313,10 @@ def test_what_bench_prints_is_kept_whole(store: Store, tmp_path: Path) -> None:
 
 def test_rows_of_one_run_agree(store: Store, tmp_path: Path) -> None:
     rows = [json_row(run="r1"), json_row(run="r1", hardware="H200")]
-    with pytest.raises(
-        RowsError, match="item 2, column 'hardware': differs from row 1 of the same"
-    ):
+    with pytest.raises(RowsError, match="item 2, column 'hardware': differs from row 1"):
         import_rows(store, sheet(tmp_path, json.dumps(rows)))
     rows = [json_row(run="r1", repeat=0), json_row(run="r1", repeat=0)]
-    with pytest.raises(RowsError, match="item 2, column 'repeat': 0 comes twice .* in row 1"):
+    with pytest.raises(RowsError, match=r"item 2, column 'repeat': 0 comes twice .* in row 1"):
         import_rows(store, sheet(tmp_path, json.dumps(rows)))
 
 
