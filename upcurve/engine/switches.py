@@ -1,0 +1,50 @@
+"""The named optimisations of the engine: each on by default, each with a reference to turn back to."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+from upcurve.engine.errors import EngineInputError
+
+
+@dataclass(frozen=True, slots=True)
+class Switches:
+    """Which optimisations are on."""
+
+    grouped_experts: bool = True
+    """Tokens grouped by expert, or gathered weights for few tokens; off: a loop with a mask per expert."""
+    shared_expert_fusion: bool = True
+    """The shared expert as expert E of the routed ones; off: a multilayer perceptron of its own."""
+    fused_topk: bool = True
+    """Top-k on logits and a softmax over K, the shared gate as row E of the router; off: softmax over E."""
+    fused_norm: bool = True
+    """Residual add and RMSNorm with a prepared (1 + w); off: the chain of elementwise operations."""
+    fused_projections: bool = True
+    """One matrix product for all input projections of a mixer; off: one each."""
+
+    @classmethod
+    def names(cls) -> list[str]:
+        """Return the names that `--off` takes."""
+        return [field.name for field in fields(cls)]
+
+    @classmethod
+    def without(cls, off: str) -> Switches:
+        """Return all switches but those named in `off`: comma-separated names, "all" or "".
+
+        Raises:
+            EngineInputError: a name is not a switch.
+        """
+        chosen = [name.strip() for name in off.split(",") if name.strip()]
+        known = cls.names()
+        if chosen == ["all"]:
+            chosen = known
+        for name in chosen:
+            if name not in known:
+                raise EngineInputError(
+                    "off", f"{name!r} is not a switch", f"give all or some of {', '.join(known)}"
+                )
+        return cls(**dict.fromkeys(chosen, False))
+
+    def off(self) -> list[str]:
+        """Return the names of the switches that are off."""
+        return [name for name in self.names() if not getattr(self, name)]
