@@ -25,10 +25,14 @@ TEXT = st.text(st.characters(exclude_categories=["Cc", "Cs"]), min_size=1, max_s
     lambda text: text.strip() == text
 )
 JSON = st.recursive(
-    st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.floats(allow_nan=False, allow_infinity=False) | st.text(st.characters(exclude_categories=["Cs"]), max_size=5),
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**53), 2**53)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(st.characters(exclude_categories=["Cs"]), max_size=5),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXT, inner, max_size=3),
     max_leaves=5,
-)  # fmt: skip
+)
 OBJECT = st.dictionaries(TEXT, JSON, max_size=3)
 MOMENT = st.datetimes(datetime(2020, 1, 1), datetime(2030, 1, 1)).map(
     lambda moment: moment.replace(tzinfo=UTC)
@@ -92,7 +96,7 @@ def test_what_was_exported_is_imported_to_the_letter(
             count = export.write_file(one, folder / f"one.{form}", form)
             assert count == sum(len(points) for _, points in runs)
             if not runs:
-                with pytest.raises(InputError, match="a header and no row|the list is empty"):
+                with pytest.raises(InputError, match=r"a header and no row|the list is empty"):
                     import_rows(two, str(folder / f"one.{form}"))
                 return
             import_rows(two, str(folder / f"one.{form}"))

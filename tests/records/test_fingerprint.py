@@ -30,7 +30,8 @@ FACTS = SpeedFacts(
     software={"driver": "570"},
     harness_version="0.1.0",
 )
-SCALAR = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text()  # fmt: skip
+FINITE = st.floats(allow_nan=False, allow_infinity=False)
+SCALAR = st.none() | st.booleans() | st.integers() | FINITE | st.text()
 VALUE = st.recursive(
     SCALAR,
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),

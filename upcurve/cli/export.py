@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 def command(
     series: tuple[str, ...], form: Form, output: Path | None, store: str, as_json: bool
 ) -> None:
-    r"""Write the rows of a store, one per measured point, so that `upcurve import` reads them back.
+    """Write the rows of a store, one per measured point, so that `upcurve import` reads them back.
 
     Everything is in the rows but request traces and logs. Text stands as it was recorded: a
     spreadsheet takes a name that begins with "=" for a formula.
@@ -39,7 +39,7 @@ def command(
     Example:
       upcurve export --series feb --series may --output rows.csv
       upcurve export --format json | jq '.[].tput_per_gpu'
-    """
+    """  # noqa: D301
     from upcurve.records import export
     from upcurve.records.store import Store
 

@@ -22,7 +22,7 @@ from upcurve.cli.options import json_option, store_option
 @store_option
 @json_option
 def command(location: str, assignments: tuple[str, ...], store: str, as_json: bool) -> None:
-    r"""Bring measured rows into the store: all of a file or nothing of it.
+    """Bring measured rows into the store: all of a file or nothing of it.
 
     Needed columns: series, measured_on, hardware, model, isl, osl, tp, gpus, concurrency,
     tput_per_gpu, interactivity. Known besides: engine, engine_version, engine_commit, image,
@@ -35,18 +35,18 @@ def command(location: str, assignments: tuple[str, ...], store: str, as_json: bo
       upcurve import published:mi355x-qwen35
       upcurve import rows.csv --store ./results
       upcurve import bench.json --set series=mine --set hardware=H200 --set tp=1
-    """
-    from upcurve.records.rows import RowsError, import_rows, read_assignments
+    """  # noqa: D301
+    from upcurve.records.rows import RowsError, add_rows, read_assignments, read_rows
     from upcurve.records.store import Store
 
-    given = read_assignments(assignments)
+    try:
+        rows = read_rows(location, read_assignments(assignments))
+    except RowsError as error:
+        if as_json:
+            click.echo(orjson.dumps(error.as_dict(), option=orjson.OPT_INDENT_2))
+        raise
     with Store.open(store) as opened:
-        try:
-            done = import_rows(opened, location, given)
-        except RowsError as error:
-            if as_json:
-                click.echo(orjson.dumps(error.as_dict(), option=orjson.OPT_INDENT_2))
-            raise
+        done = add_rows(opened, rows)
     for warning in done.warnings:
         click.echo(f"upcurve: warning: {warning}", err=True)
     if as_json:

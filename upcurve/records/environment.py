@@ -48,7 +48,7 @@ _SECRET_VALUE = re.compile(
     r"(hf_|sk-|gh[pousr]_|github_pat_|xox[abp]-|AKIA|eyJ)[A-Za-z0-9_-]{8,}"  # known kinds of keys
     r"|://[^/\s:@]+:[^/\s@]+@"  # a URL with a password
     r"|-----BEGIN"
-    r"|^(?![./])(?=.*[A-Z])(?=.*[a-z])(?=.*[0-9])[A-Za-z0-9+/_=-]{32,}$"  # long and random, and no path
+    r"|^(?![./])(?=.*[A-Z])(?=.*[a-z])(?=.*[0-9])[A-Za-z0-9+/_=-]{32,}$"  # long, random, no path
 )
 
 

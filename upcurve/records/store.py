@@ -264,7 +264,7 @@ class Store:
             return queries.find_run(connection, run_id)
 
     def rows(self, series: Sequence[str] | None = None) -> Iterator[dict[str, Any]]:
-        """Yield one flat dict per point, of the named series or of all, run by run.
+        """Return one flat dict per point, of the named series or of all, run by run.
 
         Keys are the columns of `upcurve export`; times are aware datetimes, recipe, host, devices,
         software, result and accuracy are objects.
@@ -272,9 +272,8 @@ class Store:
         Raises:
             InputError: the store has no such series.
         """
-        self._require(series or [])
-        with self._reading() as connection:
-            yield from queries.rows(connection, series)
+        self._require(series or [])  # now, not when the first row is asked for
+        return self._rows(series)
 
     def trace(self, point_id: int) -> pyarrow.Table:
         """Return the request trace of a point.
@@ -286,6 +285,10 @@ class Store:
             path = queries.trace_path(connection, point_id)
         with self._errors():
             return pyarrow.parquet.read_table(self._root / path)
+
+    def _rows(self, series: Sequence[str] | None) -> Iterator[dict[str, Any]]:
+        with self._reading() as connection:
+            yield from queries.rows(connection, series)
 
     def _require(self, names: Sequence[str]) -> None:
         if not names:
