@@ -1,88 +1,75 @@
-"""Print time and peak memory of `upcurve compare` over 100,000 stored rows, start-up included.
+"""Time and memory of 100,000 rows: imported, exported and compared, each by its own command.
 
-Run: .venv/bin/python benchmarks/compare_rows.py [ROWS]
+    python benchmarks/compare_rows.py [--rows 100000]
+
+Each command runs in a process of its own; time is wall time, memory the process's peak.
 """
 
 from __future__ import annotations
 
+import argparse
 import os
-import random
 import subprocess
 import sys
 import tempfile
 import time
-from datetime import UTC, datetime
+from pathlib import Path
 
-from rich.console import Console
-from rich.table import Table
+import numpy as np
 
-from upcurve.records.run import PointRecord, RunRecord
-from upcurve.records.store import Store
-
-SERIES = ("old", "new")
-REPEATS = 5
-DAY = datetime(2026, 1, 1, tzinfo=UTC)
+SERIES = 5
+HEADER = (
+    "series,measured_on,hardware,engine,engine_version,image,model,precision,isl,osl,tp,gpus,"
+    "concurrency,tput_per_gpu,interactivity,tpot_ms,ttft_ms,node\n"
+)
 
 
-def fill(location: str, rows: int) -> None:
-    """Store `rows` points: two series, five repeats of every operating point, scattered values."""
-    rng = random.Random(1)  # noqa: S311
-    with Store.open(location) as store:
-        for name in SERIES:
-            run = store.begin_run(
-                RunRecord(
-                    series=name,
-                    source="import",
-                    fingerprint=name,
-                    model="made up",
-                    hardware="H200",
-                    started_at=DAY,
-                )
+def write_rows(path: Path, count: int) -> None:
+    """Write rows of five series over a month of days, as a nightly run would leave them."""
+    chance = np.random.default_rng(1)
+    with path.open("w") as file:
+        file.write(HEADER)
+        for number in range(count):
+            tp, concurrency = 2 ** chance.integers(0, 4), 2 ** chance.integers(0, 9)
+            speed = (100 + number % SERIES) / (1 + concurrency / 8 / tp) * chance.normal(1, 0.01)
+            file.write(
+                f"s{number % SERIES},2026-05-{1 + number // SERIES % 28:02},MI355X,sglang,0.5.12,,"
+                f"Qwen3.5-397B-A17B,fp8,8192,1024,{tp},{tp},{concurrency},"
+                f"{speed * concurrency * 9 / tp:.2f},{speed:.3f},{1000 / speed:.4f},"
+                f"{chance.uniform(200, 900):.1f},node{number % 64}\n"
             )
-            store.add_points(
-                run,
-                (
-                    PointRecord(
-                        isl=8192,
-                        osl=1024,
-                        tp=8,
-                        gpus=8,
-                        concurrency=1 + index // REPEATS,
-                        measured_at=DAY,
-                        tput_per_gpu=rng.uniform(100, 5000),
-                        interactivity=rng.uniform(5, 100),
-                        repeat=index % REPEATS,
-                    )
-                    for index in range(rows // len(SERIES))
-                ),
-            )
-            store.end_run(run, "complete")
 
 
-def measure(location: str) -> tuple[float, float]:
-    """Return wall time in s and peak resident memory in MiB of one comparison."""
-    command = [sys.executable, "-m", "upcurve", "compare", *SERIES, "--at", "20,30,40"]
-    started = time.perf_counter()
-    process = subprocess.Popen([*command, "--store", location], stdout=subprocess.DEVNULL)
-    _, status, usage = os.wait4(process.pid, 0)
-    wall = time.perf_counter() - started
+def measured(command: list[str]) -> tuple[float, float]:
+    """Run a command and return its wall time in s and its peak memory in MiB."""
+    start = time.perf_counter()
+    child = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    _, status, usage = os.wait4(child.pid, 0)
     if status:
-        sys.exit(f"compare ended with status {status}")
-    return wall, usage.ru_maxrss / 1024
+        sys.exit(f"{' '.join(command)} failed")
+    return time.perf_counter() - start, usage.ru_maxrss / 1024
 
 
 def main() -> None:
-    rows = int(sys.argv[1]) if len(sys.argv) > 1 else 100_000
-    table = Table("rows", "time, s (best of 3)", "peak memory, MiB")
-    with tempfile.TemporaryDirectory() as folder:
-        few, many = f"{folder}/few", f"{folder}/many"
-        fill(few, 20)
-        fill(many, rows)
-        for count, location in ((20, few), (rows, many)):
-            runs = [measure(location) for _ in range(3)]
-            best, memory = min(wall for wall, _ in runs), max(peak for _, peak in runs)
-            table.add_row(f"{count:,}", f"{best:.2f}", f"{memory:.0f}")
-    Console().print(table)
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rows", type=int, default=100_000)
+    count = parser.parse_args().rows
+    upcurve = [sys.executable, "-m", "upcurve"]
+    with tempfile.TemporaryDirectory() as name:
+        file, store = Path(name) / "rows.csv", ["--store", str(Path(name) / "results")]
+        write_rows(file, count)
+        series = [f"s{number}" for number in range(SERIES)]
+        stages = {
+            "import": [*upcurve, "import", str(file), *store],
+            "import again": [*upcurve, "import", str(file), *store],
+            "compare": [*upcurve, "compare", *series, "--at", "20,40,60,80", "--json", *store],
+            "export": [*upcurve, "export", *store],
+        }
+        print(f"{count} rows, {file.stat().st_size / 2**20:.1f} MiB of CSV, {SERIES} series")
+        print(f"{'stage':<14}{'time, s':>10}{'peak, MiB':>12}")
+        for stage, command in stages.items():
+            seconds, mebibytes = measured(command)
+            print(f"{stage:<14}{seconds:>10.2f}{mebibytes:>12.0f}")
 
 
 if __name__ == "__main__":
