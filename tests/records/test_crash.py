@@ -187,7 +187,10 @@ def open_as_nobody(folder: str, create: bool, answers) -> None:
         os.setuid(65534)
     try:
         with Store.open(folder, create=create) as store:
-            answers.put(f"opened with {len(store.points('may'))}")
+            count = len(store.points("may"))
+            with pytest.raises(InputError, match="readonly database; make it writable"):
+                store.begin_run(run_record())
+            answers.put(f"opened with {count}, writing refused")
     except InputError as error:
         answers.put(str(error))
 
@@ -225,3 +228,15 @@ def test_a_read_only_folder_is_one_clear_line(locked: Path) -> None:
     assert answer.startswith(f"store: {locked}: ")
     assert answer.endswith("make it writable, or name another store")
     assert "writable" in as_nobody(locked / "new", create=True)
+
+
+def test_a_read_only_folder_can_be_read(locked: Path) -> None:
+    assert as_nobody(locked, create=False) == "opened with 1, writing refused"
+
+
+def test_a_read_only_folder_whose_log_is_not_merged(locked: Path) -> None:
+    log = locked / "store.sqlite-wal"
+    log.write_bytes(b"rows that are not in the file yet")
+    answer = as_nobody(locked, create=False)
+    log.unlink()
+    assert answer.endswith("is read-only and was not closed; open it once where it is writable")

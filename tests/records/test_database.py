@@ -79,6 +79,14 @@ def test_a_newer_store_is_left_alone(tmp_path: Path) -> None:
     assert (tmp_path / "store.sqlite").read_bytes() == before
 
 
+def test_an_older_store_that_cannot_be_written_says_so(tmp_path: Path) -> None:
+    folder = store_of_schema(tmp_path / "old", "0001")
+    engine = database.read_only_sqlite_engine(folder / "store.sqlite", "old")
+    with pytest.raises(InputError, match=r"read-only and of an older upcurve \(schema 0001\)"):
+        database.bring_up_to_date(engine, "old", read_only=True)
+    engine.dispose()
+
+
 def test_a_failed_upgrade_changes_nothing(tmp_path: Path) -> None:
     folder = store_of_schema(tmp_path / "old", "0001")
     with sqlite3.connect(folder / "store.sqlite") as connection:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import orjson
 import sqlalchemy as sa
@@ -40,6 +41,22 @@ def sqlite_engine(path: Path) -> sa.Engine:
         connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
 
     return engine
+
+
+def read_only_sqlite_engine(path: Path, name: str) -> sa.Engine:
+    """Return an engine for a SQLite file in a folder that cannot be written.
+
+    Raises:
+        InputError: its write-ahead log is not merged, so that the file alone lacks rows.
+    """
+    log = path.with_name(f"{path.name}-wal")
+    if log.exists() and log.stat().st_size:
+        raise InputError(
+            "store", f"{name} is read-only and was not closed", "open it once where it is writable"
+        )
+    # Without "immutable" SQLite would have to create its shared-memory file beside it.
+    query = {"uri": "true", "mode": "ro", "immutable": "1"}
+    return _engine(sa.URL.create("sqlite", database=f"file:{quote(str(path))}", query=query))
 
 
 def postgresql_engine(location: str) -> sa.Engine:
@@ -90,15 +107,23 @@ def _write_ahead(connection: sqlite3.Connection) -> None:
             time.sleep(0.01)
 
 
-def bring_up_to_date(engine: sa.Engine, name: str) -> None:
+def bring_up_to_date(engine: sa.Engine, name: str, *, read_only: bool = False) -> None:
     """Create the tables, or upgrade an older store, in one transaction.
 
     Raises:
-        InputError: the store was written by a newer upcurve; it is not touched.
+        InputError: the store was written by a newer upcurve, or is to be upgraded and cannot be
+            written; it is not touched.
     """
     with engine.connect() as connection:
-        if _version(connection, name) == SCHEMA:
-            return
+        version = _version(connection, name)
+    if version == SCHEMA:
+        return
+    if read_only:
+        raise InputError(
+            "store",
+            f"{name} is read-only and of an older upcurve (schema {version:04})",
+            "open it once where it is writable",
+        )
     # Costs 0.2 s: imported only where there is something to migrate.
     from alembic import command
     from alembic.config import Config

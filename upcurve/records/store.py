@@ -45,7 +45,8 @@ class Store:
         Args:
             location: a folder, or a postgresql:// URL; then the environment variable
                 UPCURVE_TRACES names the folder of traces and logs.
-            create: whether a missing store is created.
+            create: whether a missing store is created. Without, a folder that cannot be written
+                is opened for reading only.
 
         Raises:
             InputError: the store is missing, unreadable, unreachable or of a newer upcurve.
@@ -76,6 +77,10 @@ class Store:
                     "store", f"there is none in {name}", "run upcurve import or upcurve sweep first"
                 )
             with database.errors_in_words(name):
+                if not create and not os.access(root, os.W_OK):
+                    engine = database.read_only_sqlite_engine(file, name)
+                    database.bring_up_to_date(engine, name, read_only=True)
+                    return cls(name, engine, root)
                 root.mkdir(parents=True, exist_ok=True)
             engine = database.sqlite_engine(file)
         store = cls(name, engine, root)
