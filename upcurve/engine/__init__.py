@@ -1,0 +1,1 @@
+"""The serving engine: it imports nothing else of upcurve."""

@@ -1,4 +1,4 @@
-"""The named optimisations of the engine: each on by default, each with a reference to turn back to."""
+"""The named optimisations of the engine: on by default, each with a reference to turn to."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ class Switches:
     """Which optimisations are on."""
 
     grouped_experts: bool = True
-    """Tokens grouped by expert, or gathered weights for few tokens; off: a loop with a mask per expert."""
+    """Tokens grouped by expert, or weights gathered for few tokens; off: a loop over experts."""
     shared_expert_fusion: bool = True
     """The shared expert as expert E of the routed ones; off: a multilayer perceptron of its own."""
     fused_topk: bool = True
-    """Top-k on logits and a softmax over K, the shared gate as row E of the router; off: softmax over E."""
+    """Top-k on logits, softmax over K, the shared gate as a router row; off: softmax over E."""
     fused_norm: bool = True
-    """Residual add and RMSNorm with a prepared (1 + w); off: the chain of elementwise operations."""
+    """Residual add and RMSNorm with a prepared (1 + w); off: one operation at a time."""
     fused_projections: bool = True
     """One matrix product for all input projections of a mixer; off: one each."""
 

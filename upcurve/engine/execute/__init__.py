@@ -1,0 +1,1 @@
+"""Step runner, sampling, and the engine loop."""

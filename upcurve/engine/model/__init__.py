@@ -1,0 +1,1 @@
+"""The Qwen3.5 MoE text model: shapes, weights, loader, forward pass."""

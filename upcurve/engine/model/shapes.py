@@ -112,7 +112,9 @@ class ModelShapes:
         text = {**config, **config.get("text_config", {})}
         if text.get("quantization_config"):
             raise EngineInputError(
-                "quantization_config", "quantised checkpoints are not supported yet", "give a bf16 one"
+                "quantization_config",
+                "quantised checkpoints are not supported yet",
+                "give a bf16 one",
             )
         kind = text.get("model_type")
         if kind not in MODEL_TYPES:
@@ -120,7 +122,9 @@ class ModelShapes:
                 "model_type", f"{kind!r} is not supported", f"give one of {', '.join(MODEL_TYPES)}"
             )
         if text.get("hidden_act", "silu") != "silu":
-            raise EngineInputError("hidden_act", f"{text['hidden_act']!r}", "only silu is supported")
+            raise EngineInputError(
+                "hidden_act", f"{text['hidden_act']!r}", "only silu is supported"
+            )
         if text.get("attention_bias"):
             raise EngineInputError("attention_bias", "true", "only models without it are supported")
         layer_types = _layer_types(text)
@@ -204,13 +208,17 @@ def _rope(text: dict[str, Any], head_dim: int) -> tuple[float, int]:
     rope = text.get("rope_parameters") or text.get("rope_scaling") or {}
     kind = rope.get("rope_type", rope.get("type", "default"))
     if kind not in ("default", "mrope"):
-        raise EngineInputError("rope_parameters", f"rope_type {kind!r}", "only default is supported")
+        raise EngineInputError(
+            "rope_parameters", f"rope_type {kind!r}", "only default is supported"
+        )
     theta = rope.get("rope_theta", text.get("rope_theta", 10_000.0))
     factor = rope.get("partial_rotary_factor", text.get("partial_rotary_factor", 0.25))
     rotary_dim = int(head_dim * factor)
     if not 0 < rotary_dim <= head_dim or rotary_dim % 2:
         raise EngineInputError(
-            "partial_rotary_factor", f"{factor!r} of head_dim {head_dim}", "it must give an even number"
+            "partial_rotary_factor",
+            f"{factor!r} of head_dim {head_dim}",
+            "it must give an even number",
         )
     return float(theta), rotary_dim
 

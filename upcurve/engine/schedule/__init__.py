@@ -1,0 +1,1 @@
+"""Request life cycle and token-budget steps."""

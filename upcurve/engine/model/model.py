@@ -1,0 +1,229 @@
+"""The forward pass of Qwen3.5 MoE over a flat batch, and how a model is loaded."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+
+from upcurve.engine.kernels import attention, causal_conv, experts, gated_delta, rms_norm, routing
+from upcurve.engine.kernels.rotary import rotate
+from upcurve.engine.memory.memory import Memory
+from upcurve.engine.model.batch import ForwardBatch
+from upcurve.engine.model.checkpoint import fill_dummy
+from upcurve.engine.model.loader import load_weights
+from upcurve.engine.model.plan import StepPlan, plan_step
+from upcurve.engine.model.shapes import ModelShapes
+from upcurve.engine.model.weights import (
+    ExpertWeights,
+    GatedAttentionWeights,
+    GatedDeltaWeights,
+    ModelWeights,
+    Norm,
+)
+from upcurve.engine.switches import Switches
+
+LoadFormat = Literal["auto", "dummy"]
+
+
+def load_model(
+    folder: Path,
+    *,
+    device: torch.device,
+    dtype: torch.dtype,
+    switches: Switches,
+    load_format: LoadFormat = "auto",
+    seed: int = 0,
+) -> Model:
+    """Load a checkpoint folder; "dummy" needs its config.json only and draws weights from `seed`.
+
+    Raises:
+        EngineInputError: the folder is not a complete checkpoint of a supported model.
+    """
+    shapes = ModelShapes.from_folder(folder)
+    weights = ModelWeights.empty(shapes, device, dtype)
+    if load_format == "dummy":
+        fill_dummy(weights, seed)
+    else:
+        load_weights(folder, weights)
+    return Model(shapes, weights, switches, dtype)
+
+
+class Model:
+    """Shapes, parameters and switches: everything of the forward pass but the batch's memory."""
+
+    def __init__(
+        self,
+        shapes: ModelShapes,
+        weights: ModelWeights,
+        switches: Switches,
+        dtype: torch.dtype,
+    ) -> None:
+        self.shapes = shapes
+        self.weights = weights
+        self.switches = switches
+        self.dtype = dtype
+        fusable = len(weights.layers[0].experts.gate_up) > shapes.num_experts
+        self.shared_expert_fused = switches.shared_expert_fusion and fusable
+        """False too where the shared expert has another size than the routed ones."""
+
+    @torch.inference_mode()
+    def forward(self, batch: ForwardBatch, memory: Memory) -> torch.Tensor:
+        """Run one step: write the tokens into memory, return float32 logits [R, vocab]."""
+        plan = plan_step(batch, self.shapes, memory, self.dtype)
+        residual = F.embedding(batch.token_ids, self.weights.embedding)
+        update: torch.Tensor | None = None
+        for index, layer in enumerate(self.weights.layers):
+            residual, x = self._add_norm(residual, update, layer.input_norm)
+            if isinstance(layer.mixer, GatedAttentionWeights):
+                update = self._gated_attention(x, layer.mixer, index, plan, memory)
+            else:
+                update = self._gated_delta(x, layer.mixer, index, plan, memory)
+            residual, x = self._add_norm(residual, update, layer.post_norm)
+            update = self._experts(x, layer.experts)
+        if len(batch.logit_rows) < len(residual):
+            residual = residual[batch.logit_rows]
+            update = None if update is None else update[batch.logit_rows]
+        _, x = self._add_norm(residual, update, self.weights.norm)
+        return F.linear(x, self.weights.head).float()
+
+    def _add_norm(
+        self, residual: torch.Tensor, update: torch.Tensor | None, norm: Norm
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        eps = self.shapes.rms_norm_eps
+        if self.switches.fused_norm:
+            return rms_norm.add_norm_fused(residual, update, norm.one_plus, eps)
+        return rms_norm.add_norm_reference(residual, update, norm.weight, eps)
+
+    def _project(
+        self, x: torch.Tensor, projection: torch.Tensor, sizes: list[int]
+    ) -> tuple[torch.Tensor, ...]:
+        if self.switches.fused_projections:
+            return torch.split(F.linear(x, projection), sizes, dim=-1)
+        return tuple(F.linear(x, part) for part in torch.split(projection, sizes))
+
+    def _gated_attention(
+        self,
+        x: torch.Tensor,
+        weights: GatedAttentionWeights,
+        layer: int,
+        plan: StepPlan,
+        memory: Memory,
+    ) -> torch.Tensor:
+        shapes = self.shapes
+        heads, kv_heads, dim = (
+            shapes.num_attention_heads,
+            shapes.num_key_value_heads,
+            shapes.head_dim,
+        )
+        q, k, v = self._project(
+            x, weights.projection, [2 * heads * dim, kv_heads * dim, kv_heads * dim]
+        )
+        q, gate = q.view(-1, heads, 2 * dim).chunk(2, dim=-1)
+        eps, fused = shapes.rms_norm_eps, self.switches.fused_norm
+        q = rms_norm.head_norm(q, weights.q_norm.weight, weights.q_norm.one_plus, eps, fused)
+        k = rms_norm.head_norm(
+            k.view(-1, kv_heads, dim), weights.k_norm.weight, weights.k_norm.one_plus, eps, fused
+        )
+        q, k = rotate(q, plan.cos, plan.sin), rotate(k, plan.cos, plan.sin)
+        cache = memory.attention[layer]
+        attention.store(cache.keys, k, plan.places)
+        attention.store(cache.values, v.view(-1, kv_heads, dim), plan.places)
+        parts = []
+        if plan.decodes:
+            parts.append(
+                attention.attend_step(
+                    q[: plan.decodes], cache.keys, cache.values, plan.page_tables, plan.mask
+                )
+            )
+        parts += [
+            attention.attend_chunk(
+                q[chunk.start : chunk.start + chunk.length],
+                cache.keys,
+                cache.values,
+                chunk.memory.page_table,
+                chunk.context,
+            )
+            for chunk in plan.chunks
+        ]
+        out = _joined(parts) * torch.sigmoid(gate)
+        return F.linear(out.reshape(len(x), heads * dim), weights.output)
+
+    def _gated_delta(
+        self,
+        x: torch.Tensor,
+        weights: GatedDeltaWeights,
+        layer: int,
+        plan: StepPlan,
+        memory: Memory,
+    ) -> torch.Tensor:
+        shapes, state = self.shapes, memory.linear[layer]
+        key_heads, value_heads = shapes.linear_num_key_heads, shapes.linear_num_value_heads
+        qkv, z, b, a = self._project(
+            x, weights.projection, [shapes.conv_dim, shapes.value_dim, value_heads, value_heads]
+        )
+        parts = []
+        if plan.decodes:
+            out, state.convolution[plan.slots] = causal_conv.convolve_step(
+                qkv[: plan.decodes], state.convolution[plan.slots], weights.convolution
+            )
+            parts.append(out)
+        for chunk in plan.chunks:
+            slot = chunk.memory.slot
+            out, state.convolution[slot] = causal_conv.convolve_sequence(
+                qkv[chunk.start : chunk.start + chunk.length],
+                state.convolution[slot],
+                weights.convolution,
+            )
+            parts.append(out)
+        q, k, v = _joined(parts).split([shapes.key_dim, shapes.key_dim, shapes.value_dim], dim=-1)
+        share = value_heads // key_heads
+        q = gated_delta.unit(q.view(len(x), key_heads, -1)) * shapes.linear_key_head_dim**-0.5
+        k = gated_delta.unit(k.view(len(x), key_heads, -1))
+        if share > 1:
+            q, k = q.repeat_interleave(share, 1), k.repeat_interleave(share, 1)
+        v = v.view(len(x), value_heads, -1).float()
+        g, beta = gated_delta.gates(a, b, weights.a_log, weights.dt_bias)
+        parts = []
+        if plan.decodes:
+            rows = slice(plan.decodes)
+            out, state.recurrent[plan.slots] = gated_delta.step(
+                q[rows], k[rows], v[rows], g[rows], beta[rows], state.recurrent[plan.slots]
+            )
+            parts.append(out)
+        for chunk in plan.chunks:
+            rows = slice(chunk.start, chunk.start + chunk.length)
+            slot = chunk.memory.slot
+            out, state.recurrent[slot] = gated_delta.chunked(
+                q[rows], k[rows], v[rows], g[rows], beta[rows], state.recurrent[slot]
+            )
+            parts.append(out)
+        norm = (
+            rms_norm.gated_norm_fused if self.switches.fused_norm else rms_norm.gated_norm_reference
+        )
+        y = norm(_joined(parts), z.view(len(x), value_heads, -1), weights.norm, shapes.rms_norm_eps)
+        return F.linear(y.reshape(len(x), shapes.value_dim), weights.output)
+
+    def _experts(self, x: torch.Tensor, weights: ExpertWeights) -> torch.Tensor:
+        count, top_k = self.shapes.num_experts, self.shapes.num_experts_per_tok
+        if self.switches.fused_topk:
+            logits, shared_logit = F.linear(x, weights.router).split([count, 1], dim=-1)
+            mixing, ids = routing.route_fused(logits, top_k)
+        else:
+            shared_logit = F.linear(x, weights.router[count:])
+            mixing, ids = routing.route_reference(F.linear(x, weights.router[:count]), top_k)
+        run = (
+            experts.experts_grouped if self.switches.grouped_experts else experts.experts_reference
+        )
+        if self.shared_expert_fused:
+            mixing, ids = routing.append_shared(mixing, ids, shared_logit.squeeze(-1), count)
+            return run(x, ids, mixing, weights.gate_up, weights.down)
+        routed = run(x, ids, mixing, weights.gate_up[:count], weights.down[:count])
+        shared = experts.dense(x, weights.shared_gate_up, weights.shared_down)
+        return routed + torch.sigmoid(shared_logit) * shared
+
+
+def _joined(parts: list[torch.Tensor]) -> torch.Tensor:
+    return parts[0] if len(parts) == 1 else torch.cat(parts)
