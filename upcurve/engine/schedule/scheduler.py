@@ -1,0 +1,90 @@
+"""Which tokens of which requests the next step computes."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+from typing import Protocol
+
+from upcurve.engine.errors import EngineInputError
+from upcurve.engine.memory.reservation import Reservation
+from upcurve.engine.schedule.request import TERMINAL, Phase, Request
+
+
+class ReservesMemory(Protocol):
+    """The part of the memory that admission needs."""
+
+    def reserve(self, tokens: int) -> Reservation | None:
+        """Hand out memory for that many tokens, or None if it is not free now."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scheduled:
+    """The next `count` tokens of one request."""
+
+    request: Request
+    count: int
+
+
+class Scheduler:
+    """Token-budget steps that mix decodes with prefill chunks, first come first served.
+
+    A request is admitted when memory for its prompt and all the tokens it may generate is free, so
+    a running one cannot run out half-way. The head of the queue waits for its memory and is not
+    overtaken. The order depends on arrivals alone.
+    """
+
+    def __init__(
+        self, memory: ReservesMemory, *, max_running_requests: int, max_batch_tokens: int
+    ) -> None:
+        if max_batch_tokens < max_running_requests:
+            raise EngineInputError(
+                "max-batch-tokens",
+                f"{max_batch_tokens} is less than the {max_running_requests} running requests, "
+                "each of which decodes one token a step",
+                "raise it or lower --max-running-requests",
+            )
+        self._memory = memory
+        self._max_running_requests = max_running_requests
+        self._max_batch_tokens = max_batch_tokens
+        self.waiting: deque[Request] = deque()
+        self.running: list[Request] = []
+
+    def add(self, request: Request) -> None:
+        """Append a request to the queue."""
+        self.waiting.append(request)
+
+    def schedule(self) -> list[Scheduled]:
+        """Choose the next step: all decodes, then prefill chunks while the budget lasts."""
+        self.running = [each for each in self.running if each.phase not in TERMINAL]
+        decodes = [each for each in self.running if each.phase is Phase.DECODING]
+        step = [Scheduled(each, 1) for each in decodes]
+        left = self._max_batch_tokens - len(step)
+        for request in self.running:
+            if request.phase is Phase.PREFILLING and left:
+                left -= self._prefill(request, left, step)
+        while left and len(self.running) < self._max_running_requests:
+            admitted = self._admit()
+            if admitted is None:
+                break
+            left -= self._prefill(admitted, left, step)
+        return step
+
+    def _prefill(self, request: Request, left: int, step: list[Scheduled]) -> int:
+        count = min(left, request.length - request.computed)
+        step.append(Scheduled(request, count))
+        return count
+
+    def _admit(self) -> Request | None:
+        while self.waiting and self.waiting[0].phase in TERMINAL:
+            self.waiting.popleft()
+        if not self.waiting:
+            return None
+        memory = self._memory.reserve(self.waiting[0].most_tokens)
+        if memory is None:
+            return None
+        request = self.waiting.popleft()
+        request.memory = memory
+        request.phase = Phase.PREFILLING
+        self.running.append(request)
+        return request
