@@ -227,7 +227,7 @@ def test_unusable_locations(location: str, message: str, monkeypatch: pytest.Mon
 
 def test_a_file_in_place_of_the_store(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
-    with pytest.raises(InputError, match=r"store: .*file"):
+    with pytest.raises(InputError, match=r"store: .*file: File exists; name a folder"):
         Store.open(tmp_path / "file")
     (tmp_path / "store.sqlite").write_text("this is no database, whatever its name says" * 50)
     with pytest.raises(InputError, match="not a database; name a folder that upcurve made"):
