@@ -12,7 +12,7 @@ class Switches:
     """Which optimisations are on."""
 
     grouped_experts: bool = True
-    """Tokens grouped by expert, or weights gathered for few tokens; off: a loop over experts."""
+    """Tokens sorted by expert, two grouped products; off: a loop over experts with masks."""
     shared_expert_fusion: bool = True
     """The shared expert as expert E of the routed ones; off: a multilayer perceptron of its own."""
     fused_topk: bool = True

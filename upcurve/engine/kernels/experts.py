@@ -5,9 +5,6 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
-GATHERED_BYTES = 24 * 2**20
-"""Gathering weights copies them: beyond this much a pass per expert is cheaper."""
-
 
 def dense(x: torch.Tensor, gate_up: torch.Tensor, down: torch.Tensor) -> torch.Tensor:
     """One expert over all its tokens.
@@ -58,47 +55,34 @@ def experts_grouped(
     gate_up: torch.Tensor,
     down: torch.Tensor,
 ) -> torch.Tensor:
-    """Compute the same in a few batched products: arguments as `experts_reference`."""
-    gathered = ids.numel() * (gate_up[0].numel() + down[0].numel()) * x.element_size()
-    if gathered <= GATHERED_BYTES:
-        return _gathered(x, ids, weights, gate_up, down)
-    return _segments(x, ids, weights, gate_up, down)
+    """Compute the same over rows sorted by expert, in two grouped products.
 
-
-def _gathered(
-    x: torch.Tensor,
-    ids: torch.Tensor,
-    weights: torch.Tensor,
-    gate_up: torch.Tensor,
-    down: torch.Tensor,
-) -> torch.Tensor:
-    """Few tokens: every (token, choice) multiplies its own copy of the expert's weights."""
+    Arguments and result as `experts_reference`.
+    """
     tokens, choices = ids.shape
-    flat = ids.reshape(-1)
-    rows = x.unsqueeze(1).expand(tokens, choices, -1).reshape(tokens * choices, -1, 1)
-    gate, up = torch.bmm(gate_up.index_select(0, flat), rows).chunk(2, dim=1)
-    out = torch.bmm(down.index_select(0, flat), F.silu(gate) * up).view(tokens, choices, -1)
-    return torch.bmm(weights.to(x.dtype).unsqueeze(1), out).squeeze(1)
-
-
-def _segments(
-    x: torch.Tensor,
-    ids: torch.Tensor,
-    weights: torch.Tensor,
-    gate_up: torch.Tensor,
-    down: torch.Tensor,
-) -> torch.Tensor:
-    """Many tokens: sorted by expert, one pass over each expert's contiguous rows."""
-    tokens, choices = ids.shape
-    flat = ids.reshape(-1)
-    order = torch.argsort(flat, stable=True)
+    by_expert, order = torch.sort(ids.reshape(-1), stable=True)
+    experts = torch.arange(len(gate_up), device=ids.device)
+    ends = torch.searchsorted(by_expert, experts, right=True).to(torch.int32)
     rows = x.index_select(0, order // choices)
-    counts = torch.bincount(flat, minlength=len(gate_up)).tolist()
-    outs = [
-        dense(part, gate_up[expert], down[expert])
-        for expert, part in enumerate(rows.split(counts))
-        if len(part)
-    ]
-    out = torch.empty_like(rows)
-    out[order] = torch.cat(outs)
-    return torch.bmm(weights.to(x.dtype).unsqueeze(1), out.view(tokens, choices, -1)).squeeze(1)
+    gate, up = _grouped_product(rows, gate_up, ends).chunk(2, dim=-1)
+    results = _grouped_product(F.silu(gate) * up, down, ends)
+    out = torch.empty_like(results)
+    out[order] = results
+    mixed = torch.bmm(weights.unsqueeze(1), out.view(tokens, choices, -1).to(weights.dtype))
+    return mixed.squeeze(1).to(x.dtype)
+
+
+def _grouped_product(
+    rows: torch.Tensor, matrices: torch.Tensor, ends: torch.Tensor
+) -> torch.Tensor:
+    """Multiply rows [R, N], sorted by group, by their group's matrix [G, M, N]; ends int32 [G]."""
+    if rows.device.type == "cpu" or rows.dtype == torch.bfloat16:
+        return F.grouped_mm(rows, matrices.transpose(1, 2), offs=ends)
+    # On a GPU grouped_mm takes bf16 only.
+    out = rows.new_empty(len(rows), matrices.shape[1])
+    begin = 0
+    for group, end in enumerate(ends.tolist()):
+        if end > begin:
+            torch.mm(rows[begin:end], matrices[group].t(), out=out[begin:end])
+        begin = end
+    return out
