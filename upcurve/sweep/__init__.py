@@ -1,0 +1,1 @@
+"""Recipes, launching engines, the grid of measurements, repeats and resuming."""

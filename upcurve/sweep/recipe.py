@@ -1,0 +1,253 @@
+"""A recipe: which engine to launch, at which parallelism, and what to measure on it."""
+
+from __future__ import annotations
+
+import difflib
+import re
+import shlex
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
+
+from upcurve.errors import InputError
+from upcurve.sweep.document import override, read
+
+PLACEHOLDERS = ("port", "host", "model", "tp", "served_model_name")
+"""What `{NAME}` in a command may stand for; other braces are left as they are."""
+
+_PLACEHOLDER = re.compile(r"\{([a-z_]+)\}")
+
+
+def _words(value: Any) -> Any:
+    """Return a command line as a list of words; numbers of a YAML list are words too."""
+    if isinstance(value, str):
+        try:
+            return shlex.split(value)
+        except ValueError as error:
+            problem = f"cannot be split into words ({error})"
+            raise InputError("command", problem, "close the quotes or give a list") from error
+    if isinstance(value, list):
+        return [_text(word) for word in value]
+    return value
+
+
+def _check_command(command: list[str]) -> list[str]:
+    used = [name for word in command for name in _PLACEHOLDER.findall(word)]
+    for name in used:
+        if name not in PLACEHOLDERS:
+            mend = _did_you_mean(name, PLACEHOLDERS, "the placeholders are")
+            raise InputError("command", f"{{{name}}} is no placeholder", mend)
+    if "port" not in used:
+        mend = "add e.g. --port {port}: the sweep chooses a free one"
+        raise InputError("command", "it does not say {port}", mend)
+    return command
+
+
+def _text(value: Any) -> Any:
+    """Return a YAML number as text; leave all else for the validation."""
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return str(value) if is_number else value
+
+
+def _texts(value: Any) -> Any:
+    return {key: _text(each) for key, each in value.items()} if isinstance(value, dict) else value
+
+
+def _check_distinct(values: list[int]) -> list[int]:
+    if len(set(values)) < len(values):
+        raise InputError("concurrency", "a value stands there twice", "repeats: N repeats them all")
+    return values
+
+
+Text = Annotated[str, Field(min_length=1)]
+Positive = Annotated[int, Field(ge=1, le=2**31 - 1)]
+Command = Annotated[
+    list[Text], Field(min_length=1), BeforeValidator(_words), AfterValidator(_check_command)
+]
+Variables = Annotated[dict[str, str], BeforeValidator(_texts)]
+Concurrencies = Annotated[list[Positive], Field(min_length=1), AfterValidator(_check_distinct)]
+
+
+class Section(BaseModel):
+    """A part of a recipe: unknown keys and values of another type are errors."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class Health(Section):
+    """How the engine shows that it is ready."""
+
+    path: Annotated[str, Field(pattern="^/")] = "/health"
+    """What answers HTTP 200 once the engine serves."""
+    timeout_s: Annotated[float, Field(gt=0)] = 1800.0
+    """Seconds from the launch until then: loading and compiling included."""
+
+
+class Engine(Section):
+    """The engine: how it is launched, and which build it is."""
+
+    name: Text
+    """sglang, vllm, upcurve, ..."""
+    command: Command
+    """Command line; a string is split as a shell would, but no shell runs it."""
+    env: Variables = {}
+    """Environment variables beside the inherited ones."""
+    version: str = ""
+    commit: str = ""
+    image: str = ""
+    """Container image, with its digest where it is known; a record, not an instruction."""
+    health: Health = Health()
+
+
+class Traffic(Section):
+    """The requests that every point sends."""
+
+    isl: Positive
+    """Input length in tokens, exact."""
+    osl: Positive
+    """Output length in tokens, exact."""
+    requests_per_stream: Positive = 10
+    """Measured requests per concurrent stream."""
+    warmup: Annotated[int, Field(ge=0, le=2**31 - 1)] = 1
+    """Unmeasured requests per concurrent stream before them, with other prompts."""
+    seed: Annotated[int, Field(ge=0, le=2**63 - 1)] = 0
+    vocabulary: Annotated[int, Field(ge=2, le=2**31 - 1)] | None = None
+    """Prompts are drawn from this many token ids; by default what the load client chooses."""
+
+
+class Recipe(Section):
+    """One engine at one parallelism, and the grid of points to measure on it."""
+
+    name: Text
+    series: Text
+    """Name that the points get in the store; by default the recipe's."""
+    model: Text
+    """Name or folder of the model."""
+    served_model_name: Text
+    """What requests ask for; by default `model`."""
+    precision: str = ""
+    hardware: Text
+    """GPU name as price tables write it: MI355X, H200, CPU, ..."""
+    tp: Positive = 1
+    """Tensor-parallel size."""
+    gpus: Positive
+    """GPUs that the engine uses; by default `tp`."""
+    engine: Engine
+    workload: Traffic
+    concurrency: Concurrencies
+    """Requests in flight, closed loop: one point each."""
+    repeats: Positive = 3
+    """Rounds: each launches the engine anew and measures every point once."""
+    change: str | None = None
+    """Link to the change (pull request) that the recipe measures."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _derive(cls, values: Any) -> Any:
+        if not isinstance(values, dict):
+            return values
+        derived = {"series": "name", "served_model_name": "model", "gpus": "tp"}
+        found = {key: values.get(source) for key, source in derived.items()}
+        found["gpus"] = values.get("tp", 1)
+        return {key: value for key, value in found.items() if value is not None} | values
+
+    def command(self, *, host: str, port: int) -> list[str]:
+        """Return the command line with its placeholders filled in."""
+        values = {
+            "host": host,
+            "port": str(port),
+            "model": self.model,
+            "tp": str(self.tp),
+            "served_model_name": self.served_model_name,
+        }
+        return [
+            _PLACEHOLDER.sub(lambda found: values[found[1]], word) for word in self.engine.command
+        ]
+
+
+def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
+    """Read a recipe from a YAML file.
+
+    Args:
+        path: the file.
+        overrides: `key=value` with a dotted key (`engine.env.OMP_NUM_THREADS=1`) and a value in
+            YAML (`concurrency=[1, 2]`), which replace what the file says.
+
+    Raises:
+        InputError: the file cannot be read or is no recipe; one line with the key and the mend.
+    """
+    values = read(path)
+    for each in overrides:
+        override(values, each)
+    try:
+        return Recipe.model_validate(values)
+    except ValidationError as error:
+        raise _in_words(error, path) from error
+
+
+def _in_words(error: ValidationError, path: Path) -> InputError:
+    """Return the first error as one line: unknown keys first, for they explain missing ones."""
+    errors = error.errors(include_url=False)
+    first = min(errors, key=lambda each: each["type"] != "extra_forbidden")
+    location = [part for part in first["loc"] if part != "[key]"]
+    field = f"recipe {path}: {'.'.join(str(part) for part in location)}"
+    problem, mend = _problem_and_mend(first, location)
+    return InputError(field, problem, mend)
+
+
+def _problem_and_mend(error: Mapping[str, Any], location: Sequence[Any]) -> tuple[str, str]:
+    kind, given = error["type"], error["input"]
+    cause = error.get("ctx", {}).get("error")
+    if isinstance(cause, InputError):
+        return cause.problem, cause.mend
+    if kind == "extra_forbidden":
+        known = list(_section(location[:-1]).model_fields)
+        return "unknown key", _did_you_mean(str(location[-1]), known, "the keys here are")
+    if kind == "missing":
+        return "it is missing", "add it"
+    if kind == "string_type" and isinstance(given, int | float):
+        return f"{_short(given)} is read as a {type(given).__name__}", "put it in quotes"
+    mends = {
+        "string_type": "give text",
+        "string_too_short": "give at least one character",
+        "int_type": "give a whole number",
+        "float_type": "give a number",
+        "list_type": "give a list, e.g. [1, 2, 4]",
+        "too_short": "give at least one item",
+        "dict_type": "give keys and values below it",
+        "model_type": "give keys and values below it",
+        "string_pattern_mismatch": "let it begin with /",
+    }
+    expected = str(error["msg"])
+    problem = f"{_short(given)} cannot be used"
+    return problem, mends.get(kind, expected[0].lower() + expected[1:])
+
+
+def _section(location: Sequence[Any]) -> type[BaseModel]:
+    section: type[BaseModel] = Recipe
+    for part in location:
+        inner = section.model_fields[str(part)].annotation
+        assert isinstance(inner, type)
+        assert issubclass(inner, BaseModel)
+        section = inner
+    return section
+
+
+def _did_you_mean(name: str, known: Sequence[str], otherwise: str) -> str:
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    return f"did you mean '{close[0]}'?" if close else f"{otherwise} {', '.join(known)}"
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
