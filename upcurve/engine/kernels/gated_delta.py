@@ -74,7 +74,7 @@ def step(
     g: torch.Tensor,
     beta: torch.Tensor,
     states: torch.Tensor,
-) -> tuple[torch.Tensor, torch.Tensor]:
+) -> torch.Tensor:
     """Run the rule for one token of each of B sequences.
 
     Args:
@@ -83,16 +83,16 @@ def step(
         v: [B, heads, Dv].
         g: [B, heads], log decay.
         beta: [B, heads].
-        states: [B, heads, Dk, Dv]; not changed.
+        states: contiguous [B, heads, Dk, Dv]; changed in place.
 
     Returns:
-        Outputs [B, heads, Dv] and the new states.
+        Outputs [B, heads, Dv].
     """
-    states = states * g.exp()[..., None, None]
-    key = k.unsqueeze(-2)
-    correction = (v.unsqueeze(-2) - key @ states) * beta[..., None, None]
-    states = states + key.transpose(-1, -2) * correction
-    return (q.unsqueeze(-2) @ states).squeeze(-2), states
+    flat = states.flatten(0, 1).mul_(g.exp().reshape(-1, 1, 1))
+    key = k.reshape(len(flat), 1, -1)
+    correction = torch.baddbmm(v.reshape(len(flat), 1, -1), key, flat, alpha=-1)
+    flat.baddbmm_(key.transpose(1, 2), correction.mul_(beta.reshape(-1, 1, 1)))
+    return torch.bmm(q.reshape(len(flat), 1, -1), flat).view(v.shape)
 
 
 def chunked(

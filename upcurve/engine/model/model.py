@@ -166,10 +166,13 @@ class Model:
         )
         parts = []
         if plan.decodes:
-            out, state.convolution[plan.slots] = causal_conv.convolve_step(
-                qkv[: plan.decodes], state.convolution[plan.slots], weights.convolution
+            out, inputs = causal_conv.convolve_step(
+                qkv[: plan.decodes],
+                state.convolution.index_select(0, plan.slots),
+                weights.convolution,
             )
             parts.append(out)
+            state.convolution.index_copy_(0, plan.slots, inputs)
         for chunk in plan.chunks:
             slot = chunk.memory.slot
             out, state.convolution[slot] = causal_conv.convolve_sequence(
@@ -189,10 +192,9 @@ class Model:
         parts = []
         if plan.decodes:
             rows = slice(plan.decodes)
-            out, state.recurrent[plan.slots] = gated_delta.step(
-                q[rows], k[rows], v[rows], g[rows], beta[rows], state.recurrent[plan.slots]
-            )
-            parts.append(out)
+            states = state.recurrent.index_select(0, plan.slots)
+            parts.append(gated_delta.step(q[rows], k[rows], v[rows], g[rows], beta[rows], states))
+            state.recurrent.index_copy_(0, plan.slots, states)
         for chunk in plan.chunks:
             rows = slice(chunk.start, chunk.start + chunk.length)
             slot = chunk.memory.slot
