@@ -16,7 +16,7 @@ hardware: CPU
 engine:
   name: own
   command: >-
-    serve {model} --port {port} --json '{"a": {"b": 1}}' --tp {tp}
+    serve {model} --port {port} --json '{"a": {"b": 1}}' --tp {tp} --ep {ep}
   env: {THREADS: 1, MODE: fast}
 workload: {isl: 64, osl: 32}
 concurrency: [1, 2]
@@ -50,9 +50,9 @@ def test_what_is_said_counts(path: Path) -> None:
 
 
 def test_placeholders_are_filled_and_other_braces_stay(path: Path) -> None:
-    assert load_recipe(path, ["tp=8"]).command(host="127.0.0.1", port=4242) == [
+    assert load_recipe(path, ["tp=8", "ep=2"]).command(host="127.0.0.1", port=4242) == [
         *["serve", "models/small", "--port", "4242"],
-        *["--json", '{"a": {"b": 1}}', "--tp", "8"],
+        *["--json", '{"a": {"b": 1}}', "--tp", "8", "--ep", "2"],
     ]
 
 

@@ -22,7 +22,7 @@ from pydantic import (
 from upcurve.errors import InputError
 from upcurve.sweep.document import override, read
 
-PLACEHOLDERS = ("port", "host", "model", "tp", "served_model_name")
+PLACEHOLDERS = ("port", "host", "model", "served_model_name", "tp", "ep")
 """What `{NAME}` in a command may stand for; other braces are left as they are."""
 
 _PLACEHOLDER = re.compile(r"\{([a-z_]+)\}")
@@ -140,6 +140,8 @@ class Recipe(Section):
     """GPU name as price tables write it: MI355X, H200, CPU, ..."""
     tp: Positive = 1
     """Tensor-parallel size."""
+    ep: Positive = 1
+    """Expert-parallel size."""
     gpus: Positive
     """GPUs that the engine uses; by default `tp`."""
     engine: Engine
@@ -167,8 +169,9 @@ class Recipe(Section):
             "host": host,
             "port": str(port),
             "model": self.model,
-            "tp": str(self.tp),
             "served_model_name": self.served_model_name,
+            "tp": str(self.tp),
+            "ep": str(self.ep),
         }
         return [
             _PLACEHOLDER.sub(lambda found: values[found[1]], word) for word in self.engine.command

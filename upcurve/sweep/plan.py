@@ -1,0 +1,65 @@
+"""The order of a sweep: which launch measures which points, and what is measured already."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from upcurve.records.queries import OperatingPoint
+from upcurve.records.run import RunRecord
+from upcurve.records.store import Store
+from upcurve.sweep.recipe import Recipe
+
+
+@dataclass(frozen=True, slots=True)
+class Launch:
+    """One launch of a recipe's engine: the points of one round."""
+
+    recipe: Recipe
+    record: RunRecord
+    """What its run is recorded with, but for the time of its start."""
+    round: int
+    """Which repeat it measures, from 0."""
+    concurrencies: tuple[int, ...]
+    """The points that it measures; empty where none is left."""
+    skipped: tuple[int, ...] = ()
+    """The points that the store holds already."""
+
+
+def plan(
+    recipes: Sequence[Recipe], records: Sequence[RunRecord], done: Sequence[set[OperatingPoint]]
+) -> list[Launch]:
+    """Return the launches of a sweep in their order.
+
+    Round r launches every recipe once, in the given order where r is even and in the opposite one
+    where it is odd, so that a drift of the machine does not favour one recipe. A recipe with fewer
+    repeats takes part in the first rounds.
+
+    Args:
+        recipes: what to measure.
+        records: what each recipe's launches are recorded with.
+        done: for each recipe, the points that need no second run.
+    """
+    launches = []
+    for index in range(max((recipe.repeats for recipe in recipes), default=0)):
+        each_once = list(zip(recipes, records, done, strict=True))
+        for recipe, record, known in each_once if index % 2 == 0 else reversed(each_once):
+            if index < recipe.repeats:
+                launches.append(_launch(recipe, record, known, index))
+    return launches
+
+
+def completed(records: Sequence[RunRecord], store: Store) -> list[set[OperatingPoint]]:
+    """Return for each recipe what the store holds under its fingerprint and series."""
+    return [store.completed(record.fingerprint, record.series) for record in records]
+
+
+def _launch(recipe: Recipe, record: RunRecord, known: set[OperatingPoint], index: int) -> Launch:
+    traffic = recipe.workload
+    skipped = tuple(
+        concurrency
+        for concurrency in recipe.concurrency
+        if (recipe.tp, recipe.gpus, concurrency, traffic.isl, traffic.osl, index) in known
+    )
+    left = tuple(each for each in recipe.concurrency if each not in skipped)
+    return Launch(recipe, record, index, left, skipped)
