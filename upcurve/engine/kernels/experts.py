@@ -76,9 +76,10 @@ def _grouped_product(
     rows: torch.Tensor, matrices: torch.Tensor, ends: torch.Tensor
 ) -> torch.Tensor:
     """Multiply rows [R, N], sorted by group, by their group's matrix [G, M, N]; ends int32 [G]."""
-    if rows.device.type == "cpu" or rows.dtype == torch.bfloat16:
+    # On a GPU grouped_mm takes bf16 only; on the CPU it visits every group, empty or not.
+    on_cpu = rows.device.type == "cpu"
+    if 2 * len(rows) > len(matrices) if on_cpu else rows.dtype == torch.bfloat16:
         return F.grouped_mm(rows, matrices.transpose(1, 2), offs=ends)
-    # On a GPU grouped_mm takes bf16 only.
     out = rows.new_empty(len(rows), matrices.shape[1])
     begin = 0
     for group, end in enumerate(ends.tolist()):
