@@ -1,0 +1,148 @@
+import random
+
+import pytest
+import torch
+
+from upcurve.engine.errors import EngineInputError
+from upcurve.engine.execute.engine import Engine, EngineOptions
+from upcurve.engine.schedule.request import Request, SamplingParameters
+
+GREEDY = SamplingParameters(max_tokens=24, temperature=0, ignore_eos=True)
+
+
+def engine_of(folder, **options):
+    defaults = {"threads": 1, "max_running_requests": 4, "max_batch_tokens": 16}
+    return Engine.from_folder(folder, EngineOptions(**{**defaults, **options}))
+
+
+def prompts(*lengths, seed=0):
+    draw = random.Random(seed)
+    return [[draw.randrange(3, 400) for _ in range(length)] for length in lengths]
+
+
+@pytest.mark.parametrize("off", ["", "all"])
+def test_greedy_equals_transformers_in_a_mixed_batch_with_chunked_prefill(tiny, oracle, off):
+    engine = engine_of(tiny, off=off)
+    batch = prompts(5, 33, 1, 70, 17, 64, 2, 40)
+    outputs = engine.generate(batch, GREEDY)
+    for prompt, output in zip(batch, outputs, strict=True):
+        with torch.inference_mode():
+            expected = oracle.generate(
+                torch.tensor([prompt]),
+                attention_mask=torch.ones(1, len(prompt), dtype=torch.long),
+                max_new_tokens=24,
+                do_sample=False,
+                pad_token_id=0,
+            )
+        assert output == expected[0, len(prompt) :].tolist()
+    engine.memory.check()
+    assert engine.memory.usage().pages == engine.memory.usage().slots == 0
+
+
+def test_requests_join_and_leave_between_steps_without_changing_each_other(tiny):
+    batch = prompts(9, 30, 4, 21, seed=1)
+    alone = [engine_of(tiny).generate([prompt], GREEDY)[0] for prompt in batch]
+    engine = engine_of(tiny)
+    requests = [Request(str(i), prompt, GREEDY) for i, prompt in enumerate(batch)]
+    for request in requests:
+        engine.add(request)
+        engine.step()
+        engine.step()
+    while engine.has_work:
+        engine.step()
+        engine.memory.check()
+    assert [request.output for request in requests] == alone
+
+
+def test_abort_in_every_phase_frees_the_memory_and_gives_one_terminal_event(tiny):
+    for steps in range(12):
+        engine = engine_of(tiny, max_running_requests=1)
+        first, second = (Request(name, prompts(40)[0], GREEDY) for name in ("first", "second"))
+        engine.add(first)
+        engine.add(second)
+        for _ in range(steps):
+            engine.step()
+        events = engine.abort("first") + engine.abort("second") + engine.abort("first")
+        assert [(event.request_id, event.finish) for event in events] == [
+            ("first", "aborted"),
+            ("second", "aborted"),
+        ]
+        assert engine.step() == []
+        assert not engine.has_work
+        engine.memory.check()
+        assert engine.memory.usage().slots == 0
+
+
+def test_a_failed_step_fails_its_requests_and_the_engine_goes_on(tiny, monkeypatch):
+    engine = engine_of(tiny)
+    expected = engine.generate(prompts(6), GREEDY)
+    engine.add(Request("doomed", prompts(6)[0], GREEDY))
+
+    def broken(batch, memory):
+        raise RuntimeError("device lost")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(engine.model, "forward", broken)
+        (event,) = engine.step()
+    assert (event.finish, event.error) == ("failed", "RuntimeError: device lost")
+    assert engine.failed_steps_in_a_row == 1
+    engine.memory.check()
+    assert engine.generate(prompts(6), GREEDY) == expected
+    assert engine.failed_steps_in_a_row == 0
+
+
+def test_end_of_sequence_stops_unless_ignored_and_stop_tokens_stop(tiny):
+    engine = engine_of(tiny)
+    (output,) = engine.generate(prompts(8), GREEDY)
+    stop = output[5]
+    first = output.index(stop)
+    stopping = SamplingParameters(24, temperature=0, ignore_eos=True, stop_token_ids=(stop,))
+    assert engine.generate(prompts(8), stopping) == [output[: first + 1]]
+    object.__setattr__(engine.model.shapes, "end_of_sequence_ids", (stop,))
+    ending = SamplingParameters(24, temperature=0)
+    assert engine.generate(prompts(8), ending) == [output[: first + 1]]
+    assert engine.generate(prompts(8), GREEDY) == [output]
+
+
+def test_logprobs_are_those_of_a_softmax_over_the_raw_logits(tiny, oracle):
+    engine = engine_of(tiny)
+    prompt = prompts(12)[0]
+    engine.add(Request("a", prompt, SamplingParameters(4, temperature=0, logprobs=3)))
+    events = []
+    while engine.has_work:
+        events += engine.step()
+    tokens = [event.token for event in events]
+    with torch.inference_mode():
+        logits = oracle(torch.tensor([prompt + tokens])).logits[0, len(prompt) - 1 : -1]
+    expected = torch.log_softmax(logits.double(), -1)
+    for event, row in zip(events, expected, strict=True):
+        best = torch.topk(row, 3)
+        assert event.logprobs.chosen == pytest.approx(row[event.token].item(), abs=1e-4)
+        assert [token for token, _ in event.logprobs.top] == best.indices.tolist()
+        assert [value for _, value in event.logprobs.top] == pytest.approx(
+            best.values.tolist(), abs=1e-4
+        )
+
+
+def test_what_cannot_be_admitted_is_refused_with_both_numbers(tiny):
+    engine = engine_of(tiny)
+    with pytest.raises(EngineInputError, match=r"250 tokens and max_tokens 24 are more than .* 256"):
+        engine.add(Request("long", [5] * 250, GREEDY))
+    with pytest.raises(EngineInputError, match="one token or more"):
+        engine.add(Request("empty", [], GREEDY))
+    engine.add(Request("twice", [5], GREEDY))
+    with pytest.raises(EngineInputError, match="twice is running"):
+        engine.add(Request("twice", [5], GREEDY))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"context_length": 512}, "context-length: 512 is over the model's 256"),
+        ({"off": "fused_nonsense"}, "off: 'fused_nonsense' is not a switch"),
+        ({"max_batch_tokens": 2}, "max-batch-tokens: 2 is less than"),
+    ],
+)
+def test_unusable_options_are_named(tiny, options, message):
+    with pytest.raises(EngineInputError, match=message):
+        engine_of(tiny, **options)
