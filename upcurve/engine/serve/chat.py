@@ -91,8 +91,9 @@ class ChatTemplate:
                     "add_generation_prompt": True,
                 }
             )
-        except (TemplateError, TypeError, LookupError) as error:
-            raise ValueError(str(error)) from error
+        # A template is a program that a message can trip in any way.
+        except Exception as error:
+            raise ValueError(" ".join(str(error).split())) from error
 
 
 def _to_json(value: Any, indent: int | None = None) -> str:

@@ -11,7 +11,6 @@ from pydantic import (
     ConfigDict,
     Field,
     ValidationError,
-    ValidationInfo,
     field_validator,
     model_validator,
 )
@@ -190,7 +189,7 @@ class Message(BaseModel):
 
     @field_validator("content", mode="before")
     @classmethod
-    def _joined(cls, value: Any, info: ValidationInfo) -> Any:
+    def _joined(cls, value: Any) -> Any:
         """Join the text parts of a message that comes in parts."""
         if not isinstance(value, list):
             return value

@@ -51,10 +51,17 @@ class ByteTokenizer:
         return list(self._tokenizer.encode(text, add_special_tokens=add_special_tokens).ids)
 
     def token_name(self, token: int) -> str:
-        """Return how log probabilities call a token: its text, or a special token's own name."""
+        r"""Return how log probabilities call a token: its text, or a special token's own name.
+
+        Part of a character is written as OpenAI does, in the manner of bytes:\xe2\x82.
+        """
         if token in self._special:
             return str(self._tokenizer.id_to_token(token))
-        return self.token_bytes(token).decode("utf-8", "replace")
+        raw = self.token_bytes(token)
+        try:
+            return raw.decode("utf-8")
+        except UnicodeDecodeError:
+            return "bytes:" + "".join(f"\\x{byte:02x}" for byte in raw)
 
     def _token_bytes(self, token: int) -> bytes:
         text = None if token in self._special else self._tokenizer.id_to_token(token)

@@ -1,0 +1,148 @@
+"""A real server over a real, tiny engine, whose steps a test can hold back."""
+
+import json
+import socket
+import threading
+import time
+from contextlib import contextmanager
+
+import uvicorn
+from openai import OpenAI
+
+from upcurve.engine.execute.engine import Engine, EngineOptions
+from upcurve.engine.model.checkpoint import small_config, write_checkpoint
+from upcurve.engine.serve.app import Server
+from upcurve.engine.serve.bridge import Bridge
+from upcurve.engine.serve.chat import ChatTemplate
+from upcurve.engine.serve.intake import Intake
+from upcurve.engine.serve.metrics import Metrics
+from upcurve.engine.serve.tokenizer import ByteTokenizer
+
+CONTEXT = 256
+RUNNING = 4
+CHUNK = 64
+MODEL = "tiny"
+OPTIONS = EngineOptions(
+    device="cpu",
+    max_running_requests=RUNNING,
+    context_length=CONTEXT,
+    max_batch_tokens=CHUNK,
+    threads=1,
+)
+
+
+def write_tiny(folder):
+    """Write a checkpoint of two layers, one of each kind."""
+    config = small_config(
+        vocab_size=512,
+        hidden_size=32,
+        num_hidden_layers=2,
+        full_attention_interval=2,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        head_dim=16,
+        linear_key_head_dim=8,
+        linear_value_head_dim=8,
+        linear_num_key_heads=2,
+        linear_num_value_heads=2,
+        num_experts=4,
+        num_experts_per_tok=2,
+        moe_intermediate_size=16,
+        shared_expert_intermediate_size=16,
+        max_position_embeddings=1024,
+    )
+    write_checkpoint(folder, config, seed=1)
+
+
+def until(condition, what):
+    """Wait for something that is certain to come, however busy the machine is."""
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline, f"never {what}"
+        time.sleep(0.005)
+
+
+class Gate:
+    """Lets an engine compute only as many steps as a test allows."""
+
+    def __init__(self, engine):
+        self._step = engine.step
+        self._condition = threading.Condition()
+        self._allowed = float("inf")
+        self.holding = False
+        """Whether the engine stands before a step."""
+        engine.step = self._held
+
+    def _held(self):
+        with self._condition:
+            self.holding = self._allowed == 0
+            self._condition.wait_for(lambda: self._allowed > 0)
+            self.holding = False
+            self._allowed -= 1
+        return self._step()
+
+    def allow(self, steps):
+        with self._condition:
+            self._allowed = steps
+            self._condition.notify()
+
+
+class Running:
+    """One running server."""
+
+    def __init__(self, folder, api_key=None):
+        self.engine = Engine.from_folder(folder, OPTIONS)
+        self.gate = Gate(self.engine)
+        self.metrics = Metrics()
+        self.bridge = Bridge(self.engine, self.metrics)
+        self.tokenizer = ByteTokenizer.from_folder(folder)
+        self.template = ChatTemplate.from_folder(folder)
+        server = Server(
+            self.bridge,
+            self.metrics,
+            Intake(self.engine, self.tokenizer, self.template),
+            model_name=MODEL,
+            api_key=api_key,
+        )
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self._listener.getsockname()[1]
+        self.url = f"http://127.0.0.1:{self.port}"
+        config = uvicorn.Config(server.app(), access_log=False, log_config=None, lifespan="on")
+        self._server = uvicorn.Server(config)
+        self._thread = threading.Thread(target=self._server.run, args=([self._listener],))
+
+    def __enter__(self):
+        self._thread.start()
+        until(lambda: self._server.started or not self._thread.is_alive(), "started")
+        return self
+
+    def __exit__(self, *_):
+        self.gate.allow(float("inf"))
+        self._server.should_exit = True
+        self._thread.join(60)
+        assert not self._thread.is_alive()
+
+    def client(self, key="none"):
+        return OpenAI(base_url=f"{self.url}/v1", api_key=key, max_retries=0, timeout=60)
+
+    def value(self, name, **labels):
+        """Read one metric."""
+        return self.metrics.registry.get_sample_value(f"upcurve_{name}", labels)
+
+    def idle(self):
+        """Wait until no request is left, and prove that nothing leaks."""
+        until(lambda: not self.engine.has_work and self.engine.memory.usage().slots == 0, "idle")
+        usage = self.engine.memory.usage()
+        assert (usage.pages, usage.slots) == (0, 0)
+        self.engine.memory.check()
+        assert not self.bridge._open
+
+    @contextmanager
+    def post(self, path, body, **headers):
+        """Send a request over a bare socket, and yield the socket."""
+        raw = body if isinstance(body, bytes) else json.dumps(body).encode()
+        lines = [f"POST {path} HTTP/1.1", "Host: x", f"Content-Length: {len(raw)}"]
+        lines += [f"{name}: {value}" for name, value in headers.items()]
+        with socket.create_connection(("127.0.0.1", self.port), timeout=60) as connection:
+            connection.sendall("\r\n".join(lines).encode() + b"\r\n\r\n" + raw)
+            yield connection

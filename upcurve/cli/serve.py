@@ -1,0 +1,114 @@
+"""`upcurve serve`: the engine behind the OpenAI API."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from upcurve.engine.switches import Switches
+
+
+@click.command(epilog="Switches for --off: " + ", ".join(Switches.names()) + "; or all.")
+@click.argument("model", type=click.Path(path_type=Path), metavar="MODEL")
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65535),
+    default=8000,
+    show_default=True,
+    help="0 picks a free one and prints it.",
+)
+@click.option(
+    "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True
+)
+@click.option(
+    "--dtype",
+    type=click.Choice(["auto", "bf16", "fp32"]),
+    default="auto",
+    show_default=True,
+    help="auto: bf16 on a GPU, fp32 on the CPU.",
+)
+@click.option(
+    "--load-format",
+    type=click.Choice(["auto", "dummy"]),
+    default="auto",
+    show_default=True,
+    help="dummy: random weights from --seed; the folder needs config.json only.",
+)
+@click.option("--off", default="", metavar="NAME,...", help="Optimisations to turn off; see below.")
+@click.option(
+    "--max-running-requests",
+    type=click.IntRange(min=1),
+    default=64,
+    show_default=True,
+    metavar="N",
+    help="Requests that are computed at once; others wait.",
+)
+@click.option(
+    "--context-length",
+    type=click.IntRange(min=2),
+    metavar="N",
+    help="Most tokens of prompt and output together.  [default: the model's own]",
+)
+@click.option(
+    "--max-batch-tokens",
+    type=click.IntRange(min=1),
+    default=2048,
+    show_default=True,
+    metavar="N",
+    help="Most tokens in one step; longer prompts are prefilled in chunks.",
+)
+@click.option(
+    "--served-model-name",
+    "model_name",
+    metavar="NAME",
+    help="What clients call the model.  [default: the folder's name]",
+)
+@click.option(
+    "--threads",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="CPU threads of the engine.  [default: one less than the cores]",
+)
+@click.option(
+    "--seed",
+    type=click.IntRange(0, 2**63 - 1),
+    default=0,
+    show_default=True,
+    metavar="N",
+    help="Of dummy weights, and of sampling where a request has none.",
+)
+@click.option(
+    "--api-key",
+    envvar="UPCURVE_API_KEY",
+    show_envvar=True,
+    metavar="KEY",
+    help="Ask clients of /v1 for this key.",
+)
+def command(
+    model: Path, host: str, port: int, model_name: str | None, api_key: str | None, **options: Any
+) -> int:
+    """Serve the Qwen3.5 MoE checkpoint in the folder MODEL over the OpenAI API.
+
+    Texts need tokenizer.json in the folder; without it prompts are token ids. SIGTERM or Ctrl-C
+    stops the server after the running requests, or five seconds.
+
+    \b
+    Example:
+      upcurve serve ./qwen3.5-35b-a3b --port 8000
+      upcurve serve ./small --port 0 --off shared_expert_fusion,fused_norm
+      upcurve serve ./config-only --load-format dummy --context-length 2048
+    """  # noqa: D301
+    from upcurve.engine.execute.engine import EngineOptions
+    from upcurve.engine.serve.launch import serve
+
+    return serve(
+        model,
+        EngineOptions(**options),
+        host=host,
+        port=port,
+        model_name=model_name,
+        api_key=api_key or None,
+    )

@@ -1,0 +1,251 @@
+"""The HTTP surface: OpenAI's completions and chat, models, health, metrics."""
+
+from __future__ import annotations
+
+import hmac
+import logging
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import aclosing, asynccontextmanager
+from typing import Any
+
+import orjson
+from fastapi import APIRouter, Depends, FastAPI, Request, Response
+from prometheus_client import CONTENT_TYPE_LATEST
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+
+from upcurve.engine.schedule import request as schedule
+from upcurve.engine.serve.answer import Answer, ChatAnswer, CompletionAnswer
+from upcurve.engine.serve.bridge import Bridge
+from upcurve.engine.serve.choice import Choice, Delta
+from upcurve.engine.serve.errors import ApiError
+from upcurve.engine.serve.intake import Intake
+from upcurve.engine.serve.metrics import Metrics
+from upcurve.engine.serve.protocol import ChatRequest, CompletionRequest, GenerationRequest, parse
+from upcurve.engine.serve.stream import EventStream, while_connected
+
+logger = logging.getLogger(__name__)
+
+MAX_BODY_BYTES = 16 * 2**20
+CLIENT_CLOSED_REQUEST = 499
+"""nginx's status for a client that did not wait; nobody reads it."""
+
+
+class Server:
+    """The endpoints over one engine."""
+
+    def __init__(
+        self,
+        bridge: Bridge,
+        metrics: Metrics,
+        intake: Intake,
+        *,
+        model_name: str,
+        api_key: str | None = None,
+    ) -> None:
+        self._bridge = bridge
+        self._metrics = metrics
+        self._intake = intake
+        self._model_name = model_name
+        self._api_key = api_key
+        self._created = int(time.time())
+
+    def app(self) -> FastAPI:
+        """Return the ASGI application; its lifespan starts and stops the engine's thread."""
+
+        @asynccontextmanager
+        async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+            self._bridge.start()
+            try:
+                yield
+            finally:
+                await self._bridge.stop()
+
+        app = FastAPI(lifespan=lifespan, openapi_url=None)
+        app.add_api_route("/health", self.health, methods=["GET"])
+        app.add_api_route("/metrics", self.metrics, methods=["GET"])
+        router = APIRouter(prefix="/v1", dependencies=[Depends(self._check_key)])
+        router.add_api_route("/models", self.models, methods=["GET"])
+        router.add_api_route("/models/{name:path}", self.model, methods=["GET"])
+        router.add_api_route("/completions", self.completions, methods=["POST"])
+        router.add_api_route("/chat/completions", self.chat_completions, methods=["POST"])
+        app.include_router(router)
+        app.add_exception_handler(ApiError, _answer_error)
+        app.add_exception_handler(HTTPException, _answer_error)
+        app.add_exception_handler(ClientDisconnect, _answer_error)
+        app.add_exception_handler(Exception, _answer_error)
+        return app
+
+    async def health(self) -> Response:
+        """Answer 200 while the engine works, 503 once it was given up."""
+        self._check_engine()
+        return _json({"status": "ok"})
+
+    async def metrics(self) -> Response:
+        """Answer with Prometheus' text format."""
+        return Response(self._metrics.render(), media_type=CONTENT_TYPE_LATEST)
+
+    async def models(self) -> Response:
+        """List the one model."""
+        return _json({"object": "list", "data": [self._card()]})
+
+    async def model(self, name: str) -> Response:
+        """Describe the model."""
+        self._check_model(name)
+        return _json(self._card())
+
+    async def completions(self, request: Request) -> Response:
+        """POST /v1/completions."""
+        body = parse(CompletionRequest, await _read_json(request))
+        self._check_model(body.model)
+        prompts, max_tokens = await self._intake.completion(body)
+        answer = CompletionAnswer(
+            self._model_name,
+            self._intake.tokenizer,
+            token_ids=body.return_token_ids,
+            logprobs=body.logprobs is not None,
+            usage_in_stream=body.include_usage,
+        )
+        return await self._answer(
+            request, body, answer, prompts, body.sampling(max_tokens, body.logprobs)
+        )
+
+    async def chat_completions(self, request: Request) -> Response:
+        """POST /v1/chat/completions."""
+        body = parse(ChatRequest, await _read_json(request))
+        self._check_model(body.model)
+        prompt, max_tokens = await self._intake.chat(body)
+        answer = ChatAnswer(
+            self._model_name,
+            self._intake.tokenizer,
+            token_ids=body.return_token_ids,
+            logprobs=body.logprobs,
+            usage_in_stream=body.include_usage,
+        )
+        logprobs = (body.top_logprobs or 0) if body.logprobs else None
+        return await self._answer(
+            request, body, answer, [prompt], body.sampling(max_tokens, logprobs)
+        )
+
+    async def _answer(
+        self,
+        request: Request,
+        body: GenerationRequest,
+        answer: Answer,
+        prompts: Sequence[list[int]],
+        sampling: schedule.SamplingParameters,
+    ) -> Response:
+        self._check_engine()
+        choices = [
+            Choice(
+                index,
+                schedule.Request(f"{answer.id}-{index}", prompt, sampling),
+                self._intake.tokenizer,
+                body.stop,
+            )
+            for index, prompt in enumerate(prompts)
+        ]
+        if body.stream:
+            return EventStream(self._events(answer, choices))
+        whole = await while_connected(request.receive, self._whole(answer, choices))
+        if whole is None:
+            return Response(status_code=CLIENT_CLOSED_REQUEST)
+        return Response(whole, media_type="application/json")
+
+    async def _events(self, answer: Answer, choices: Sequence[Choice]) -> AsyncGenerator[bytes]:
+        async with aclosing(self._generate(choices)) as generated:
+            async for deltas in generated:
+                # One write for all tokens that are there; each is an event of its own.
+                yield b"".join(map(answer.chunk, deltas))
+        yield answer.end(choices)
+
+    async def _whole(self, answer: Answer, choices: Sequence[Choice]) -> bytes:
+        whole = [Delta(each.index) for each in choices]
+        async with aclosing(self._generate(choices)) as generated:
+            async for deltas in generated:
+                for delta in deltas:
+                    whole[delta.index].append(delta)
+        return answer.whole(whole, choices)
+
+    async def _generate(self, choices: Sequence[Choice]) -> AsyncGenerator[list[Delta]]:
+        """Run the requests of all choices; those that are left at the end are aborted."""
+        running = {each.request.id: each for each in choices}
+        with self._bridge.call([each.request for each in choices]) as inbox:
+            while running:
+                deltas = []
+                for event in await inbox.take():
+                    choice = running.get(event.request_id)
+                    if choice is None:
+                        continue
+                    deltas.append(choice.push(event))
+                    if choice.finished:
+                        del running[event.request_id]
+                        # Only a stop string leaves a request that goes on.
+                        self._bridge.end(event.request_id, "stop")
+                yield deltas
+
+    def _check_key(self, request: Request) -> None:
+        if self._api_key is None:
+            return
+        given = request.headers.get("authorization", "").removeprefix("Bearer ")
+        # Starlette decodes headers as Latin-1; this is what was sent.
+        if not hmac.compare_digest(given.encode("latin-1"), self._api_key.encode("utf-8")):
+            raise ApiError(
+                401,
+                "api key: missing or wrong; send 'Authorization: Bearer KEY'",
+                code="invalid_api_key",
+            )
+
+    def _check_model(self, name: str) -> None:
+        if name != self._model_name:
+            raise ApiError(
+                404,
+                f"model: {name!r} is not served here; use {self._model_name!r}",
+                param="model",
+                code="model_not_found",
+            )
+
+    def _check_engine(self) -> None:
+        if self._bridge.failure is not None:
+            raise ApiError(503, f"the engine stopped: {self._bridge.failure}; restart the server")
+
+    def _card(self) -> dict[str, Any]:
+        return {
+            "id": self._model_name,
+            "object": "model",
+            "created": self._created,
+            "owned_by": "upcurve",
+            "max_model_len": self._bridge.engine.context_length,
+        }
+
+
+async def _read_json(request: Request) -> Any:
+    body = bytearray()
+    async for part in request.stream():
+        body += part
+        if len(body) > MAX_BODY_BYTES:
+            raise ApiError(413, f"body: over {MAX_BODY_BYTES} bytes; send less in one request")
+    try:
+        return orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise ApiError.bad_input("body", f"not valid JSON: {error}", "correct it") from error
+
+
+def _json(value: Any, status: int = 200) -> Response:
+    return Response(orjson.dumps(value), status, media_type="application/json")
+
+
+async def _answer_error(request: Request, error: Exception) -> Response:
+    if isinstance(error, ClientDisconnect):
+        return Response(status_code=CLIENT_CLOSED_REQUEST)
+    if isinstance(error, HTTPException):
+        path = f"{request.method} {request.url.path}"
+        error = ApiError(error.status_code, f"{path}: {error.detail}")
+    elif not isinstance(error, ApiError):
+        error = ApiError(500, "an error of the server; its log has the details")
+    response = _json(error.body(), error.status)
+    if error.status == 413:
+        # What is left of the body is not worth reading.
+        response.headers["connection"] = "close"
+    return response
