@@ -1,0 +1,86 @@
+"""A small engine of the OpenAI API for tests: every token takes the same time, and it can die.
+
+python engine.py --port PORT [--token-ms 2] [--die-after N] [--fail-after N] [--hang-at N]
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import itertools
+import json
+import os
+import time
+from pathlib import Path
+
+from aiohttp import web
+
+parser = argparse.ArgumentParser()
+parser.add_argument("--port", type=int, required=True)
+parser.add_argument("--token-ms", type=float, default=2.0)
+parser.add_argument("--die-after", type=int, help="be killed at this request (1 is the first)")
+parser.add_argument("--fail-after", type=int, help="answer 500 from this request on")
+parser.add_argument("--hang-at", type=int, help="answer nothing to this request and later ones")
+parser.add_argument("--note", type=Path, help="write this process's id there at each request")
+options = parser.parse_args()
+numbers = itertools.count(1)
+
+
+async def complete(request: web.Request) -> web.StreamResponse:
+    count = next(numbers)
+    asked = await request.json()
+    prompt, length = asked["prompt"], asked["max_tokens"]
+    if options.note:
+        with options.note.open("a") as file:
+            print(os.getpid(), count, file=file)
+    if options.die_after and count >= options.die_after:
+        os.write(1, b"illegal memory access\n")
+        os._exit(7)
+    if options.hang_at and count >= options.hang_at:
+        await asyncio.Event().wait()
+    if options.fail_after and count >= options.fail_after:
+        return web.json_response({"error": {"message": "out of pages"}}, status=500)
+    usage = {
+        "prompt_tokens": len(prompt),
+        "completion_tokens": length,
+        "total_tokens": len(prompt) + length,
+    }
+    response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+    await response.prepare(request)
+    due = time.monotonic()
+    for index in range(length):
+        due += options.token_ms / 1000
+        await asyncio.sleep(max(0.0, due - time.monotonic()))
+        choice = {
+            "index": 0,
+            "text": "x ",
+            "token_ids": [index % 100],
+            "finish_reason": "length" if index == length - 1 else None,
+        }
+        await send(response, {"object": "text_completion", "choices": [choice]})
+    await send(response, {"object": "text_completion", "choices": [], "usage": usage})
+    await response.write(b"data: [DONE]\n\n")
+    return response
+
+
+async def send(response: web.StreamResponse, event: dict[str, object]) -> None:
+    await response.write(f"data: {json.dumps(event)}\n\n".encode())
+
+
+async def health(_: web.Request) -> web.Response:
+    return web.Response(text="ok")
+
+
+async def models(_: web.Request) -> web.Response:
+    return web.json_response({"object": "list", "data": [{"id": "small", "object": "model"}]})
+
+
+app = web.Application()
+app.add_routes(
+    [
+        web.get("/health", health),
+        web.get("/v1/models", models),
+        web.post("/v1/completions", complete),
+    ]
+)
+web.run_app(app, host="127.0.0.1", port=options.port, print=None)
