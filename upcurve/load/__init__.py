@@ -1,1 +1,1 @@
-"""The load client: workload to requests to timestamps to metrics, over HTTP and nothing else."""
+"""The load client: workload -> requests -> timestamps -> metrics."""

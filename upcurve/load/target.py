@@ -1,105 +1,66 @@
-"""The server under load: where it is, what it serves, what it can say about its tokens."""
+"""The server under load: where it is, which model it serves, what it understands."""
 
 from __future__ import annotations
 
-import asyncio
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
-import aiohttp
-import orjson
-
 from upcurve.errors import InputError
-from upcurve.load.workload import Workload
 
-PROBE_TIMEOUT_S = 120.0
+_MEND = "give e.g. http://127.0.0.1:8000"
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """An OpenAI-compatible server."""
+    """A server that speaks the OpenAI API."""
 
     base_url: str
-    """Ends in /v1."""
+    """http(s)://HOST[:PORT][/PATH], with or without the final /v1."""
     model: str
-    api_key: str | None = None
-    token_ids: bool = True
-    """Whether it takes return_token_ids, which makes the tokens of each chunk exact."""
+    api_key: str | None = field(default=None, repr=False)
+    """Sent as a bearer token; never stored or printed."""
+    return_token_ids: bool = True
+    """Whether requests ask for token ids; `probe` turns it off where the server refuses."""
 
-    @classmethod
-    def at(cls, base_url: str, model: str, api_key: str | None = None) -> Target:
-        """Return a target for a URL with or without /v1.
+    def __post_init__(self) -> None:
+        """Check the URL and the key.
 
         Raises:
-            InputError: it is no http(s) URL with a host.
+            InputError: the URL has no scheme, no host or no valid port, or carries a password, or
+                the key cannot stand in a header.
         """
-        parts = urlsplit(base_url)
         try:
-            usable = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
-        except ValueError:
-            usable = False
-        if not usable:
-            raise InputError(
-                "base-url", f"{base_url!r} is no URL of a server", "give e.g. http://127.0.0.1:8000"
-            )
-        root = base_url.rstrip("/")
-        return cls(root if root.endswith("/v1") else f"{root}/v1", model, api_key)
+            parts = urlsplit(self.base_url)
+            _ = parts.port
+        except ValueError as error:
+            raise InputError("base-url", f"{self.base_url!r}: {error}", _MEND) from error
+        if parts.scheme not in ("http", "https"):
+            problem = f"{self.base_url!r} does not start with http:// or https://"
+            raise InputError("base-url", problem, _MEND)
+        if parts.username is not None or parts.password is not None:
+            raise InputError("base-url", "it carries a user name or password", "use --api-key")
+        if not parts.hostname or parts.port == 0 or any(each.isspace() for each in self.base_url):
+            raise InputError("base-url", f"{self.base_url!r} names no host", _MEND)
+        if parts.query or parts.fragment:
+            raise InputError("base-url", f"{self.base_url!r} has a query or a fragment", _MEND)
+        if self.api_key is not None and not (self.api_key.isascii() and self.api_key.isprintable()):
+            raise InputError("api-key", "it has characters that no header takes", "check the key")
+
+    @property
+    def origin(self) -> str:
+        """Scheme, host and port, the port that the scheme implies included."""
+        parts = urlsplit(self.base_url)
+        host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
+        return f"{parts.scheme}://{host}:{parts.port or {'http': 80, 'https': 443}[parts.scheme]}"
+
+    @property
+    def completions_url(self) -> str:
+        """The URL of the completions endpoint."""
+        path = urlsplit(self.base_url).path.rstrip("/")
+        return f"{self.origin}{path.removesuffix('/v1')}/v1/completions"
 
     @property
     def headers(self) -> dict[str, str]:
-        """HTTP headers of every request."""
-        headers = {"Content-Type": "application/json"}
-        if self.api_key:
-            headers["Authorization"] = f"Bearer {self.api_key}"
-        return headers
-
-
-def probe(target: Target, workload: Workload) -> Target:
-    """Send one request and return the target with what it was found to take.
-
-    Raises:
-        InputError: the server cannot be reached, or refuses the key, the model or the request.
-    """
-    return asyncio.run(_probe(target, workload))
-
-
-async def _probe(target: Target, workload: Workload) -> Target:
-    one_token = replace(workload, osl=1)
-    timeout = aiohttp.ClientTimeout(total=PROBE_TIMEOUT_S)
-    async with aiohttp.ClientSession(timeout=timeout, trust_env=True) as session:
-        for candidate in (target, replace(target, token_ids=False)):
-            body = one_token.body(target.model, "probe", 0, token_ids=candidate.token_ids)
-            try:
-                async with session.post(
-                    f"{target.base_url}/completions", data=body, headers=target.headers
-                ) as response:
-                    status, text = response.status, await response.read()
-            except (aiohttp.ClientError, TimeoutError, OSError) as error:
-                raise InputError(
-                    "base-url",
-                    f"{target.base_url} does not answer ({error or type(error).__name__})",
-                    "start the server first or correct the URL",
-                ) from error
-            if status == 200:
-                return candidate
-            if status != 400:
-                break
-    raise _refusal(target, status, _message(text))
-
-
-def _refusal(target: Target, status: int, message: str) -> InputError:
-    said = f"the server says {status}: {message}"
-    if status in (401, 403):
-        return InputError("api-key", said, "give --api-key or set UPCURVE_API_KEY")
-    if status == 404:
-        return InputError("model", f"{target.model!r}: {said}", "give the name that it serves")
-    return InputError("base-url", said, "adapt the request or look at the server's log")
-
-
-def _message(text: bytes) -> str:
-    try:
-        error = orjson.loads(text)["error"]
-        found = error["message"] if isinstance(error, dict) else error
-    except (orjson.JSONDecodeError, KeyError, TypeError):
-        found = text.decode(errors="replace")
-    return " ".join(str(found).split())[:300]
+        """What every request carries."""
+        key = {"Authorization": f"Bearer {self.api_key}"} if self.api_key else {}
+        return {"Content-Type": "application/json", "Accept": "text/event-stream", **key}

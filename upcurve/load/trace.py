@@ -1,85 +1,94 @@
-"""What happened to each request: timestamps and token counts, and their Parquet form."""
+"""One request's record: when it was sent, when each token came, how it ended."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field, fields
+from collections.abc import Iterable
+from dataclasses import dataclass, fields
+from typing import Literal
 
-import pyarrow as pa
+import pyarrow
+
+Failure = Literal["connect", "http_4xx", "http_5xx", "timeout", "cut", "malformed", "error_event"]
+"""Why a request failed: no connection; an HTTP status; no end within the timeout; a stream that
+ended without [DONE]; an answer that is no OpenAI stream or has no token; an error inside it."""
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class RequestTrace:
-    """One request; times are nanoseconds of the client's monotonic clock."""
+    """One request. Times are in ns of the client's monotonic clock, None where never reached."""
 
-    index: int
     stream: int
-    """Which of the concurrent streams sent it."""
-    warmup: bool
+    """Which of the concurrent streams sent it, from 0."""
+    warm_up: bool
     scheduled_ns: int
-    """When its stream was free to send it."""
+    """When it should have been sent: its slot became free."""
     sent_ns: int
-    end_ns: int = 0
-    """When the response, or the attempt, was over."""
+    """Just before it was written."""
+    ended_ns: int
+    """The last byte, or the failure."""
     first_byte_ns: int | None = None
-    chunk_ns: list[int] = field(default_factory=list)
-    """When each chunk that holds output arrived."""
-    chunk_tokens: list[int] = field(default_factory=list)
-    """Output tokens in each of them."""
-    tokens_exact: bool = False
-    """Whether the server named the tokens of every chunk; else they are spread evenly."""
+    """The first byte of the body."""
+    first_content_ns: int | None = None
+    """The chunk with the first token."""
+    last_ns: int | None = None
+    """The chunk with the last token."""
+    chunk_ns: tuple[int, ...] = ()
+    """One time per content chunk (server-sent event with at least one token)."""
+    chunk_tokens: tuple[int, ...] = ()
+    """Tokens of each content chunk; from token ids, else the server's total spread evenly."""
     prompt_tokens: int | None = None
-    """As the server counts."""
-    output_tokens: int = 0
-    """As the server counts, or as chunks came where it does not say."""
+    """Input tokens by the server's usage."""
+    output_tokens: int | None = None
+    """Output tokens by the server's usage."""
+    counted_tokens: int | None = None
+    """Output tokens by the token ids received; None where the server sends none."""
+    cached_tokens: int | None = None
+    """Input tokens that the server took from its prefix cache, where it says so."""
     finish_reason: str | None = None
-    status: int | None = None
-    """HTTP status."""
-    failure: str | None = None
-    """None, or connect, timeout, http_4xx, http_5xx, cut, malformed, server_error, no_output."""
+    failure: Failure | None = None
     detail: str | None = None
-    """What the failure said."""
-
-    @property
-    def first_content_ns(self) -> int:
-        """When the first output token arrived; only for requests that succeeded."""
-        return self.chunk_ns[0]
-
-    @property
-    def last_ns(self) -> int:
-        """When the last output token arrived; only for requests that succeeded."""
-        return self.chunk_ns[-1]
+    """What the server or the network said about the failure."""
+    http_status: int | None = None
 
 
-SCHEMA = pa.schema(
+_TIMES = pyarrow.list_(pyarrow.int64())
+_SCHEMA = pyarrow.schema(
     [
-        ("index", pa.int64()),
-        ("stream", pa.int32()),
-        ("warmup", pa.bool_()),
-        ("scheduled_ns", pa.int64()),
-        ("sent_ns", pa.int64()),
-        ("end_ns", pa.int64()),
-        ("first_byte_ns", pa.int64()),
-        ("chunk_ns", pa.list_(pa.int64())),
-        ("chunk_tokens", pa.list_(pa.int32())),
-        ("tokens_exact", pa.bool_()),
-        ("prompt_tokens", pa.int32()),
-        ("output_tokens", pa.int32()),
-        ("finish_reason", pa.string()),
-        ("status", pa.int16()),
-        ("failure", pa.string()),
-        ("detail", pa.string()),
+        pyarrow.field("stream", pyarrow.int32(), nullable=False),
+        pyarrow.field("warm_up", pyarrow.bool_(), nullable=False),
+        pyarrow.field("scheduled_ns", pyarrow.int64(), nullable=False),
+        pyarrow.field("sent_ns", pyarrow.int64(), nullable=False),
+        pyarrow.field("ended_ns", pyarrow.int64(), nullable=False),
+        pyarrow.field("first_byte_ns", pyarrow.int64()),
+        pyarrow.field("first_content_ns", pyarrow.int64()),
+        pyarrow.field("last_ns", pyarrow.int64()),
+        pyarrow.field("chunk_ns", _TIMES, nullable=False),
+        pyarrow.field("chunk_tokens", pyarrow.list_(pyarrow.int32()), nullable=False),
+        pyarrow.field("prompt_tokens", pyarrow.int32()),
+        pyarrow.field("output_tokens", pyarrow.int32()),
+        pyarrow.field("counted_tokens", pyarrow.int32()),
+        pyarrow.field("cached_tokens", pyarrow.int32()),
+        pyarrow.field("finish_reason", pyarrow.string()),
+        pyarrow.field("failure", pyarrow.string()),
+        pyarrow.field("detail", pyarrow.string()),
+        pyarrow.field("http_status", pyarrow.int32()),
     ]
 )
 
 
-def to_table(traces: Sequence[RequestTrace]) -> pa.Table:
-    """Return the traces as a table with one row a request."""
-    names = [each.name for each in fields(RequestTrace)]
-    columns = {name: [getattr(trace, name) for trace in traces] for name in names}
-    return pa.table(columns, schema=SCHEMA)
+def to_table(traces: Iterable[RequestTrace]) -> pyarrow.Table:
+    """Return one row per request; columns are the fields of `RequestTrace`."""
+    kept = list(traces)
+    columns = {
+        each.name: [getattr(trace, each.name) for trace in kept] for each in fields(RequestTrace)
+    }
+    return pyarrow.Table.from_pydict(columns, schema=_SCHEMA)
 
 
-def from_table(table: pa.Table) -> list[RequestTrace]:
-    """Return the traces that `to_table` wrote."""
-    return [RequestTrace(**row) for row in table.to_pylist()]
+def from_table(table: pyarrow.Table) -> list[RequestTrace]:
+    """Return the requests of a table that `to_table` made."""
+    lists = ("chunk_ns", "chunk_tokens")
+    return [
+        RequestTrace(**{key: tuple(value) if key in lists else value for key, value in row.items()})
+        for row in table.to_pylist()
+    ]

@@ -1,70 +1,102 @@
-"""What is asked of a server: exact lengths, distinct prompts, the same for the same seed."""
+"""The workload: which prompts are sent, and how many tokens are asked for."""
 
 from __future__ import annotations
 
 import hashlib
-from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Literal
 
-import numpy as np
-import orjson
+import numpy
+import numpy.typing
 
 from upcurve.errors import InputError
 
-DEFAULT_VOCABULARY = (10, 1000)
-"""Token ids that every real vocabulary has, past the lowest ones that may be special."""
+Phase = Literal["measured", "warm-up", "probe"]
+_PHASES: tuple[Phase, ...] = ("measured", "warm-up", "probe")
 
-Phase = Literal["probe", "warmup", "measured"]
-_PHASES: dict[Phase, int] = {"probe": 0, "warmup": 1, "measured": 2}
+Tokens = numpy.typing.NDArray[numpy.uint32]
 
 
 @dataclass(frozen=True, slots=True)
 class Workload:
-    """Requests of exactly `isl` prompt tokens and `osl` output tokens, as token ids."""
+    """Prompts of exactly `isl` random token ids, `osl` tokens asked for, all prompts distinct.
+
+    A prompt depends on (seed, salt, phase, index) alone. Distinct prompts differ within their
+    first few tokens, so that no prefix cache can serve one from another.
+    """
 
     isl: int
-    """Input sequence length in tokens."""
+    """Input length in tokens."""
     osl: int
-    """Output sequence length in tokens; the end-of-sequence token is ignored."""
+    """Output length in tokens."""
     seed: int = 0
-    vocabulary: tuple[int, int] = DEFAULT_VOCABULARY
-    """Prompt tokens are drawn evenly from [low, high)."""
+    vocabulary: tuple[int, int] = (256, 1280)
+    """Token ids are drawn from low <= id < high; keep special tokens out."""
+    salt: str = ""
+    """Keeps apart the prompts of points that are measured on one server under one seed."""
 
     def __post_init__(self) -> None:
-        """Check the fields.
+        """Check the values.
 
         Raises:
-            InputError: a length is not positive, or the vocabulary is empty.
+            InputError: a length is not positive or the vocabulary holds fewer than two ids.
         """
-        for name in ("isl", "osl"):
-            if getattr(self, name) < 1:
-                raise InputError(name, f"{getattr(self, name)} is not positive", "give 1 or more")
+        for name, length in (("isl", self.isl), ("osl", self.osl)):
+            if length < 1:
+                raise InputError(name, f"{length} is no length in tokens", "give 1 or more")
         low, high = self.vocabulary
-        if not 0 <= low < high:
-            raise InputError("vocabulary", f"{low}:{high} is empty", "give LOW:HIGH, e.g. 10:1000")
+        if not (0 <= low and low + 2 <= high <= 2**31):
+            mend = "give LOW:HIGH with 0 <= LOW and LOW + 2 <= HIGH"
+            raise InputError("vocabulary", f"{low}:{high} is no range of token ids", mend)
 
-    def prompt(self, phase: Phase, index: int) -> list[int]:
-        """Return the prompt of one request; phases and indices never share one by design."""
-        key = (self.seed, _PHASES[phase], index)
-        tokens = np.random.default_rng(key).integers(*self.vocabulary, size=self.isl)
-        result: list[int] = tokens.tolist()
-        return result
+    @property
+    def distinct_prompts(self) -> int:
+        """How many distinct prompts each phase can have."""
+        low, high = self.vocabulary
+        return int((high - low) ** self._head_length // len(_PHASES))
 
-    def body(self, model: str, phase: Phase, index: int, *, token_ids: bool) -> bytes:
-        """Return the JSON body of one streaming /v1/completions request."""
-        body: dict[str, Any] = {
-            "model": model,
-            "prompt": self.prompt(phase, index),
-            "max_tokens": self.osl,
-            "temperature": 0,
-            "ignore_eos": True,
-            "stream": True,
-            "stream_options": {"include_usage": True},
-        }
-        if token_ids:
-            body["return_token_ids"] = True
-        return orjson.dumps(body)
+    def require(self, requests: int) -> None:
+        """Check that `requests` prompts of one phase can all be distinct.
+
+        Raises:
+            InputError: there are not so many prompts of this length over this vocabulary.
+        """
+        if requests > self.distinct_prompts:
+            low, high = self.vocabulary
+            problem = f"{requests} distinct prompts cannot be made of {self.isl} of the ids"
+            mend = "give a larger isl, a wider vocabulary or fewer requests"
+            raise InputError("isl", f"{problem} {low}:{high}", mend)
+
+    def prompt(self, phase: Phase, index: int) -> Tokens:
+        """Return a prompt: token ids, shape [isl], uint32."""
+        low, high = self.vocabulary
+        width = high - low
+        rng = numpy.random.default_rng(_entropy(self.seed, self.salt, phase, index))
+        tokens = rng.integers(low, high, self.isl, dtype=numpy.uint32)
+        # The head counts up from a seeded start, least digit first: distinct by construction.
+        start = _entropy(self.seed, self.salt)
+        number = start + index * len(_PHASES) + _PHASES.index(phase)
+        # Modulo a multiple of the number of phases, so that phases stay apart where it wraps.
+        number %= self.distinct_prompts * len(_PHASES)
+        for position in range(self._head_length):
+            number, digit = divmod(number, width)
+            tokens[position] = low + digit
+        return tokens
 
     def content_hash(self) -> str:
-        """Return the SHA-256 in hex of what determines every request."""
-        return hashlib.sha256(orjson.dumps(asdict(self), option=orjson.OPT_SORT_KEYS)).hexdigest()
+        """Return the SHA-256, in hex, of the facts that all prompts follow from."""
+        facts = ("upcurve.load.workload/1", self.isl, self.osl, self.seed, self.vocabulary)
+        return hashlib.sha256(repr((*facts, self.salt)).encode()).hexdigest()
+
+    @property
+    def _head_length(self) -> int:
+        """Tokens that number the prompt: as many as 2^40 prompts take, where isl has them."""
+        low, high = self.vocabulary
+        length = 1
+        while length < self.isl and (high - low) ** length < 2**40:
+            length += 1
+        return length
+
+
+def _entropy(*facts: object) -> int:
+    return int.from_bytes(hashlib.sha256(repr(facts).encode()).digest(), "little")
