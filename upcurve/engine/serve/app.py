@@ -157,7 +157,8 @@ class Server:
         async with aclosing(self._generate(choices)) as generated:
             async for deltas in generated:
                 # One write for all tokens that are there; each is an event of its own.
-                yield b"".join(map(answer.chunk, deltas))
+                if deltas:
+                    yield b"".join(map(answer.chunk, deltas))
         yield answer.end(choices)
 
     async def _whole(self, answer: Answer, choices: Sequence[Choice]) -> bytes:
@@ -178,7 +179,12 @@ class Server:
                     choice = running.get(event.request_id)
                     if choice is None:
                         continue
-                    deltas.append(choice.push(event))
+                    try:
+                        deltas.append(choice.push(event))
+                    except ApiError:
+                        # What came before it is sent first.
+                        yield deltas
+                        raise
                     if choice.finished:
                         del running[event.request_id]
                         # Only a stop string leaves a request that goes on.
