@@ -1,199 +1,320 @@
-"""The closed loop: so many requests in flight, each stream sending its next when one ends."""
+"""The closed loop: a fixed number of streams, each sending its next request as one ends."""
 
 from __future__ import annotations
 
 import asyncio
-import gc
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
-from statistics import mean
+from collections.abc import Callable, Coroutine, Iterator
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeVar
 
 import aiohttp
-import numpy as np
+import orjson
 
-from upcurve.load.stream import Read, interpret
+from upcurve.errors import InputError
+from upcurve.load.answer import Answer, error_message, excerpt
+from upcurve.load.health import ClientHealth, HealthProbe, frozen_garbage
 from upcurve.load.target import Target
-from upcurve.load.trace import RequestTrace
+from upcurve.load.trace import Failure, RequestTrace
 from upcurve.load.workload import Phase, Workload
 
-READ_BUFFER_BYTES = 4 * 2**20
-"""aiohttp's own 64 KiB throttles long prompts' responses (vLLM issue 39963)."""
-LAG_PROBE_S = 0.01
-SATURATED_LAG_MS = 20.0
-SATURATED_CPU = 0.8
-"""Share of one core from which the event loop itself is the bottleneck."""
-MOST_STAGGER_S = 1.0
+STAGGER_S = 0.002
+"""Between the first requests of two streams: a burst would queue in the client itself."""
+
+_READ_BUFFER = 2**22  # 64 KB, the library's default, pauses reading at long contexts
+_KEEP_ALIVE_S = 4.0  # below the 5 s after which uvicorn closes an idle connection
+_REFUSED_PAUSE_S = 0.05  # a refusal comes back at once: without a pause the loop would spin
+_PARSE_SLICE = 32  # reads that are parsed between two turns of the event loop
 
 Progress = Callable[[RequestTrace], None]
+Result = TypeVar("Result")
 
 
-@dataclass(frozen=True, slots=True)
-class ClientHealth:
-    """What the client cost, and whether it held the measurement back."""
+async def probe(target: Target, workload: Workload, *, timeout_s: float = 600.0) -> Target:
+    """Ask the server for one answer; return the target with what the server understands.
 
-    lag_p99_ms: float
-    """How late the event loop woke a timer of 10 ms, 99th percentile."""
-    cpu_s: float
-    saturated: bool
+    The answer is left at its first byte: it shows that the server takes such requests.
+
+    Raises:
+        InputError: nothing answers there, or the server refuses the model, the key, the lengths.
+    """
+    workload.require(1)
+    async with _session(target, timeout_s) as session:
+        sent = await _first_bytes(session, target, workload)
+        if target.return_token_ids and sent.status is not None and 400 <= sent.status < 500:
+            simpler = replace(target, return_token_ids=False)
+            again = await _first_bytes(session, simpler, workload)
+            if again.failure is None:
+                return simpler
+    if sent.failure is not None:
+        raise _refusal(target, workload, sent)
+    return target
 
 
-@dataclass(frozen=True, slots=True)
-class Measurement:
-    """One operating point as it was seen by the client."""
-
-    concurrency: int
-    traces: list[RequestTrace]
-    """Warm-up requests too, marked."""
-    health: ClientHealth
-
-
-def measure(
+async def measure(
     target: Target,
     workload: Workload,
     *,
     concurrency: int,
     requests: int,
     warmup: int,
-    timeout_s: float,
+    timeout_s: float = 600.0,
     progress: Progress | None = None,
-) -> Measurement:
-    """Measure one operating point.
+) -> tuple[list[RequestTrace], ClientHealth]:
+    """Measure one point; `probe` the target first, once per server.
 
     Args:
-        target: as `probe` returned it.
-        workload: what to send.
+        target: the server, as `probe` returned it.
+        workload: what is sent; give points on one server distinct seeds or salts.
         concurrency: requests in flight.
-        requests: how many are measured.
-        warmup: how many are sent before, with prompts of their own.
-        timeout_s: seconds until a request counts as failed.
-        progress: called when a request ends.
+        requests: measured requests in all, at least one per stream.
+        warmup: requests in all that are sent before, with prompts of their own; at least one per
+            stream is sent.
+        timeout_s: seconds that one request may take.
+        progress: called with each request, warm-up included, once it has ended.
+
+    Returns:
+        The requests in the order of their ends, warm-up included, and how the client fared.
+        Failed requests are among them; no failure raises.
+
+    Raises:
+        InputError: fewer requests than streams, or not so many distinct prompts.
     """
-    loop = _Loop(target, workload, concurrency, timeout_s, progress)
-    runner = asyncio.Runner(loop_factory=_event_loop())
-    with runner, _no_collections():
-        return runner.run(loop.run(requests, warmup))
+    if requests < concurrency:
+        problem = f"{requests} requests cannot fill {concurrency} streams"
+        raise InputError("requests", problem, f"give at least {concurrency}")
+    warmup = max(warmup, concurrency)
+    workload.require(max(requests, warmup))
+    async with _session(target, timeout_s) as session:
+        warm = _Phase(session, target, workload, "warm-up", warmup, progress)
+        measured = _Phase(session, target, workload, "measured", requests, progress)
+        with frozen_garbage():
+            await warm.run(concurrency)
+            watch = HealthProbe()
+            try:
+                await measured.run(concurrency)
+            finally:
+                health = watch.stop()
+    return sorted(warm.traces + measured.traces, key=lambda trace: trace.ended_ns), health
 
 
-class _Loop:
-    def __init__(
-        self,
-        target: Target,
-        workload: Workload,
-        concurrency: int,
-        timeout_s: float,
-        progress: Progress | None,
-    ) -> None:
-        self._target = target
-        self._workload = workload
-        self._concurrency = concurrency
-        self._timeout = aiohttp.ClientTimeout(total=timeout_s)
-        self._progress = progress
-
-    async def run(self, requests: int, warmup: int) -> Measurement:
-        async with aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0, ttl_dns_cache=None),
-            timeout=self._timeout,
-            read_bufsize=READ_BUFFER_BYTES,
-            trust_env=True,
-        ) as session:
-            warm = await self._phase(session, "warmup", warmup, stagger_s=0.0)
-            first = [
-                (each.chunk_ns[0] - each.sent_ns) / 1e9 for each in warm if each.failure is None
-            ]
-            stagger = min(MOST_STAGGER_S, mean(first)) if first else 0.0
-            lags: list[float] = []
-            lag_probe = asyncio.create_task(_probe_lag(lags))
-            cpu = time.process_time()
-            measured = await self._phase(session, "measured", requests, stagger_s=stagger)
-            cpu = time.process_time() - cpu
-            lag_probe.cancel()
-            with suppress(asyncio.CancelledError):
-                await lag_probe
-        wall = (max(each.end_ns for each in measured) - measured[0].sent_ns) / 1e9
-        lag = float(np.percentile(lags, 99)) if lags else 0.0
-        saturated = lag > SATURATED_LAG_MS or cpu > SATURATED_CPU * wall
-        return Measurement(self._concurrency, warm + measured, ClientHealth(lag, cpu, saturated))
-
-    async def _phase(
-        self, session: aiohttp.ClientSession, phase: Phase, count: int, stagger_s: float
-    ) -> list[RequestTrace]:
-        """Send `count` requests over the streams; the first of each is spread over `stagger_s`."""
-        indices: Iterator[int] = iter(range(count))
-        traces: list[RequestTrace] = []
-
-        async def stream(number: int) -> None:
-            await asyncio.sleep(stagger_s * number / self._concurrency)
-            for index in indices:
-                trace = await self._request(session, phase, index, number)
-                traces.append(trace)
-                if self._progress is not None:
-                    self._progress(trace)
-
-        async with asyncio.TaskGroup() as group:
-            for number in range(min(self._concurrency, count)):
-                group.create_task(stream(number))
-        return sorted(traces, key=lambda trace: trace.index)
-
-    async def _request(
-        self, session: aiohttp.ClientSession, phase: Phase, index: int, stream: int
-    ) -> RequestTrace:
-        scheduled = time.perf_counter_ns()
-        target = self._target
-        body = self._workload.body(target.model, phase, index, token_ids=target.token_ids)
-        trace = RequestTrace(index, stream, phase == "warmup", scheduled, time.perf_counter_ns())
-        reads: list[Read] = []
-        try:
-            async with session.post(
-                f"{target.base_url}/completions", data=body, headers=target.headers
-            ) as response:
-                trace.status = response.status
-                async for data in response.content.iter_any():
-                    reads.append((time.perf_counter_ns(), data))
-            trace.end_ns = time.perf_counter_ns()
-        except TimeoutError:
-            trace.failure, trace.detail = "timeout", f"no end after {self._timeout.total} s"
-        except (aiohttp.ClientError, OSError) as error:
-            kind = "connect" if trace.status is None else "cut"
-            trace.failure, trace.detail = kind, (str(error) or type(error).__name__)[:300]
-        trace.end_ns = trace.end_ns or time.perf_counter_ns()
-        if trace.failure is None and trace.status is not None:
-            if trace.status == 200:
-                interpret(trace, reads)
-            else:
-                trace.failure = f"http_{trace.status // 100}xx"
-                text = b"".join(data for _, data in reads)
-                trace.detail = f"{trace.status} {text.decode(errors='replace')[:300]}"
-        if trace.failure in ("connect", "http_4xx", "http_5xx"):
-            # A refusal comes back at once: without a pause the loop would spin.
-            await asyncio.sleep(0.05)
-        return trace
+def run_probe(target: Target, workload: Workload, *, timeout_s: float = 600.0) -> Target:
+    """Run `probe` in an event loop of its own."""
+    return _run(probe(target, workload, timeout_s=timeout_s))
 
 
-async def _probe_lag(lags: list[float]) -> None:
-    while True:
-        due = time.perf_counter() + LAG_PROBE_S
-        await asyncio.sleep(LAG_PROBE_S)
-        lags.append(max(0.0, (time.perf_counter() - due) * 1000))
+def run_measure(
+    target: Target,
+    workload: Workload,
+    *,
+    concurrency: int,
+    requests: int,
+    warmup: int,
+    timeout_s: float = 600.0,
+    progress: Progress | None = None,
+) -> tuple[list[RequestTrace], ClientHealth]:
+    """Run `measure` in an event loop of its own."""
+    return _run(
+        measure(
+            target,
+            workload,
+            concurrency=concurrency,
+            requests=requests,
+            warmup=warmup,
+            timeout_s=timeout_s,
+            progress=progress,
+        )
+    )
 
 
-def _event_loop() -> Callable[[], asyncio.AbstractEventLoop]:
+def _run(work: Coroutine[Any, Any, Result]) -> Result:
     try:
         import uvloop
-    except ImportError:
-        return asyncio.new_event_loop
-    return uvloop.new_event_loop
+    except ImportError:  # Windows
+        factory = None
+    else:
+        factory = uvloop.new_event_loop
+    with asyncio.Runner(loop_factory=factory) as runner:
+        return runner.run(work)
 
 
-@contextmanager
-def _no_collections() -> Iterator[None]:
-    """Keep the garbage collector out of the measurement."""
-    gc.collect()
-    gc.freeze()
-    gc.disable()
+@dataclass(slots=True)
+class _Exchange:
+    """One request as it went: times, what was read, how it ended."""
+
+    scheduled_ns: int
+    sent_ns: int
+    ended_ns: int = 0
+    reads: list[tuple[int, bytes]] = field(default_factory=list)
+    status: int | None = None
+    failure: Failure | None = None
+    detail: str | None = None
+
+
+class _Phase:
+    """The requests of one phase, sent by all streams until none is left."""
+
+    def __init__(
+        self,
+        session: aiohttp.ClientSession,
+        target: Target,
+        workload: Workload,
+        phase: Phase,
+        requests: int,
+        progress: Progress | None,
+    ) -> None:
+        self.traces: list[RequestTrace] = []
+        self._session = session
+        self._url = target.completions_url
+        self._warm_up = phase == "warm-up"
+        self._progress = progress
+        # Made before the clock runs: making a long prompt would hold up other streams' reads.
+        self._bodies = [_body(target, workload, phase, index) for index in range(requests)]
+
+    async def run(self, concurrency: int) -> None:
+        bodies = iter(self._bodies)
+        start_ns = time.perf_counter_ns()
+        async with asyncio.TaskGroup() as tasks:
+            for stream in range(concurrency):
+                due_ns = start_ns + round(stream * STAGGER_S * 1e9)
+                tasks.create_task(self._stream(tasks, stream, due_ns, bodies))
+
+    async def _stream(
+        self, tasks: asyncio.TaskGroup, stream: int, due_ns: int, bodies: Iterator[bytes]
+    ) -> None:
+        await asyncio.sleep((due_ns - time.perf_counter_ns()) / 1e9)
+        for body in bodies:
+            exchange = await _exchange(self._session, self._url, body, due_ns)
+            due_ns = exchange.ended_ns
+            # Parsed beside the next request, which goes out first.
+            tasks.create_task(self._keep(stream, exchange))
+            if exchange.failure is not None:
+                await asyncio.sleep(_REFUSED_PAUSE_S)
+                due_ns = time.perf_counter_ns()
+
+    async def _keep(self, stream: int, exchange: _Exchange) -> None:
+        trace = await _trace(stream, self._warm_up, exchange)
+        self.traces.append(trace)
+        if self._progress is not None:
+            self._progress(trace)
+
+
+def _session(target: Target, timeout_s: float) -> aiohttp.ClientSession:
+    return aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=_KEEP_ALIVE_S),
+        headers=target.headers | {"Accept-Encoding": "identity"},
+        timeout=aiohttp.ClientTimeout(total=timeout_s),
+        read_bufsize=_READ_BUFFER,
+        cookie_jar=aiohttp.DummyCookieJar(),
+    )
+
+
+def _body(target: Target, workload: Workload, phase: Phase, index: int) -> bytes:
+    request = {
+        "model": target.model,
+        "prompt": workload.prompt(phase, index),
+        "max_tokens": workload.osl,
+        "temperature": 0,
+        "ignore_eos": True,
+        "stream": True,
+        "stream_options": {"include_usage": True},
+    }
+    if target.return_token_ids:
+        request["return_token_ids"] = True
+    return orjson.dumps(request, option=orjson.OPT_SERIALIZE_NUMPY)
+
+
+async def _exchange(
+    session: aiohttp.ClientSession, url: str, body: bytes, scheduled_ns: int, *, whole: bool = True
+) -> _Exchange:
+    """Send one request and read its answer: whole, or up to its first bytes."""
+    clock = time.perf_counter_ns
+    result = _Exchange(scheduled_ns, clock())
+    reads = result.reads
     try:
-        yield
-    finally:
-        gc.enable()
-        gc.unfreeze()
+        async with session.post(url, data=body, allow_redirects=False) as response:
+            result.status = response.status
+            if response.status == 200:
+                async for data in response.content.iter_any():
+                    reads.append((clock(), data))
+                    if not whole:
+                        break
+            else:
+                result.failure = _status_failure(response.status)
+                message = error_message(await response.content.read(2**16))
+                result.detail = f"HTTP {response.status}: {message}"
+    except TimeoutError:
+        result.failure, result.detail = "timeout", f"no end within {session.timeout.total:g} s"
+    except aiohttp.ClientConnectorError as error:
+        result.failure, result.detail = "connect", excerpt(str(error).encode())
+    except aiohttp.ClientResponseError as error:  # what came is no HTTP
+        result.failure, result.detail = "malformed", excerpt(str(error.message).encode())
+    except (aiohttp.ClientError, OSError) as error:
+        text = str(error) or type(error).__name__
+        result.failure, result.detail = "cut", excerpt(text.encode())
+    result.ended_ns = clock()
+    return result
+
+
+def _status_failure(status: int) -> Failure:
+    if status >= 500:
+        return "http_5xx"
+    return "http_4xx" if status >= 400 else "malformed"
+
+
+async def _trace(stream: int, warm_up: bool, exchange: _Exchange) -> RequestTrace:
+    """Parse an answer, a slice at a time: the event loop has other streams to read."""
+    answer = Answer()
+    for position, (time_ns, data) in enumerate(exchange.reads, 1):
+        answer.feed(time_ns, data)
+        if position % _PARSE_SLICE == 0:
+            await asyncio.sleep(0)
+    if exchange.failure is None:
+        answer.finish()
+    times, tokens = answer.chunks
+    return RequestTrace(
+        stream=stream,
+        warm_up=warm_up,
+        scheduled_ns=exchange.scheduled_ns,
+        sent_ns=exchange.sent_ns,
+        ended_ns=exchange.ended_ns,
+        first_byte_ns=exchange.reads[0][0] if exchange.reads else None,
+        first_content_ns=times[0] if times else None,
+        last_ns=times[-1] if times else None,
+        chunk_ns=times,
+        chunk_tokens=tokens,
+        prompt_tokens=answer.prompt_tokens,
+        output_tokens=answer.output_tokens,
+        counted_tokens=answer.counted_tokens,
+        cached_tokens=answer.cached_tokens,
+        finish_reason=answer.finish_reason,
+        failure=answer.failure or exchange.failure,
+        detail=answer.detail or exchange.detail,
+        http_status=exchange.status,
+    )
+
+
+async def _first_bytes(
+    session: aiohttp.ClientSession, target: Target, workload: Workload
+) -> _Exchange:
+    body = _body(target, workload, "probe", 0)
+    now = time.perf_counter_ns()
+    return await _exchange(session, target.completions_url, body, now, whole=False)
+
+
+def _refusal(target: Target, workload: Workload, sent: _Exchange) -> InputError:
+    """Return what is wrong with the target, in words."""
+    said = sent.detail or ""
+    if sent.failure == "connect":
+        mend = "start the server or correct the URL"
+        return InputError("base-url", f"no server answers at {target.origin}", mend)
+    if sent.status in (401, 403):
+        return InputError("api-key", f"the server refuses it ({said})", "give another --api-key")
+    if sent.status == 404:
+        problem = f"{target.model!r} is not served at {target.completions_url} ({said})"
+        return InputError("model", problem, "correct the model's name or the URL")
+    if sent.status is not None and 400 <= sent.status < 500:
+        problem = f"the server refuses {workload.isl} tokens in, {workload.osl} out ({said})"
+        return InputError("workload", problem, "correct isl, osl, the vocabulary or the model")
+    problem = f"{target.completions_url} gives no answer ({said})"
+    return InputError("base-url", problem, "look at the server's log")

@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from upcurve.load.client import ClientHealth
+import numpy
+import numpy.typing
+
+from upcurve.load.health import SATURATED_BUSY, SATURATED_LAG_MS, ClientHealth
+from upcurve.load.steady import Span, steady_span, tokens_within
 from upcurve.load.trace import RequestTrace
 from upcurve.load.workload import Workload
+
+MINIMUM_SAMPLES = {"p50": 1, "p90": 64, "p99": 662}
+"""Fewest values that a percentile is given from: MLPerf's early-stopping table at 99 %."""
+
+DELIVERED_SHARE = 0.9
+"""Share of the asked-for concurrency below which a whole run is mostly ramp-up and drain."""
+
+Values = numpy.typing.NDArray[numpy.float64]
 
 
 def point_metrics(
@@ -18,5 +31,245 @@ def point_metrics(
     concurrency: int,
     gpus: int,
 ) -> dict[str, Any]:
-    """Return what `bench --json` prints for one point; figures no request carries are None."""
-    raise NotImplementedError
+    """Return what `bench --json` prints for one point; figures that no request carries are None.
+
+    Warm-up requests count nowhere. Failed requests count in `requests`, `failed`, `failures` and
+    as requests in flight, never in latencies or throughput.
+
+    Args:
+        traces: the requests of one point, as `measure` returned them.
+        health: how the client fared.
+        workload: what was asked for.
+        concurrency: requests in flight that were asked for.
+        gpus: GPUs that throughput is divided by.
+    """
+    measured = [each for each in traces if not each.warm_up]
+    good = [each for each in measured if each.failure is None]
+    start_ns = min((each.sent_ns for each in measured), default=0)
+    end_ns = max((each.ended_ns for each in measured), default=0)
+    duration_s = (end_ns - start_ns) / 1e9
+    whole = _throughput(
+        sum(_input_tokens(each, workload) for each in good),
+        sum(output_tokens(each) for each in good),
+        duration_s,
+        gpus,
+    )
+    tpot = numpy.array([tpot_ms(each) for each in good if _paced(each)])
+    e2e = numpy.array([(_last(each) - each.sent_ns) / 1e6 for each in good])
+    chunks = sum(len(each.chunk_ns) for each in good)
+    point: dict[str, Any] = {
+        "concurrency": concurrency,
+        "isl": workload.isl,
+        "osl": workload.osl,
+        "requests": len(measured),
+        "failed": len(measured) - len(good),
+        "failures": dict(
+            sorted(Counter(each.failure for each in measured if each.failure).items())
+        ),
+        "duration_s": duration_s,
+        "steady_state": _steady(measured, good, workload, concurrency, gpus, start_ns),
+        **whole,
+        "interactivity": 1000 / float(numpy.median(tpot)) if len(tpot) else None,
+        "ttft_ms": statistics(numpy.array([(_first(each) - each.sent_ns) / 1e6 for each in good])),
+        "tpot_ms": statistics(tpot),
+        "itl_ms": statistics(
+            numpy.concatenate([numpy.zeros(0), *(gaps_ms(each) for each in good)])
+        ),
+        "e2e_ms": statistics(e2e),
+        "client": {
+            "lag_p99_ms": health.lag_p99_ms,
+            "cpu_s": health.cpu_s,
+            "saturated": health.saturated,
+        },
+        "output_length_ok": bool(good)
+        and all(output_tokens(each) == workload.osl for each in good),
+        "chunk_coalescing": sum(sum(each.chunk_tokens) for each in good) / chunks
+        if chunks
+        else None,
+        "delivered_concurrency": float(e2e.sum()) / 1e3 / duration_s if duration_s else None,
+    }
+    point["warnings"] = _warnings(point, measured, good, workload)
+    return point
+
+
+def statistics(values: Values) -> dict[str, float | int | None]:
+    """Return mean, p50, p90, p99, min, max and count; None where the sample cannot carry it."""
+    count = len(values)
+    percentiles = {
+        name: float(numpy.percentile(values, float(name[1:]))) if count >= minimum else None
+        for name, minimum in MINIMUM_SAMPLES.items()
+    }
+    return {
+        "mean": float(values.mean()) if count else None,
+        **percentiles,
+        "min": float(values.min()) if count else None,
+        "max": float(values.max()) if count else None,
+        "count": count,
+    }
+
+
+def output_tokens(trace: RequestTrace) -> int:
+    """Return the output tokens as the server counts them, else as they came."""
+    return sum(trace.chunk_tokens) if trace.output_tokens is None else trace.output_tokens
+
+
+def tpot_ms(trace: RequestTrace) -> float:
+    """Return (last - first) / (n - n_first) in ms, n_first the tokens of the first chunk.
+
+    With one token in the first chunk this is (end-to-end latency - TTFT) / (n - 1); with more,
+    that form is too fast by the tokens that came for free.
+    """
+    return (_last(trace) - _first(trace)) / 1e6 / (output_tokens(trace) - trace.chunk_tokens[0])
+
+
+def gaps_ms(trace: RequestTrace) -> Values:
+    """Return the gap before each token after the first chunk; a chunk of k tokens has k equal."""
+    tokens = numpy.array(trace.chunk_tokens[1:], dtype=numpy.int64)
+    gaps = numpy.diff(numpy.array(trace.chunk_ns, dtype=numpy.int64)) / 1e6
+    # A chunk without a token of its own lends its time to the next one that has some.
+    owner = numpy.concatenate([[0], numpy.cumsum(tokens > 0)[:-1]]) if len(tokens) else tokens
+    filled = tokens[tokens > 0]
+    sums = numpy.bincount(owner.astype(numpy.int64), gaps, minlength=len(filled))[: len(filled)]
+    return numpy.repeat(sums / filled, filled)
+
+
+def _paced(trace: RequestTrace) -> bool:
+    """Whether tokens came after the first chunk, so that they have a pace."""
+    return len(trace.chunk_ns) > 1 and output_tokens(trace) > trace.chunk_tokens[0]
+
+
+def _first(trace: RequestTrace) -> int:
+    assert trace.first_content_ns is not None, "a request without failure has content"
+    return trace.first_content_ns
+
+
+def _last(trace: RequestTrace) -> int:
+    assert trace.last_ns is not None, "a request without failure has content"
+    return trace.last_ns
+
+
+def _input_tokens(trace: RequestTrace, workload: Workload) -> int:
+    return workload.isl if trace.prompt_tokens is None else trace.prompt_tokens
+
+
+def _throughput(
+    input_tokens: float, output: float, seconds: float, gpus: int
+) -> dict[str, float | None]:
+    if seconds <= 0 or output == 0:
+        return dict.fromkeys(("tput_per_gpu", "input_tput_per_gpu", "output_tput_per_gpu"))
+    return {
+        "tput_per_gpu": (input_tokens + output) / seconds / gpus,
+        "input_tput_per_gpu": input_tokens / seconds / gpus,
+        "output_tput_per_gpu": output / seconds / gpus,
+    }
+
+
+def _steady(
+    measured: Sequence[RequestTrace],
+    good: Sequence[RequestTrace],
+    workload: Workload,
+    concurrency: int,
+    gpus: int,
+    start_ns: int,
+) -> dict[str, float | None] | None:
+    span = steady_span([Span(each.scheduled_ns, each.ended_ns) for each in measured], concurrency)
+    if span is None:
+        return None
+    tokens = [tokens_within(each, _input_tokens(each, workload), span) for each in good]
+    seconds = (span.end_ns - span.start_ns) / 1e9
+    return {
+        "start_s": (span.start_ns - start_ns) / 1e9,
+        "end_s": (span.end_ns - start_ns) / 1e9,
+        **_throughput(
+            sum(into for into, _ in tokens), sum(out for _, out in tokens), seconds, gpus
+        ),
+    }
+
+
+def _warnings(
+    point: dict[str, Any],
+    measured: Sequence[RequestTrace],
+    good: Sequence[RequestTrace],
+    workload: Workload,
+) -> list[str]:
+    """Return what a reader of the figures must know, in words."""
+    return [
+        *_failure_warnings(point, measured),
+        *_count_warnings(good, workload),
+        *_trust_warnings(point),
+    ]
+
+
+def _failure_warnings(point: dict[str, Any], measured: Sequence[RequestTrace]) -> list[str]:
+    words = []
+    for kind, count in point["failures"].items():
+        said = next((each.detail for each in measured if each.failure == kind and each.detail), "")
+        words.append(
+            f"{count} of {point['requests']} requests failed: {kind}"
+            + (f" ({said})" if said else "")
+        )
+    return words
+
+
+def _count_warnings(good: Sequence[RequestTrace], workload: Workload) -> list[str]:
+    words = []
+    lengths = sorted({output_tokens(each) for each in good} - {workload.osl})
+    if lengths:
+        wrong = sum(output_tokens(each) != workload.osl for each in good)
+        words.append(
+            f"{wrong} of {len(good)} answers have {_range(lengths)} tokens, "
+            f"{workload.osl} were asked for"
+        )
+    inputs = {each.prompt_tokens for each in good if each.prompt_tokens is not None}
+    inputs -= {workload.isl}
+    if inputs:
+        words.append(
+            f"the server counts {_range(sorted(inputs))} input tokens, {workload.isl} were sent"
+        )
+    if any(each.output_tokens is None for each in good):
+        words.append("the server sends no usage: output tokens are counted from the stream")
+    if any(
+        each.counted_tokens is not None
+        and each.output_tokens is not None
+        and each.counted_tokens != each.output_tokens
+        for each in good
+    ):
+        words.append("the server's token count differs from the token ids that it sent")
+    cached = sum(each.cached_tokens or 0 for each in good)
+    total = sum(_input_tokens(each, workload) for each in good)
+    if total and cached / total > 0.01:
+        words.append(
+            f"{100 * cached / total:.0f} % of the input came from the server's prefix cache: "
+            "give another seed or restart the server"
+        )
+    return words
+
+
+def _trust_warnings(point: dict[str, Any]) -> list[str]:
+    words = []
+    client = point["client"]
+    if client["saturated"]:
+        words.append(
+            f"the client was too busy to be trusted: {client['cpu_s']:.1f} CPU seconds in "
+            f"{point['duration_s']:.1f} s (limit {SATURATED_BUSY:.0%}), event loop "
+            f"{client['lag_p99_ms']:.1f} ms late at p99 (limit {SATURATED_LAG_MS:g} ms)"
+        )
+    coalescing = point["chunk_coalescing"]
+    if coalescing is not None and coalescing > 1.05:
+        words.append(
+            f"the server sends {coalescing:.1f} tokens a chunk: "
+            "times of single tokens are not observable, gaps are spread evenly"
+        )
+    delivered, asked = point["delivered_concurrency"], point["concurrency"]
+    if delivered is not None and delivered < DELIVERED_SHARE * asked and not point["failed"]:
+        words.append(
+            f"{delivered:.1f} of {asked} requests were in flight on average: "
+            "ramp-up and drain weigh on the whole run; send more requests"
+        )
+    if point["steady_state"] is None:
+        words.append(f"no steady state: 90 % of {asked} streams were never in flight together")
+    return words
+
+
+def _range(values: Sequence[int]) -> str:
+    return f"{values[0]}" if len(values) == 1 else f"{values[0]} to {values[-1]}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
-from typing import Literal
+from typing import Any, Literal
 
 import pyarrow
 
@@ -87,8 +87,7 @@ def to_table(traces: Iterable[RequestTrace]) -> pyarrow.Table:
 
 def from_table(table: pyarrow.Table) -> list[RequestTrace]:
     """Return the requests of a table that `to_table` made."""
-    lists = ("chunk_ns", "chunk_tokens")
-    return [
-        RequestTrace(**{key: tuple(value) if key in lists else value for key, value in row.items()})
-        for row in table.to_pylist()
-    ]
+    rows: list[dict[str, Any]] = table.to_pylist()
+    for row in rows:
+        row.update(chunk_ns=tuple(row["chunk_ns"]), chunk_tokens=tuple(row["chunk_tokens"]))
+    return [RequestTrace(**row) for row in rows]

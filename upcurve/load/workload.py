@@ -39,14 +39,14 @@ class Workload:
         """Check the values.
 
         Raises:
-            InputError: a length is not positive or the vocabulary holds fewer than two ids.
+            InputError: a length is not positive or the vocabulary holds fewer than three ids.
         """
         for name, length in (("isl", self.isl), ("osl", self.osl)):
             if length < 1:
                 raise InputError(name, f"{length} is no length in tokens", "give 1 or more")
         low, high = self.vocabulary
-        if not (0 <= low and low + 2 <= high <= 2**31):
-            mend = "give LOW:HIGH with 0 <= LOW and LOW + 2 <= HIGH"
+        if low < 0 or not low + 3 <= high <= 2**31:
+            mend = "give LOW:HIGH with 0 <= LOW and LOW + 3 <= HIGH"
             raise InputError("vocabulary", f"{low}:{high} is no range of token ids", mend)
 
     @property
