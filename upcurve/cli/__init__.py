@@ -51,13 +51,13 @@ class LazyGroup(click.Group):
 )
 @click.version_option(__version__, prog_name="upcurve")
 def main() -> None:
-    r"""Move the LLM serving curve up, and prove it.
+    """Move the LLM serving curve up, and prove it.
 
     \b
     Example:
       upcurve import published:mi355x-qwen35
       upcurve compare feb apr may --baseline feb --at 20,30,40,50,60
-    """
+    """  # noqa: D301
 
 
 def run(arguments: Sequence[str] | None = None) -> None:

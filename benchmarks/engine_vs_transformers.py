@@ -1,0 +1,123 @@
+"""The engine against transformers' generate() on the same device, model and prompts, interleaved.
+
+    python benchmarks/engine_vs_transformers.py                  a small model on the CPU, float32
+    python benchmarks/engine_vs_transformers.py --device cuda    the same on a GPU
+    python benchmarks/engine_vs_transformers.py --device cuda --model 35b --dtype bf16
+
+Both run in one process on one model, whose weights are random; rounds alternate. The table gives
+output tokens per second (prefill included) as median [lowest, highest] over the rounds, and the
+ratio round by round. Greedy tokens are compared first: a speed-up of wrong tokens is none.
+"""
+
+import argparse
+import logging
+import os
+import statistics
+import tempfile
+import time
+from pathlib import Path
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import torch
+
+from upcurve.engine.execute.engine import Engine, EngineOptions
+from upcurve.engine.model.checkpoint import small_config, write_checkpoint
+from upcurve.engine.schedule.request import SamplingParameters
+
+FULL_SIZE = {
+    "vocab_size": 248320,
+    "hidden_size": 2048,
+    "num_hidden_layers": 40,
+    "num_attention_heads": 16,
+    "num_key_value_heads": 2,
+    "head_dim": 256,
+    "linear_key_head_dim": 128,
+    "linear_value_head_dim": 128,
+    "linear_num_key_heads": 16,
+    "linear_num_value_heads": 32,
+    "num_experts": 256,
+    "num_experts_per_tok": 8,
+    "moe_intermediate_size": 512,
+    "shared_expert_intermediate_size": 512,
+    "max_position_embeddings": 32768,
+}
+"""transformers' default configuration: the shapes of Qwen3.5-35B-A3B."""
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
+    parser.add_argument("--dtype", default="fp32", choices=["fp32", "bf16"])
+    parser.add_argument("--model", default="small", choices=["small", "35b"])
+    parser.add_argument("--layers", type=int, help="fewer layers than the model has")
+    parser.add_argument("--batch", default="1,8")
+    parser.add_argument("--prompt", type=int, default=64)
+    parser.add_argument("--output", type=int, default=64)
+    parser.add_argument("--rounds", type=int, default=5)
+    arguments = parser.parse_args()
+    logging.getLogger("transformers").setLevel(logging.ERROR)
+    changes = dict(FULL_SIZE) if arguments.model == "35b" else {}
+    if arguments.layers:
+        changes["num_hidden_layers"] = arguments.layers
+    with tempfile.TemporaryDirectory() as folder:
+        run(Path(folder), small_config(**changes), arguments)
+
+
+def run(folder, config, arguments):
+    from transformers import AutoModelForCausalLM
+
+    dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[arguments.dtype]
+    write_checkpoint(folder, config, seed=1, dtype=dtype)
+    oracle = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype).eval().to(arguments.device)
+    oracle.generation_config.eos_token_id = None
+    engine = Engine.from_folder(
+        folder,
+        EngineOptions(device=arguments.device, dtype=arguments.dtype, threads=1),
+    )
+    torch.set_num_threads(1)
+    vocabulary = config["vocab_size"]
+    sampling = SamplingParameters(arguments.output, temperature=0, ignore_eos=True)
+    print(f"{torch.get_num_threads()} CPU thread, torch {torch.__version__}, {arguments}")
+    print("batch  engine tok/s            transformers tok/s      ratio                same tokens")
+    for batch in map(int, arguments.batch.split(",")):
+        generator = torch.Generator().manual_seed(batch)
+        prompts = torch.randint(3, vocabulary, (batch, arguments.prompt), generator=generator)
+        rows = prompts.tolist()
+
+        def ours(rows=rows):
+            return engine.generate(rows, sampling)
+
+        def theirs(prompts=prompts):
+            inputs = prompts.to(arguments.device)
+            output = oracle.generate(
+                inputs,
+                attention_mask=torch.ones_like(inputs),
+                max_new_tokens=arguments.output,
+                do_sample=False,
+                pad_token_id=0,
+            )
+            return output[:, arguments.prompt :].tolist()
+
+        same = sum(a == b for a, b in zip(ours(), theirs(), strict=True))
+        rates = {ours: [], theirs: []}
+        for index in range(arguments.rounds):
+            for function in (ours, theirs) if index % 2 else (theirs, ours):
+                started = time.perf_counter()
+                function()
+                seconds = time.perf_counter() - started
+                rates[function].append(batch * arguments.output / seconds)
+        ratios = [a / b for a, b in zip(rates[ours], rates[theirs], strict=True)]
+        print(
+            f"{batch:5}  {spread(rates[ours], '.0f'):22}  {spread(rates[theirs], '.0f'):22}  "
+            f"{spread(ratios, '.2f'):19}  {same} of {batch}"
+        )
+
+
+def spread(values, form):
+    low, middle, high = min(values), statistics.median(values), max(values)
+    return f"{middle:{form}} [{low:{form}}, {high:{form}}]"
+
+
+if __name__ == "__main__":
+    main()
