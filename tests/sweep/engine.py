@@ -83,4 +83,4 @@ app.add_routes(
         web.post("/v1/completions", complete),
     ]
 )
-web.run_app(app, host="127.0.0.1", port=options.port, print=None)
+web.run_app(app, host="127.0.0.1", port=options.port, print=None, shutdown_timeout=0.1)

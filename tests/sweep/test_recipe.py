@@ -99,6 +99,10 @@ def test_overrides_are_typed_as_yaml_and_the_last_one_counts(path: Path) -> None
         ("engine.command=serve", "engine.command: it does not say {port}; add e.g. --port"),
         ("engine.command='a {prot}'", "engine.command: {prot} is no placeholder; did you mean 'p"),
         ("engine.command=a 'b", "engine.command: cannot be split into words (No closing"),
+        (
+            "workload.vocabulary=[5, 6]",
+            "workload.vocabulary: [5, 6] is no range of token ids; give",
+        ),
         ("name=", "name: None cannot be used; give text"),
     ],
 )

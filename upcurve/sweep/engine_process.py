@@ -19,7 +19,7 @@ from typing import Self
 
 from upcurve.errors import InputError
 
-GRACE_S = 15.0
+GRACE_S = 10.0
 """Seconds that an engine has to end by itself before it is killed."""
 
 LAST_LINES = 12
@@ -105,7 +105,12 @@ class EngineProcess:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self.stop()
+        try:
+            self.stop()
+        except EngineError:
+            # What ended the block, Ctrl-C for one, matters more.
+            if error is None:
+                raise
 
     @property
     def running(self) -> bool:

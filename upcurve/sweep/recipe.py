@@ -69,6 +69,13 @@ def _check_distinct(values: list[int]) -> list[int]:
     return values
 
 
+def _check_vocabulary(limits: list[int]) -> list[int]:
+    if len(limits) != 2 or limits[0] + 2 > limits[1]:
+        mend = "give [LOW, HIGH] with LOW + 2 <= HIGH"
+        raise InputError("vocabulary", f"{limits} is no range of token ids", mend)
+    return limits
+
+
 Text = Annotated[str, Field(min_length=1)]
 Positive = Annotated[int, Field(ge=1, le=2**31 - 1)]
 Command = Annotated[
@@ -76,6 +83,11 @@ Command = Annotated[
 ]
 Variables = Annotated[dict[str, str], BeforeValidator(_texts)]
 Concurrencies = Annotated[list[Positive], Field(min_length=1), AfterValidator(_check_distinct)]
+
+
+Vocabulary = Annotated[
+    list[Annotated[int, Field(ge=0, le=2**31)]], AfterValidator(_check_vocabulary)
+]
 
 
 class Section(BaseModel):
@@ -118,11 +130,11 @@ class Traffic(Section):
     """Output length in tokens, exact."""
     requests_per_stream: Positive = 10
     """Measured requests per concurrent stream."""
-    warmup: Annotated[int, Field(ge=0, le=2**31 - 1)] = 1
+    warmup: Positive = 1
     """Unmeasured requests per concurrent stream before them, with other prompts."""
     seed: Annotated[int, Field(ge=0, le=2**63 - 1)] = 0
-    vocabulary: Annotated[int, Field(ge=2, le=2**31 - 1)] | None = None
-    """Prompts are drawn from this many token ids; by default what the load client chooses."""
+    vocabulary: Vocabulary = [256, 1280]
+    """Prompts are drawn from the token ids LOW <= id < HIGH; keep special tokens out."""
 
 
 class Recipe(Section):
@@ -163,7 +175,7 @@ class Recipe(Section):
         found["gpus"] = values.get("tp", 1)
         return {key: value for key, value in found.items() if value is not None} | values
 
-    def command(self, *, host: str, port: int) -> list[str]:
+    def command(self, *, host: str, port: int | str) -> list[str]:
         """Return the command line with its placeholders filled in."""
         values = {
             "host": host,

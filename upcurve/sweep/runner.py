@@ -1,0 +1,190 @@
+"""The sweep: launches engines, measures their points, keeps every one at once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from typing import Literal, Protocol
+
+from upcurve.records.run import PointRecord
+from upcurve.records.store import Store
+from upcurve.sweep.engine_process import EngineError, EngineProcess, executable, free_port
+from upcurve.sweep.facts import Machine, engine_environment, run_records
+from upcurve.sweep.interruption import sigterm_interrupts
+from upcurve.sweep.plan import Launch, completed, plan
+from upcurve.sweep.point import Measurement, PointError
+from upcurve.sweep.recipe import Recipe
+
+HOST = "127.0.0.1"
+"""Where engines listen: they serve nobody but the sweep."""
+
+
+class Progress(Protocol):
+    """Who watches a sweep; each call returns at once."""
+
+    def planned(self, launches: Sequence[Launch]) -> None:
+        """All launches of the sweep are known."""
+
+    def launching(self, launch: Launch, run_id: str) -> None:
+        """An engine is being launched."""
+
+    def ready(self, launch: Launch, seconds: float) -> None:
+        """The engine answers, `seconds` after its launch."""
+
+    def measuring(self, launch: Launch, concurrency: int) -> None:
+        """A point is being measured."""
+
+    def request_ended(self, launch: Launch, ended: int, of: int) -> None:
+        """A request of the point that is being measured has ended; one call for each."""
+
+    def measured(self, measured: Measured) -> None:
+        """A point is measured and stored."""
+
+    def failed(self, failure: Failure) -> None:
+        """A launch or a point failed; the sweep goes on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """A point that is measured and stored."""
+
+    launch: Launch
+    run_id: str
+    point: PointRecord
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A launch, or one point of it, that gave nothing."""
+
+    launch: Launch
+    run_id: str
+    concurrency: int | None
+    """The point; None where the engine did not get so far as to be measured."""
+    problem: str
+    """What happened, with the last lines of the engine's log where it died."""
+    lost: tuple[int, ...]
+    """The concurrencies that this launch did not measure because of it."""
+
+
+@dataclass(frozen=True, slots=True)
+class SweepResult:
+    """What a sweep measured, in the order of measuring, and what failed."""
+
+    points: list[Measured] = field(default_factory=list)
+    failures: list[Failure] = field(default_factory=list)
+    skipped: int = 0
+    """Points that the store held already."""
+
+
+def run_sweep(
+    recipes: Sequence[Recipe], store: Store, *, resume: bool, progress: Progress
+) -> SweepResult:
+    """Measure recipes, interleaved by repeat; each launch is one run of the store.
+
+    A point is stored with its trace as soon as it is measured. Where an engine does not start or
+    dies, its run is marked failed, what is left of that launch is not measured, and the sweep goes
+    on with the next one.
+
+    Args:
+        recipes: what to measure.
+        store: where to keep it.
+        resume: whether points that the store holds, of the same fingerprint, series and repeat,
+            are skipped.
+        progress: who is told.
+
+    Raises:
+        InputError: a program or a model cannot be found, or the store refuses to write.
+        KeyboardInterrupt: on Ctrl-C or SIGTERM; the engine is ended, the run is marked interrupted
+            and what was measured stays.
+    """
+    for recipe in recipes:
+        executable(recipe.command(host=HOST, port=0), engine_environment(recipe))
+    records = run_records(recipes, Machine.here())
+    done = completed(records, store) if resume else [set() for _ in recipes]
+    launches = plan(recipes, records, done)
+    result = SweepResult(skipped=sum(len(launch.skipped) for launch in launches))
+    progress.planned(launches)
+    with sigterm_interrupts():
+        for launch in launches:
+            if launch.concurrencies:
+                _Run(launch, store, progress, result).measure()
+    return result
+
+
+class _Run:
+    """One launch as one run of the store."""
+
+    def __init__(
+        self, launch: Launch, store: Store, progress: Progress, result: SweepResult
+    ) -> None:
+        self._launch = launch
+        self._store = store
+        self._progress = progress
+        self._result = result
+        self._id = ""
+        self._left = list(launch.concurrencies)
+        self._measuring: int | None = None
+        self._first_failure: str | None = None
+
+    def measure(self) -> None:
+        """Launch the engine, measure its points and end it; the run ends in one status."""
+        started = replace(self._launch.record, started_at=datetime.now(UTC))
+        self._id = self._store.begin_run(started)
+        status: Literal["complete", "interrupted", "failed"] = "interrupted"
+        note: str | None = "stopped by the user"
+        try:
+            note = self._measure()
+            status = "failed" if note else "complete"
+        except Exception as error:
+            status, note = "failed", str(error)
+            raise
+        finally:
+            self._store.end_run(self._id, status, note)
+
+    def _measure(self) -> str | None:
+        """Return what failed first, or None."""
+        recipe, health = self._launch.recipe, self._launch.recipe.engine.health
+        environment = engine_environment(recipe)
+        port = free_port(HOST)
+        command = executable(recipe.command(host=HOST, port=port), environment)
+        self._progress.launching(self._launch, self._id)
+        try:
+            with EngineProcess(command, environment, self._store.log_path(self._id)) as engine:
+                seconds = engine.wait_until_ready(HOST, port, health.path, health.timeout_s)
+                self._progress.ready(self._launch, seconds)
+                measurement = Measurement(recipe, HOST, port, engine)
+                measurement.probe()
+                while self._left:
+                    self._measure_point(measurement, self._left[0])
+                    self._left.pop(0)
+        except EngineError as error:
+            self._fail(f"the engine failed: {error}", tuple(self._left))
+        except PointError as error:
+            self._fail(str(error), tuple(self._left))
+        return self._first_failure
+
+    def _measure_point(self, measurement: Measurement, concurrency: int) -> None:
+        self._measuring = concurrency
+        self._progress.measuring(self._launch, concurrency)
+        try:
+            point, trace = measurement.point(
+                concurrency, repeat=self._launch.round, progress=self._request_ended
+            )
+        except PointError as error:
+            self._fail(str(error), (concurrency,))
+            return
+        self._store.add_point(self._id, point, trace)
+        measured = Measured(self._launch, self._id, point)
+        self._result.points.append(measured)
+        self._progress.measured(measured)
+
+    def _request_ended(self, ended: int, of: int) -> None:
+        self._progress.request_ended(self._launch, ended, of)
+
+    def _fail(self, problem: str, lost: tuple[int, ...]) -> None:
+        self._first_failure = self._first_failure or problem
+        failure = Failure(self._launch, self._id, self._measuring, problem, lost)
+        self._result.failures.append(failure)
+        self._progress.failed(failure)

@@ -1,0 +1,263 @@
+"""What a person sees of a sweep: a live table on a terminal, plain lines elsewhere, a summary."""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import Sequence
+from statistics import median
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.spinner import Spinner
+from rich.table import Table
+from rich.text import Text
+
+from upcurve.sweep.plan import Launch
+from upcurve.sweep.runner import Failure, Measured
+
+
+class PlainLines:
+    """One line per event, for logs and pipes."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._left = _TimeLeft()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Nothing is held open."""
+
+    def planned(self, launches: Sequence[Launch]) -> None:
+        """Say how much there is to do."""
+        self._left.start(launches)
+        self._say(_extent(launches))
+
+    def launching(self, launch: Launch, run_id: str) -> None:
+        """Say which engine is launched."""
+        self._say(f"{_place(launch)}: launching the engine, run {run_id}")
+
+    def ready(self, launch: Launch, seconds: float) -> None:
+        """Say how long the engine took."""
+        self._say(f"{_place(launch)}: ready after {seconds:.1f} s")
+
+    def measuring(self, launch: Launch, concurrency: int) -> None:
+        """Say which point is measured."""
+        self._say(f"{_place(launch)}: concurrency {concurrency} ...")
+
+    def request_ended(self, launch: Launch, ended: int, of: int) -> None:
+        """Say nothing: a line per request is too much."""
+
+    def measured(self, measured: Measured) -> None:
+        """Say what the point gave."""
+        self._left.done(1)
+        point = measured.point
+        self._say(
+            f"{_place(measured.launch)}: concurrency {point.concurrency}: "
+            f"{point.tput_per_gpu:.1f} tok/s/GPU, {point.interactivity:.2f} tok/s/user, "
+            f"TTFT {_ms(point.ttft_ms)}, {point.failed or 0} failed ({self._left})"
+        )
+
+    def failed(self, failure: Failure) -> None:
+        """Say what failed and what it cost."""
+        self._left.done(len(failure.lost))
+        self._say(_failure(failure))
+
+    def _say(self, line: str) -> None:
+        self._console.print(f"upcurve: {line}", markup=False, highlight=False, soft_wrap=True)
+
+
+class LiveView:
+    """A bar with the time left and a table that fills; a context manager."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._left = _TimeLeft()
+        self._rows: list[tuple[str, ...]] = []
+        self._doing = "preparing"
+        self._requests = ""
+        self._spinner = Spinner("dots")
+        # Standard output is left alone: it may be where JSON goes.
+        self._live = Live(
+            console=console,
+            get_renderable=self._render,
+            refresh_per_second=4,
+            transient=True,
+            redirect_stdout=False,
+            redirect_stderr=False,
+        )
+
+    def __enter__(self) -> Self:
+        self._live.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._live.stop()
+
+    def planned(self, launches: Sequence[Launch]) -> None:
+        """Size the bar."""
+        self._left.start(launches)
+        self._live.console.print(f"upcurve: {_extent(launches)}", markup=False, highlight=False)
+
+    def launching(self, launch: Launch, run_id: str) -> None:
+        """Show which engine is launched."""
+        self._doing = f"{_place(launch)}: launching the engine, run {run_id}"
+        self._requests = ""
+
+    def ready(self, launch: Launch, seconds: float) -> None:
+        """Show that the engine is ready."""
+        self._doing = f"{_place(launch)}: ready after {seconds:.1f} s"
+
+    def measuring(self, launch: Launch, concurrency: int) -> None:
+        """Show which point is measured."""
+        self._doing = f"{_place(launch)}: measuring concurrency {concurrency}"
+        self._requests = ""
+
+    def request_ended(self, launch: Launch, ended: int, of: int) -> None:  # noqa: ARG002
+        """Show how far the point is."""
+        self._requests = f", {ended} of {of} requests"
+
+    def measured(self, measured: Measured) -> None:
+        """Add a row to the table."""
+        self._left.done(1)
+        point, launch = measured.point, measured.launch
+        self._rows.append(
+            (
+                launch.recipe.series,
+                f"{launch.round + 1}/{launch.recipe.repeats}",
+                str(point.concurrency),
+                f"{point.tput_per_gpu:.1f}",
+                f"{point.interactivity:.2f}",
+                _ms(point.ttft_ms),
+                str(point.failed or 0),
+            )
+        )
+
+    def failed(self, failure: Failure) -> None:
+        """Print what failed above the table."""
+        self._left.done(len(failure.lost))
+        line = Text(f"upcurve: {_failure(failure)}", style="red")
+        self._live.console.print(line, soft_wrap=True)
+
+    def refresh(self) -> None:
+        """Draw now rather than at the next tick."""
+        self._live.refresh()
+
+    def _render(self) -> RenderableType:
+        table = _table("series", "round", "concurrency", *_METRICS)
+        room = max(1, self._console.height - 8)  # a table longer than the screen flickers
+        for row in self._rows[-room:]:
+            table.add_row(*row)
+        status = Table.grid(padding=(0, 1))
+        bar = ProgressBar(total=self._left.total, completed=self._left.finished, width=30)
+        status.add_row(self._spinner, bar, str(self._left), self._doing + self._requests)
+        return Group(table, status) if self._rows else status
+
+
+def summary(points: Sequence[Measured]) -> Table:
+    """Return one row per operating point: medians over its repeats, and their spread.
+
+    The spread is (largest - smallest) / median throughput per GPU in percent.
+    """
+    groups: dict[tuple[str, int, int, int], list[Measured]] = defaultdict(list)
+    for each in points:
+        point = each.point
+        place = (each.launch.recipe.series, point.tp, point.gpus, point.concurrency)
+        groups[place].append(each)
+    table = _table("series", "tp", "gpus", "concurrency", "repeats", *_METRICS, "spread")
+    for (series, tp, gpus, concurrency), group in groups.items():
+        found = [each.point for each in group]
+        throughput = [point.tput_per_gpu for point in found]
+        middle = median(throughput)
+        waits = [point.ttft_ms for point in found if point.ttft_ms is not None]
+        spread = f"{100 * (max(throughput) - min(throughput)) / middle:.1f} %"
+        table.add_row(
+            *(series, str(tp), str(gpus), str(concurrency), str(len(found))),
+            f"{middle:.1f}",
+            f"{median(point.interactivity for point in found):.2f}",
+            _ms(median(waits) if waits else None),
+            str(sum(point.failed or 0 for point in found)),
+            spread if len(found) > 1 else "-",
+        )
+    return table
+
+
+_METRICS = ("tok/s/GPU", "tok/s/user", "TTFT", "failed")
+
+
+class _TimeLeft:
+    """How many points are done, and how long the rest takes at the pace so far."""
+
+    def __init__(self) -> None:
+        self.total = 0
+        self.finished = 0
+        self._started = time.monotonic()
+
+    def start(self, launches: Sequence[Launch]) -> None:
+        self.total = sum(len(launch.concurrencies) for launch in launches)
+        self._started = time.monotonic()
+
+    def done(self, points: int) -> None:
+        self.finished += points
+
+    def __str__(self) -> str:
+        share = f"{self.finished} of {self.total}"
+        if not 0 < self.finished < self.total:
+            return share
+        each = (time.monotonic() - self._started) / self.finished
+        return f"{share}, about {_duration(each * (self.total - self.finished))} left"
+
+
+def _extent(launches: Sequence[Launch]) -> str:
+    active = [launch for launch in launches if launch.concurrencies]
+    points = sum(len(launch.concurrencies) for launch in active)
+    skipped = sum(len(launch.skipped) for launch in launches)
+    text = f"{_count(points, 'point')} in {_count(len(active), 'launch', 'es')}"
+    return text + (f"; {skipped} measured already" if skipped else "")
+
+
+def _place(launch: Launch) -> str:
+    recipe = launch.recipe
+    return f"{recipe.name}, round {launch.round + 1} of {recipe.repeats}"
+
+
+def _failure(failure: Failure) -> str:
+    point = "" if failure.concurrency is None else f", concurrency {failure.concurrency}"
+    lost = f" (not measured: {', '.join(map(str, failure.lost))})" if len(failure.lost) > 1 else ""
+    return f"error: {_place(failure.launch)}{point}{lost}: {failure.problem}"
+
+
+def _table(*columns: str) -> Table:
+    table = Table()
+    for column in columns:
+        table.add_column(column, justify="left" if column == "series" else "right", no_wrap=True)
+    return table
+
+
+def _count(number: int, noun: str, plural: str = "s") -> str:
+    return f"{number} {noun}{'' if number == 1 else plural}"
+
+
+def _ms(value: float | None) -> str:
+    return "-" if value is None else f"{value:.1f} ms"
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
