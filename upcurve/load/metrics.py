@@ -56,6 +56,7 @@ def point_metrics(
     )
     tpot = numpy.array([tpot_ms(each) for each in good if _paced(each)])
     e2e = numpy.array([(_last(each) - each.sent_ns) / 1e6 for each in good])
+    gaps = numpy.concatenate([numpy.zeros(0), *(gaps_ms(each) for each in good)])
     chunks = sum(len(each.chunk_ns) for each in good)
     point: dict[str, Any] = {
         "concurrency": concurrency,
@@ -72,9 +73,7 @@ def point_metrics(
         "interactivity": 1000 / float(numpy.median(tpot)) if len(tpot) else None,
         "ttft_ms": statistics(numpy.array([(_first(each) - each.sent_ns) / 1e6 for each in good])),
         "tpot_ms": statistics(tpot),
-        "itl_ms": statistics(
-            numpy.concatenate([numpy.zeros(0), *(gaps_ms(each) for each in good)])
-        ),
+        "itl_ms": statistics(gaps),
         "e2e_ms": statistics(e2e),
         "client": {
             "lag_p99_ms": health.lag_p99_ms,
