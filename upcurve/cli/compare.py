@@ -9,12 +9,11 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 
 import click
-from rich.console import Console
-from rich.table import Table
 
 from upcurve.cli.options import NumberList, json_option, store_option
-from upcurve.frontier.comparison import Comparison, compare, round_targets
-from upcurve.frontier.grid import grid, header, legend, markdown, tidy_rows
+from upcurve.cli.tables import comparison_table, print_table
+from upcurve.frontier.comparison import compare, round_targets
+from upcurve.frontier.grid import legend, markdown, tidy_rows
 from upcurve.frontier.interpolation import DEFAULT_RULE, RULES
 from upcurve.records.comparable import comparable_series, differences, series_prices
 from upcurve.records.published import prices as published_prices
@@ -154,7 +153,7 @@ def command(
         if form == "markdown":
             click.echo(markdown(comparison, notes), nl=False)
         else:
-            _print_table(comparison)
+            print_table(comparison_table(comparison))
             click.echo("\n".join(notes))
         return
     for line in notes:
@@ -165,20 +164,3 @@ def _print_csv(rows: Sequence[Mapping[str, object]]) -> None:
     writer = csv.DictWriter(sys.stdout, list(rows[0]), lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
-
-
-def _print_table(comparison: Comparison) -> None:
-    table = Table()
-    table.add_column("tok/s/user", justify="right", no_wrap=True)
-    table.add_column("", no_wrap=True)
-    for head in header(comparison):
-        table.add_column(head, justify="right", overflow="fold")
-    for block in grid(comparison):
-        for position, line in enumerate(block):
-            table.add_row("" if position else line.target, line.label, *line.texts)
-        table.add_section()
-    # A file or a pipe has no width: give the table what it needs.
-    console = Console(highlight=False, markup=False, emoji=False)
-    if not console.is_terminal:
-        console.width = max(console.width, console.measure(table).maximum)
-    console.print(table)

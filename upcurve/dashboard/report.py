@@ -1,4 +1,4 @@
-"""A comparison as one self-contained HTML file: charts, tables, provenance; no other file, no network."""
+"""A comparison as one self-contained HTML file: charts, tables, provenance."""
 
 from __future__ import annotations
 
@@ -90,11 +90,12 @@ def _library(charts: Sequence[dict[str, Any]]) -> Markup:
 const dark = matchMedia("(prefers-color-scheme: dark)").matches;
 const ink = dark ? "#ececec" : "#1a1a1a";
 const text = {{ labelColor: ink, titleColor: ink }};
-const colours = {{ axis: {{ ...text, domainColor: ink, tickColor: ink }}, legend: text, style: {{}} }};
+const axis = {{ ...text, domainColor: ink, tickColor: ink }};
+const actions = {{ export: true, source: false, compiled: false, editor: false }};
 {specifications}.forEach((chart, index) => {{
-  chart.config.axis = {{ ...chart.config.axis, ...colours.axis }};
-  chart.config.legend = colours.legend;
-  vegaEmbed(`#chart-${{index + 1}}`, chart, {{ renderer: "svg", actions: {{ export: true, source: false, compiled: false, editor: false }} }});
+  chart.config.axis = {{ ...chart.config.axis, ...axis }};
+  chart.config.legend = text;
+  vegaEmbed(`#chart-${{index + 1}}`, chart, {{ renderer: "svg", actions }});
 }});
 """
     bundle = vl_convert.javascript_bundle(snippet, vl_version=VEGALITE_VERSION)

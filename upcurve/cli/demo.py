@@ -1,0 +1,192 @@
+"""`upcurve demo`: the whole loop on this machine, from a model to a comparison."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+
+import click
+from rich.console import Console
+
+from upcurve import __version__
+from upcurve.cli.options import NumberList, store_option
+from upcurve.cli.tables import comparison_table, print_table
+from upcurve.dashboard.report import render_report, write_report
+from upcurve.dashboard.section import comparison_section, headline
+from upcurve.dashboard.terminal import draw
+from upcurve.errors import InputError
+from upcurve.frontier.comparison import Comparison, compare, round_targets
+from upcurve.frontier.grid import legend
+from upcurve.records import environment
+from upcurve.records.comparable import (
+    ComparableSeries,
+    comparable_series,
+    differences,
+    series_prices,
+)
+from upcurve.records.published import prices as published_prices
+from upcurve.records.rows import import_rows
+from upcurve.records.store import Store
+from upcurve.sweep.demo import MODEL_NAME, demo_recipes
+from upcurve.sweep.runner import run_sweep
+from upcurve.sweep.view import LiveView, PlainLines
+
+PUBLISHED_TARGETS = [20.0, 30.0, 40.0, 50.0, 60.0]
+
+
+@click.command()
+@click.option(
+    "--concurrency",
+    type=NumberList(integers=True),
+    default="1,2,4,8",
+    show_default=True,
+    help="Requests in flight, one point each.",
+)
+@click.option("--repeats", type=click.IntRange(min=1), default=3, show_default=True, metavar="N")
+@store_option
+def command(concurrency: list[int], repeats: int, store: str) -> None:
+    """Serve a small model, sweep it twice, compare, show: the whole loop in a few minutes.
+
+    Makes a random-weight checkpoint of the real Qwen3.5 MoE architecture, serves it on the CPU with
+    every optimisation off and with all of them on, sweeps both in interleaved rounds, and compares
+    the two curves, and the published MI355X ones, at equal interactivity.
+
+    \b
+    Example:
+      upcurve demo
+      upcurve demo --repeats 5 --store ./results
+    """  # noqa: D301
+    if "://" in store:
+        raise InputError("store", "the demo keeps its model and its page in a folder", "name one")
+    folder, started = Path(store), time.monotonic()
+    checkpoint = _make_model(folder)
+    recipes = demo_recipes(checkpoint, concurrencies=concurrency, repeats=repeats)
+    with Store.open(store) as opened:
+        _say("2", "sweep both series: baseline (--off all) and optimised, in interleaved rounds")
+        console = Console(stderr=True)
+        with LiveView(console) if console.is_terminal else PlainLines(console) as view:
+            result = run_sweep(recipes, opened, resume=False, progress=view)
+        if result.failures:
+            raise click.ClickException(f"a point failed: {result.failures[0].problem}")
+        _say("3", "compare them at equal interactivity (tokens/s per user), no extrapolation")
+        traffic = recipes[0].workload
+        names = [recipe.series for recipe in recipes]
+        own = comparable_series(opened, names, isl=traffic.isl, osl=traffic.osl)
+        measured = _compare(own, baseline=names[0], targets=None)
+        _show(measured, own, device="CPU")
+        _say("4", "beside them, the published curves: Qwen3.5-397B-A17B on MI355X, 2026")
+        import_rows(opened, "published:mi355x-qwen35")
+        public = comparable_series(opened, ["feb", "apr", "may"])
+        published = _compare(public, baseline="feb", targets=PUBLISHED_TARGETS)
+        _show(published, public)
+        page = folder / "reports" / "demo.html"
+        _say("5", "write the report: one file, no network needed to read it")
+        write_report(page, _report(measured, own, published, public, repeats))
+    minutes = (time.monotonic() - started) / 60
+    click.echo(f"\n{headline(measured, names[1])}")
+    click.echo(f"report    {page.resolve().as_uri()}")
+    click.echo(f"records   {folder}/store.sqlite, traces and logs beside it")
+    click.echo(f"again     upcurve compare baseline optimised --store {store}")
+    click.echo(f"serve it  upcurve serve {checkpoint}")
+    click.echo(f"took      {minutes:.1f} minutes")
+
+
+def _say(step: str, what: str) -> None:
+    click.echo(f"\n[{step}/5] {what}", err=True)
+
+
+def _make_model(folder: Path) -> Path:
+    try:
+        from upcurve.engine.model.checkpoint import small_config, write_checkpoint
+    except ModuleNotFoundError as error:
+        raise InputError(
+            "engine", f"{error.name} is not installed", "pip install 'upcurve[engine,report]'"
+        ) from error
+    checkpoint = folder / "models" / MODEL_NAME
+    config = small_config()
+    _say(
+        "1",
+        f"make a random-weight Qwen3.5 MoE checkpoint in {checkpoint}: "
+        f"{config['num_hidden_layers']} layers (3 of 4 Gated DeltaNet), "
+        f"{config['num_experts']} experts, {config['num_experts_per_tok']} a token, 1 shared",
+    )
+    write_checkpoint(checkpoint, config, seed=0)
+    return checkpoint
+
+
+def _compare(
+    compared: Sequence[ComparableSeries], *, baseline: str, targets: list[float] | None
+) -> Comparison:
+    points = {each.summary.name: each.points for each in compared}
+    prices, _ = series_prices(compared, published_prices(), tier="hyperscaler")
+    return compare(
+        points,
+        baseline=baseline,
+        targets=targets or round_targets(points),
+        usd_per_gpu_hour={name: price.usd_per_gpu_hour for name, price in prices.items() if price},
+    )
+
+
+def _show(
+    comparison: Comparison, compared: Sequence[ComparableSeries], device: str = "GPU"
+) -> None:
+    console = Console()
+    print_table(comparison_table(comparison))
+    click.echo("\n".join(_notes(comparison, compared)))
+    title = " against ".join(reversed([series.name for series in comparison.series[:2]]))
+    chart = draw(
+        comparison,
+        title=title if len(comparison.series) == 2 else "published",
+        width=min(console.width, 100),
+        height=20,
+        colour=console.is_terminal and not console.no_color,
+        device=device,
+    )
+    click.echo(f"\n{chart}")
+
+
+def _notes(comparison: Comparison, compared: Sequence[ComparableSeries]) -> list[str]:
+    details = {each.summary.name: each.describe() for each in compared}
+    return [*legend(comparison, details), *differences(compared)]
+
+
+def _report(
+    measured: Comparison,
+    own: Sequence[ComparableSeries],
+    published: Comparison,
+    public: Sequence[ComparableSeries],
+    repeats: int,
+) -> str:
+    host = environment.host()
+    software = environment.software()
+    facts = [
+        ("machine", f"{host.get('cpu', 'unknown CPU')}, {host.get('cores', '?')} cores"),
+        ("software", ", ".join(f"{name} {version}" for name, version in software.items())),
+        ("design", f"{repeats} rounds, a fresh engine process for each series in each round"),
+        ("fingerprints", "; ".join(f"{e.summary.name} {', '.join(e.fingerprints)}" for e in own)),
+        ("published rows", "SemiAnalysis InferenceX, 2026: SGLang on MI355X, 8192 in / 1024 out"),
+    ]
+    return render_report(
+        title="Upcurve demo",
+        subtitle=f"upcurve {__version__}, {datetime.now().astimezone():%Y-%m-%d %H:%M %Z}",
+        sections=[
+            comparison_section(
+                measured,
+                {each.summary.name: each.points for each in own},
+                title="Measured here: every optimisation off and on",
+                headline=headline(measured, "optimised"),
+                notes=_notes(measured, own),
+                device="CPU",
+            ),
+            comparison_section(
+                published,
+                {each.summary.name: each.points for each in public},
+                title="Published: Qwen3.5-397B-A17B, FP8, on MI355X",
+                headline=headline(published, "may"),
+                notes=_notes(published, public),
+            ),
+        ],
+        provenance=facts,
+    )

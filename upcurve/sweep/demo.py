@@ -1,0 +1,51 @@
+"""The demo's two recipes: one small model, every optimisation off and on."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from upcurve.sweep.recipe import Recipe
+
+MODEL_NAME = "qwen35-small"
+
+
+def demo_recipes(model: Path, *, concurrencies: Sequence[int], repeats: int) -> list[Recipe]:
+    """Return the recipes of the series `baseline` and `optimised`.
+
+    Args:
+        model: folder of the checkpoint.
+        concurrencies: the grid of each.
+        repeats: rounds; the two series take turns in each.
+    """
+    return [
+        _recipe(series, extra, model, concurrencies, repeats)
+        for series, extra in (("baseline", ["--off", "all"]), ("optimised", []))
+    ]
+
+
+def _recipe(
+    series: str, extra: list[str], model: Path, concurrencies: Sequence[int], repeats: int
+) -> Recipe:
+    # This very interpreter, so that the demo serves with the upcurve that runs it.
+    serve = [sys.executable, "-m", "upcurve", "serve", "{model}"]
+    address = ["--host", "{host}", "--port", "{port}", "--served-model-name", "{served_model_name}"]
+    return Recipe.model_validate(
+        {
+            "name": f"demo-{series}",
+            "series": series,
+            "model": str(model),
+            "served_model_name": MODEL_NAME,
+            "precision": "fp32",
+            "hardware": "CPU",
+            "engine": {
+                "name": "upcurve",
+                "command": [*serve, *address, "--device", "cpu", *extra],
+                "health": {"timeout_s": 120.0},
+            },
+            "workload": {"isl": 64, "osl": 32, "requests_per_stream": 4},
+            "concurrency": list(concurrencies),
+            "repeats": repeats,
+        }
+    )
