@@ -71,6 +71,8 @@ class Gate:
         self._allowed = float("inf")
         self.holding = False
         """Whether the engine stands before a step."""
+        self.taken = 0
+        """Steps since `allow`."""
         engine.step = self._held
 
     def _held(self):
@@ -79,11 +81,12 @@ class Gate:
             self._condition.wait_for(lambda: self._allowed > 0)
             self.holding = False
             self._allowed -= 1
+            self.taken += 1
         return self._step()
 
     def allow(self, steps):
         with self._condition:
-            self._allowed = steps
+            self._allowed, self.taken = steps, 0
             self._condition.notify()
 
 
@@ -128,6 +131,15 @@ class Running:
     def value(self, name, **labels):
         """Read one metric."""
         return self.metrics.registry.get_sample_value(f"upcurve_{name}", labels)
+
+    def freed_within_a_step(self):
+        """Let a held engine go on for one step: what was aborted must be gone after it."""
+        until(lambda: self.gate.holding, "held")
+        self.gate.allow(1)
+        until(lambda: self.engine.memory.usage().slots == 0, "freed")
+        assert not self.engine.has_work
+        self.gate.allow(float("inf"))
+        self.idle()
 
     def idle(self):
         """Wait until no request is left, and prove that nothing leaks."""

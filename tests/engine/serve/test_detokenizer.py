@@ -84,6 +84,16 @@ def test_text_is_held_back_only_while_it_may_be_a_stop_string(letters, stop):
         assert not any(stop.startswith(each) for each in longer)
 
 
+def test_the_stop_string_that_is_complete_first_cuts_also_within_one_token():
+    token = LIBRARY.token_to_id("two words")
+    for stop, text in (
+        (["two words", "wo"], "t"),
+        (["o w", "wo w"], "t"),
+        (["ds", "or"], "two w"),
+    ):
+        assert "".join(pieces([token], stop)[0]) == text == cut("two words", stop)
+
+
 def test_nothing_follows_a_stop_string():
     detokenizer = Detokenizer(OURS, ["b"])
     assert [detokenizer.push(LIBRARY.token_to_id(c)) for c in "abc"] == ["a", "", ""]

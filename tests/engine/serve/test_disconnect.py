@@ -29,8 +29,7 @@ def leave_in_phase(server, body, steps, used_slots, leave):
             lambda: server.value("requests_finished_total", reason="aborted") == aborted + 1,
             "aborted",
         )
-    server.gate.allow(float("inf"))
-    server.idle()
+    server.freed_within_a_step()
 
 
 @pytest.mark.parametrize("leave", [socket.socket.close, reset], ids=["close", "reset"])
@@ -57,8 +56,7 @@ def test_all_choices_of_a_call_are_freed(server):
         assert server.bridge._loop.counts() == (RUNNING, 3)
         connection.close()
         until(lambda: not server.bridge._open, "aborted")
-    server.gate.allow(float("inf"))
-    server.idle()
+    server.freed_within_a_step()
     assert server.value("requests_finished_total", reason="aborted") == aborted + RUNNING + 3
 
 

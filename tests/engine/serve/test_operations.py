@@ -1,5 +1,7 @@
 """Models, health, metrics, and what an engine that fails looks like from outside."""
 
+import threading
+
 import httpx2 as httpx
 import openai
 import pytest
@@ -92,19 +94,28 @@ def test_a_failed_step_fails_its_requests_and_the_engine_goes_on(failing, monkey
     failing.idle()
 
 
-def test_a_failure_in_the_middle_of_a_stream(failing, monkeypatch):
-    failing.gate.allow(2)
-    with failing.client() as client:
-        stream = client.completions.create(
-            model=MODEL, prompt=[1], max_tokens=9, stream=True, extra_body={"ignore_eos": True}
-        )
+@pytest.mark.parametrize("together", [False, True])
+def test_a_failure_in_the_middle_of_a_stream(failing, monkeypatch, together):
+    """Tokens before the failure arrive, also where HTTP is told of all of it at once."""
+    failing.gate.allow(0)
+    with failing.post("/v1/completions", {**BODY, "stream": True}) as connection:
         until(lambda: failing.gate.holding, "held")
+        told = threading.Event()
+        if together:
+            failing.bridge._event_loop.call_soon_threadsafe(told.wait)
+        failing.gate.allow(2)
+        until(lambda: failing.gate.holding and failing.gate.taken == 2, "two steps on")
         break_forward(failing, monkeypatch)
         failing.gate.allow(float("inf"))
-        got = []
-        with pytest.raises(openai.APIError, match="no such luck"):
-            got.extend(stream)
-        assert len(got) == 2
+        until(lambda: not failing.engine.has_work, "failed")
+        told.set()
+        received = b""
+        while not received.endswith(b"0\r\n\r\n"):
+            received += connection.recv(65536)
+    assert received.startswith(b"HTTP/1.1 200")
+    assert received.count(b'"text_completion"') == 2
+    assert received.count(b"no such luck") == 1
+    assert b"[DONE]" not in received
 
 
 def test_an_engine_that_is_given_up(failing, monkeypatch):
