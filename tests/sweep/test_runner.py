@@ -83,8 +83,7 @@ def test_every_point_of_every_round_is_stored_with_its_trace(store: Store, tmp_p
     points = store.points("small")
     assert [(each.concurrency, each.repeat) for each in points] == [(1, 0), (2, 0), (1, 1), (2, 1)]
     for point in points:
-        # A token takes at least 2 ms.
-        assert 0 < point.interactivity < 500
+        assert point.interactivity > 0
         assert point.tput_per_gpu > 0
     assert statuses(tmp_path / "store") == [("complete", None)] * 2
     assert [each for each in log.events if each[0] != "ended"][:6] == [

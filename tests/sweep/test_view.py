@@ -87,6 +87,15 @@ def test_brackets_of_a_log_are_no_markup() -> None:
         assert "[bold]list[0][/x]" in text(screen)
 
 
+def test_warnings_of_the_load_client_are_shown() -> None:
+    point = measured(launches()[0], 4, 100.0, result={"warnings": ["[x] the client was busy"]})
+    for screen in (console(), console(terminal=True)):
+        with LiveView(screen) if screen.is_terminal else PlainLines(screen) as view:
+            view.measured(point)
+        line = "upcurve: warning: small, round 1 of 2, concurrency 4: [x] the client was busy"
+        assert line in text(screen)
+
+
 def test_the_live_view_fills_a_table() -> None:
     screen, todo = console(terminal=True), launches()
     with LiveView(screen) as view:
@@ -109,14 +118,27 @@ def test_the_live_view_fills_a_table() -> None:
 
 def test_the_summary_has_medians_and_spread_of_repeats() -> None:
     first, second = launches()
+    slow = {"warnings": ["the client was too busy"]}
     points = [
-        *[measured(first, 1, 100.0), measured(first, 2, 150.0, failed=1)],
+        *[measured(first, 1, 100.0), measured(first, 2, 150.0, failed=1, result=slow)],
         *[measured(second, 1, 110.0), measured(second, 1, 104.0)],
     ]
     screen = console()
     screen.print(summary(points))
-    rows = [line.strip("│ ").split("│") for line in text(screen).splitlines() if "small" in line]
-    assert [[cell.strip() for cell in row] for row in rows] == [
-        ["small", "1", "1", "1", "3", "104.0", "26.00", "12.3 ms", "0", "9.6 %"],
-        ["small", "1", "1", "2", "1", "150.0", "37.50", "12.3 ms", "1", "-"],
+    head, *rows = [line.split() for line in text(screen).splitlines() if "s" in line]
+    assert " ".join(head) == (
+        "series concurrency tok/s/GPU tok/s/user TTFT failed repeats spread warnings"
+    )
+    assert rows == [
+        ["small", "1", "104.0", "26.00", "12.3", "ms", "0", "3", "9.6", "%", "0"],
+        ["small", "2", "150.0", "37.50", "12.3", "ms", "1", "1", "-", "1"],
     ]
+
+
+def test_the_summary_leaves_out_what_says_nothing() -> None:
+    point = measured(launches()[0], 64, 100.0, tp=8, gpus=8)
+    screen = console()
+    screen.print(summary([point]))
+    head = text(screen).split("repeats")[0].split()
+    assert head == ["series", "tp", "gpus", "concurrency", "tok/s/GPU", "tok/s/user", "TTFT"]
+    assert "warnings" not in text(screen)

@@ -10,9 +10,9 @@ from typing import Any
 import click
 import orjson
 from rich.console import Console
-from rich.table import Table
 
 from upcurve.cli.options import json_option, store_option
+from upcurve.cli.tables import print_table
 from upcurve.records.queries import OperatingPoint
 from upcurve.records.store import Store
 from upcurve.sweep.facts import Machine, run_records
@@ -67,7 +67,7 @@ def command(
     with Store.open(store) as opened, view:
         result = run_sweep(loaded, opened, resume=resume, progress=view)
     if result.points and not as_json:
-        _print_table(summary(result.points))
+        print_table(summary(result.points))
     ended = f"{len(result.points)} points measured, {result.skipped} skipped"
     lost = sum(len(failure.lost) for failure in result.failures)
     click.echo(f"upcurve: {ended}, {lost} lost; the store is {store}", err=True)
@@ -119,7 +119,7 @@ def _print_plan(recipes: Sequence[Recipe], location: str, *, resume: bool, as_js
     for recipe, record in zip(recipes, records, strict=True):
         click.echo(f"\n{recipe.name}: series {recipe.series}, fingerprint {record.fingerprint}")
         settings = [f"{name}={value}" for name, value in record.recipe["engine"]["env"].items()]
-        words = settings + recipe.command(host=HOST, port="PORT")
+        words = (["env", *settings] if settings else []) + recipe.command(host=HOST, port="PORT")
         click.echo(f"  {shlex.join(words)}")
 
 
@@ -144,11 +144,3 @@ def _planned_line(launch: Launch) -> str:
         f"round {launch.round + 1} of {recipe.repeats}: {recipe.name}, concurrency {todo}"
         f"{skipped if launch.skipped else ''}"
     )
-
-
-def _print_table(table: Table) -> None:
-    # A file or a pipe has no width: give the table what it needs.
-    console = Console(highlight=False, markup=False, emoji=False)
-    if not console.is_terminal:
-        console.width = max(console.width, console.measure(table).maximum)
-    console.print(table)

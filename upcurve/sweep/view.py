@@ -9,6 +9,7 @@ from statistics import median
 from types import TracebackType
 from typing import Self
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.progress_bar import ProgressBar
@@ -16,6 +17,7 @@ from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
+from upcurve.records.run import PointRecord
 from upcurve.sweep.plan import Launch
 from upcurve.sweep.runner import Failure, Measured
 
@@ -67,6 +69,8 @@ class PlainLines:
             f"{point.tput_per_gpu:.1f} tok/s/GPU, {point.interactivity:.2f} tok/s/user, "
             f"TTFT {_ms(point.ttft_ms)}, {point.failed or 0} failed ({self._left})"
         )
+        for line in _warnings(measured):
+            self._say(line)
 
     def failed(self, failure: Failure) -> None:
         """Say what failed and what it cost."""
@@ -147,6 +151,9 @@ class LiveView:
                 str(point.failed or 0),
             )
         )
+        for line in _warnings(measured):
+            text = Text(f"upcurve: {line}", style="yellow")
+            self._live.console.print(text, soft_wrap=True)
 
     def failed(self, failure: Failure) -> None:
         """Print what failed above the table."""
@@ -172,29 +179,40 @@ class LiveView:
 def summary(points: Sequence[Measured]) -> Table:
     """Return one row per operating point: medians over its repeats, and their spread.
 
-    The spread is (largest - smallest) / median throughput per GPU in percent.
+    The spread is (largest - smallest) / median throughput per GPU in percent. Columns that say
+    nothing (one GPU everywhere, no failure, no warning) are left out.
     """
-    groups: dict[tuple[str, int, int, int], list[Measured]] = defaultdict(list)
+    groups: dict[tuple[str, int, int, int], list[PointRecord]] = defaultdict(list)
     for each in points:
         point = each.point
         place = (each.launch.recipe.series, point.tp, point.gpus, point.concurrency)
-        groups[place].append(each)
-    table = _table("series", "tp", "gpus", "concurrency", "repeats", *_METRICS, "spread")
-    for (series, tp, gpus, concurrency), group in groups.items():
-        found = [each.point for each in group]
-        throughput = [point.tput_per_gpu for point in found]
-        middle = median(throughput)
-        waits = [point.ttft_ms for point in found if point.ttft_ms is not None]
-        spread = f"{100 * (max(throughput) - min(throughput)) / middle:.1f} %"
-        table.add_row(
-            *(series, str(tp), str(gpus), str(concurrency), str(len(found))),
-            f"{middle:.1f}",
-            f"{median(point.interactivity for point in found):.2f}",
-            _ms(median(waits) if waits else None),
-            str(sum(point.failed or 0 for point in found)),
-            spread if len(found) > 1 else "-",
-        )
+        groups[place].append(point)
+    rows = [(*place, *_medians(found)) for place, found in groups.items()]
+    columns = ("series", "tp", "gpus", "concurrency", *_METRICS, "repeats", "spread", "warnings")
+    silent = {"tp": "1", "gpus": "1", "failed": "0", "warnings": "0"}
+    cells = [dict(zip(columns, map(str, row), strict=True)) for row in rows]
+    shown = [name for name in columns if any(row[name] != silent.get(name) for row in cells)]
+    table = _table(*shown)
+    for row in cells:
+        table.add_row(*(row[name] for name in shown))
     return table
+
+
+def _medians(found: Sequence[PointRecord]) -> tuple[object, ...]:
+    """Return the metrics, repeats, spread and warnings of one operating point."""
+    throughput = [point.tput_per_gpu for point in found]
+    middle = median(throughput)
+    waits = [point.ttft_ms for point in found if point.ttft_ms is not None]
+    spread = f"{100 * (max(throughput) - min(throughput)) / middle:.1f} %"
+    return (
+        f"{middle:.1f}",
+        f"{median(point.interactivity for point in found):.2f}",
+        _ms(median(waits) if waits else None),
+        sum(point.failed or 0 for point in found),
+        len(found),
+        spread if len(found) > 1 else "-",
+        sum(len(point.result.get("warnings", ())) for point in found),
+    )
 
 
 _METRICS = ("tok/s/GPU", "tok/s/user", "TTFT", "failed")
@@ -236,6 +254,12 @@ def _place(launch: Launch) -> str:
     return f"{recipe.name}, round {launch.round + 1} of {recipe.repeats}"
 
 
+def _warnings(measured: Measured) -> list[str]:
+    """Return what a reader of the point must know, as the load client found it."""
+    place = f"{_place(measured.launch)}, concurrency {measured.point.concurrency}"
+    return [f"warning: {place}: {words}" for words in measured.point.result.get("warnings", ())]
+
+
 def _failure(failure: Failure) -> str:
     point = "" if failure.concurrency is None else f", concurrency {failure.concurrency}"
     lost = f" (not measured: {', '.join(map(str, failure.lost))})" if len(failure.lost) > 1 else ""
@@ -243,7 +267,7 @@ def _failure(failure: Failure) -> str:
 
 
 def _table(*columns: str) -> Table:
-    table = Table()
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
     for column in columns:
         table.add_column(column, justify="left" if column == "series" else "right", no_wrap=True)
     return table
