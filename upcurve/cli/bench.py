@@ -1,0 +1,406 @@
+"""`upcurve bench`: measure a running server at given concurrencies."""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+import click
+import pyarrow
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+
+import upcurve
+from upcurve.cli.options import NumberList, json_option, store_option
+from upcurve.load.client import run_measure, run_probe
+from upcurve.load.metrics import point_metrics
+from upcurve.load.target import Target
+from upcurve.load.trace import to_table
+from upcurve.load.workload import Workload
+from upcurve.records import environment
+from upcurve.records.fingerprint import SpeedFacts, fingerprint
+from upcurve.records.run import PointRecord, RunRecord
+from upcurve.records.store import Store
+
+
+class Vocabulary(click.ParamType[tuple[int, int]]):
+    """A range of token ids: `256:1280`."""
+
+    name = "LOW:HIGH"
+
+    def convert(
+        self,
+        value: str | tuple[int, int],
+        param: click.Parameter | None,
+        ctx: click.Context | None,
+    ) -> tuple[int, int]:
+        """Parse the range; fail with one line where it is none."""
+        if isinstance(value, tuple):
+            return value
+        low, _, high = value.partition(":")
+        try:
+            return int(low), int(high)
+        except ValueError:
+            self.fail(f"{value!r} is no range of token ids; give e.g. 256:1280", param, ctx)
+
+
+@dataclass(frozen=True, slots=True)
+class Grid:
+    """What is measured: the workload at each concurrency, repeated."""
+
+    workload: Workload
+    concurrency: list[int]
+    repeats: int
+    requests: int | None
+    """Measured requests of a point; None: `requests_per_stream` times its concurrency."""
+    requests_per_stream: int
+    warmup: int | None
+    timeout_s: float
+
+    def points(self) -> Iterator[tuple[int, int]]:
+        """Yield (repeat, concurrency); repeats interleave, so that a drift hits all alike."""
+        for repeat in range(self.repeats):
+            for concurrency in self.concurrency:
+                yield repeat, concurrency
+
+    def requests_at(self, concurrency: int) -> int:
+        """Return the measured requests of a point."""
+        return self.requests or self.requests_per_stream * concurrency
+
+    def warmup_at(self, concurrency: int) -> int:
+        """Return the warm-up requests of a point: at least one per stream."""
+        return max(self.warmup or 0, concurrency)
+
+
+@click.command()
+@click.option("--base-url", required=True, metavar="URL", help="E.g. http://127.0.0.1:8000")
+@click.option("--model", required=True, metavar="NAME", help="Name that the server serves.")
+@click.option("--isl", required=True, type=click.IntRange(min=1), help="Input tokens, exact.")
+@click.option("--osl", required=True, type=click.IntRange(min=1), help="Output tokens, exact.")
+@click.option(
+    "--concurrency",
+    required=True,
+    type=NumberList(integers=True),
+    metavar="N,N,...",
+    help="Requests in flight; one point each.",
+)
+@click.option("--requests", type=click.IntRange(min=1), help="Measured requests of each point.")
+@click.option(
+    "--requests-per-stream",
+    type=click.IntRange(min=1),
+    help="Or: measured requests per request in flight.  [default: 4]",
+)
+@click.option(
+    "--warmup",
+    type=click.IntRange(min=1),
+    help="Requests before each point, with other prompts.  [default and least: the concurrency]",
+)
+@click.option(
+    "--repeats",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="Rounds over all concurrencies.",
+)
+@click.option("--seed", type=int, help="Of the prompts.  [default: drawn anew, and recorded]")
+@click.option(
+    "--vocabulary",
+    type=Vocabulary(),
+    default="256:1280",
+    show_default=True,
+    help="Token ids that prompts are drawn from.",
+)
+@click.option(
+    "--timeout",
+    type=click.FloatRange(min=0, min_open=True),
+    default=600.0,
+    show_default=True,
+    help="Seconds until a request counts as failed.",
+)
+@click.option("--api-key", envvar="UPCURVE_API_KEY", show_envvar=True, help="Never stored.")
+@click.option("--gpus", type=click.IntRange(min=1), help="That serve it.  [default: --tp]")
+@click.option(
+    "--tp", type=click.IntRange(min=1), default=1, show_default=True, help="Tensor parallelism."
+)
+@click.option("--hardware", default="", help="GPU name as in price tables: MI355X, H200, ...")
+@click.option("--precision", default="", help="Recorded with the run: fp8, bf16, ...")
+@click.option("--series", metavar="NAME", help="Keep the points in the store under this name.")
+@json_option
+@store_option
+def command(
+    base_url: str,
+    model: str,
+    isl: int,
+    osl: int,
+    concurrency: list[int],
+    requests: int | None,
+    requests_per_stream: int | None,
+    warmup: int | None,
+    repeats: int,
+    seed: int | None,
+    vocabulary: tuple[int, int],
+    timeout: float,
+    api_key: str | None,
+    gpus: int | None,
+    tp: int,
+    hardware: str,
+    precision: str,
+    series: str | None,
+    as_json: bool,
+    store: str,
+) -> int:
+    """Measure a running OpenAI-compatible server in a closed loop.
+
+    Prompts are random token ids of the exact length, all distinct; each answer is asked for in
+    the exact length. Exit code 1 where a point has no request that succeeded.
+
+    \b
+    Example:
+      upcurve bench --base-url http://127.0.0.1:8000 --model qwen --isl 1024 --osl 128 \\
+        --concurrency 4,8,16
+      upcurve bench ... --series h200-mine --hardware H200 --gpus 8 --tp 8 --repeats 3
+    """  # noqa: D301
+    if requests and requests_per_stream:
+        raise click.UsageError("--requests and --requests-per-stream exclude each other")
+    if len(set(concurrency)) < len(concurrency):
+        raise click.UsageError("--concurrency names a value twice; --repeats measures all again")
+    if requests and requests < max(concurrency):
+        problem = f"--requests {requests} cannot fill {max(concurrency)} streams"
+        raise click.UsageError(f"{problem}; give at least {max(concurrency)}")
+    gpus = gpus or tp
+    if tp > gpus:
+        raise click.UsageError(f"--tp {tp} does not fit on --gpus {gpus}; correct one of them")
+    if series is not None and osl == 1:
+        raise click.UsageError("a point of a series has a pace: give --osl 2 or more")
+    if seed is None:
+        # A seed that a server has seen would be served from its prefix cache.
+        seed = secrets.randbelow(2**31)
+    grid = Grid(
+        workload=Workload(isl=isl, osl=osl, seed=seed, vocabulary=vocabulary),
+        concurrency=concurrency,
+        repeats=repeats,
+        requests=requests,
+        requests_per_stream=requests_per_stream or 4,
+        warmup=warmup,
+        timeout_s=timeout,
+    )
+    target = Target(base_url, model, api_key)
+    target = run_probe(target, grid.workload, timeout_s=timeout)
+    results = []
+    with ExitStack() as stack:
+        keep = None
+        if series is not None:
+            record = _run_record(grid, target, series, hardware, precision)
+            keep = stack.enter_context(_recording(store, record, tp, gpus))
+        for repeat, point, trace in _measured(grid, target, gpus):
+            results.append((repeat, point))
+            if as_json:
+                click.echo(json.dumps({"repeat": repeat, **point}))
+            if keep is not None:
+                keep(repeat, point, trace)
+    if not as_json:
+        _print_table(results, grid)
+    for repeat, point in results:
+        for words in point["warnings"]:
+            click.echo(f"upcurve: warning: {_label(grid, repeat, point)}: {words}", err=True)
+    return int(any(point["requests"] == point["failed"] for _, point in results))
+
+
+def _measured(
+    grid: Grid, target: Target, gpus: int
+) -> Iterator[tuple[int, dict[str, Any], pyarrow.Table]]:
+    """Yield repeat, figures and trace of each point as soon as it is measured."""
+    console = Console(stderr=True, highlight=False)
+    bar = Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        console=console,
+        refresh_per_second=2,  # each refresh is time that the client does not read
+        disable=not console.is_terminal,
+        transient=True,
+    )
+    total = sum(grid.requests_at(c) + grid.warmup_at(c) for _, c in grid.points())
+    with bar:
+        task = bar.add_task("", total=total)
+        for repeat, concurrency in grid.points():
+            of = f", repeat {repeat + 1} of {grid.repeats}" if grid.repeats > 1 else ""
+            bar.update(task, description=f"concurrency {concurrency}{of}")
+            workload = replace(grid.workload, salt=f"c{concurrency} r{repeat}")
+            traces, health = run_measure(
+                target,
+                workload,
+                concurrency=concurrency,
+                requests=grid.requests_at(concurrency),
+                warmup=grid.warmup_at(concurrency),
+                timeout_s=grid.timeout_s,
+                progress=lambda _: bar.advance(task),
+            )
+            point = point_metrics(traces, health, workload, concurrency=concurrency, gpus=gpus)
+            console.print(f"concurrency {concurrency}{of}: {_in_brief(point)}", markup=False)
+            yield repeat, point, to_table(traces)
+
+
+Keep = Callable[[int, dict[str, Any], pyarrow.Table], None]
+
+
+@contextmanager
+def _recording(store: str, record: RunRecord, tp: int, gpus: int) -> Iterator[Keep]:
+    """Give a function that keeps a point at once; the run ends as the block does."""
+    with Store.open(store) as opened:
+        run_id = opened.begin_run(record)
+        empty: list[int] = []
+
+        def keep(repeat: int, figures: dict[str, Any], trace: pyarrow.Table) -> None:
+            if figures["interactivity"] is None or figures["tput_per_gpu"] is None:
+                empty.append(figures["concurrency"])
+                click.echo(
+                    f"upcurve: warning: concurrency {figures['concurrency']} gave no figures "
+                    "and is not kept",
+                    err=True,
+                )
+                return
+            opened.add_point(run_id, _point_record(repeat, figures, tp, gpus), trace)
+
+        status: Literal["complete", "interrupted", "failed"] = "interrupted"
+        note: str | None = "stopped by the user"
+        try:
+            yield keep
+            status = "failed" if empty else "complete"
+            note = f"no figures at concurrency {', '.join(map(str, empty))}" if empty else None
+        except Exception as error:
+            status, note = "failed", str(error)
+            raise
+        finally:
+            opened.end_run(run_id, status, note)
+
+
+def _run_record(
+    grid: Grid, target: Target, series: str, hardware: str, precision: str
+) -> RunRecord:
+    workload = {
+        "isl": grid.workload.isl,
+        "osl": grid.workload.osl,
+        "lengths": "exact",
+        "prompts": "random token ids, all distinct",
+        "vocabulary": list(grid.workload.vocabulary),
+        "requests": grid.requests,
+        "requests_per_stream": None if grid.requests else grid.requests_per_stream,
+        "warmup": grid.warmup,
+        "temperature": 0,
+        "ignore_eos": True,
+    }
+    facts = SpeedFacts(
+        engine="",
+        engine_version="",
+        engine_commit="",
+        image="",
+        command=[],
+        environment={},
+        model=target.model,
+        model_files={},
+        precision=precision,
+        workload=workload,
+        hardware=hardware,
+        software={},
+        harness_version=upcurve.__version__,
+    )
+    asked = {
+        "base_url": target.base_url,
+        "workload": workload | {"seed": grid.workload.seed},
+        "prompts_hash": grid.workload.content_hash(),
+        "concurrency": grid.concurrency,
+        "repeats": grid.repeats,
+        "timeout_s": grid.timeout_s,
+    }
+    return RunRecord(
+        series=series,
+        source="bench",
+        fingerprint=fingerprint(facts),
+        model=target.model,
+        hardware=hardware,
+        started_at=datetime.now(UTC),
+        recipe=asked,
+        precision=precision,
+        # The client's machine: the server's cannot be seen from here.
+        host=environment.host(),
+        software=environment.software(("upcurve", "aiohttp", "uvloop")),
+        harness_version=upcurve.__version__,
+    )
+
+
+def _point_record(repeat: int, figures: dict[str, Any], tp: int, gpus: int) -> PointRecord:
+    return PointRecord(
+        isl=figures["isl"],
+        osl=figures["osl"],
+        tp=tp,
+        gpus=gpus,
+        concurrency=figures["concurrency"],
+        measured_at=datetime.now(UTC),
+        tput_per_gpu=figures["tput_per_gpu"],
+        interactivity=figures["interactivity"],
+        repeat=repeat,
+        input_tput_per_gpu=figures["input_tput_per_gpu"],
+        output_tput_per_gpu=figures["output_tput_per_gpu"],
+        tpot_ms=figures["tpot_ms"]["p50"],
+        ttft_ms=figures["ttft_ms"]["p50"],
+        requests=figures["requests"],
+        failed=figures["failed"],
+        result=figures,
+    )
+
+
+def _in_brief(point: dict[str, Any]) -> str:
+    failed = f", {point['failed']} of {point['requests']} failed" if point["failed"] else ""
+    return (
+        f"{_number(point['tput_per_gpu'])} tok/s/GPU, "
+        f"{_number(point['interactivity'])} tok/s/user, "
+        f"TTFT {_number(point['ttft_ms']['p50'])} ms in {point['duration_s']:.1f} s{failed}"
+    )
+
+
+def _label(grid: Grid, repeat: int, point: dict[str, Any]) -> str:
+    of = f", repeat {repeat + 1}" if grid.repeats > 1 else ""
+    return f"concurrency {point['concurrency']}{of}"
+
+
+def _print_table(results: list[tuple[int, dict[str, Any]]], grid: Grid) -> None:
+    table = Table(caption="medians; steady: with 90 % of the streams in flight")
+    columns: dict[str, Callable[[dict[str, Any]], Any]] = {
+        "tok/s/GPU": lambda point: point["tput_per_gpu"],
+        "steady": lambda point: (point["steady_state"] or {}).get("tput_per_gpu"),
+        "tok/s/user": lambda point: point["interactivity"],
+        "TTFT ms": lambda point: point["ttft_ms"]["p50"],
+        "TPOT ms": lambda point: point["tpot_ms"]["p50"],
+        "E2E ms": lambda point: point["e2e_ms"]["p50"],
+    }
+    heads = ["concurrency", *(["repeat"] if grid.repeats > 1 else []), *columns]
+    for head in [*heads, "requests", "failed"]:
+        table.add_column(head, justify="right")
+    for repeat, point in results:
+        cells = [str(point["concurrency"]), *([str(repeat + 1)] if grid.repeats > 1 else [])]
+        cells += [_number(value(point)) for value in columns.values()]
+        table.add_row(*cells, str(point["requests"]), str(point["failed"]))
+    console = Console(highlight=False, markup=False, emoji=False)
+    if not console.is_terminal:
+        console.width = max(console.width, console.measure(table).maximum)
+    console.print(table)
+
+
+def _number(value: float | None) -> str:
+    if value is None:
+        return "-"
+    return f"{value:,.0f}" if value >= 1000 else f"{value:.4g}"
