@@ -15,13 +15,28 @@ from markupsafe import Markup
 
 VEGALITE_VERSION = "6.4"
 
+# The charts' data is no part of this: bundling would undo its escapes.
+DRAW = """
+const dark = matchMedia("(prefers-color-scheme: dark)").matches;
+const ink = dark ? "#ececec" : "#1a1a1a";
+const text = { labelColor: ink, titleColor: ink };
+const axis = { ...text, domainColor: ink, tickColor: ink };
+const actions = { export: true, source: false, compiled: false, editor: false };
+JSON.parse(document.getElementById("charts").textContent).forEach((chart, index) => {
+  chart.config.axis = { ...chart.config.axis, ...axis };
+  chart.config.legend = text;
+  vegaEmbed(`#chart-${index + 1}`, chart, { renderer: "svg", actions });
+});
+"""
+"""Draws each chart in place of its drawing, in the reader's colours."""
+
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """One table cell: its text and a smaller second line."""
+    """One table cell: its text, and smaller lines under it."""
 
     text: str
-    note: str = ""
+    notes: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +82,8 @@ def render_report(
         subtitle=subtitle,
         sections=sections,
         provenance=provenance,
-        library=_library([section.chart for section in sections]),
+        charts=_json_in_html([section.chart for section in sections]),
+        library=Markup(vl_convert.javascript_bundle(DRAW, vl_version=VEGALITE_VERSION)),  # noqa: S704
     )
 
 
@@ -82,21 +98,6 @@ def write_report(path: Path, page: str) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def _library(charts: Sequence[dict[str, Any]]) -> Markup:
-    """Return Vega-Embed and the call that draws each chart in place of its drawing."""
-    # "<" would let data close the script element.
-    specifications = json.dumps(list(charts)).replace("<", "\\u003c")
-    snippet = f"""
-const dark = matchMedia("(prefers-color-scheme: dark)").matches;
-const ink = dark ? "#ececec" : "#1a1a1a";
-const text = {{ labelColor: ink, titleColor: ink }};
-const axis = {{ ...text, domainColor: ink, tickColor: ink }};
-const actions = {{ export: true, source: false, compiled: false, editor: false }};
-{specifications}.forEach((chart, index) => {{
-  chart.config.axis = {{ ...chart.config.axis, ...axis }};
-  chart.config.legend = text;
-  vegaEmbed(`#chart-${{index + 1}}`, chart, {{ renderer: "svg", actions }});
-}});
-"""
-    bundle = vl_convert.javascript_bundle(snippet, vl_version=VEGALITE_VERSION)
-    return Markup(bundle)  # noqa: S704
+def _json_in_html(value: Any) -> Markup:
+    """Return JSON that cannot close the script element which holds it."""
+    return Markup(json.dumps(value).replace("<", "\\u003c"))  # noqa: S704

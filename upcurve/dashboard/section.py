@@ -54,7 +54,7 @@ def _table(comparison: Comparison) -> Table:
                 for line in block[1:]
                 if line.texts[column]
             ]
-            cells.append(Cell(text, " · ".join(small)))
+            cells.append(Cell(text, small))
         rows.append(cells)
     return Table(["tok/s/user", *header(comparison)], rows)
 
