@@ -24,18 +24,8 @@ def test_with_and_without_version(base_url, url):
 @pytest.mark.parametrize(
     "base_url",
     [
-        "127.0.0.1:8000",
-        "localhost",
-        "ftp://host",
-        "http://",
-        "http://h:x",
-        "http://h:70000",
-        "http://h:0",
-        "http://a b",
-        "http://u:p@h",
-        "http://h/?x=1",
-        "",
-        "http://[::1",
+        *("127.0.0.1:8000", "localhost", "ftp://host", "http://", "http://h:x", "http://h:70000"),
+        *("http://h:0", "http://a b", "http://u:p@h", "http://h/?x=1", "", "http://[::1"),
     ],
 )
 def test_what_is_no_url(base_url):

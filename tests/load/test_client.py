@@ -1,0 +1,272 @@
+from __future__ import annotations
+
+import asyncio
+import gc
+import socket
+from collections import Counter
+from statistics import median
+
+import pytest
+
+from upcurve.errors import InputError
+from upcurve.load.client import measure, probe, run_measure, run_probe
+from upcurve.load.known_server import Behaviour, Fault, KnownServer, known_server_process
+from upcurve.load.metrics import point_metrics
+from upcurve.load.target import Target
+from upcurve.load.workload import Workload
+
+FAST = {"first_ms": 5.0, "interval_ms": 1.0}
+
+
+def against(behaviour, workload, *, model="known", key=None, **load):
+    """Measure a server in this very process; return target, traces, figures, truth."""
+
+    async def run():
+        async with KnownServer(behaviour) as server:
+            target = await probe(Target(server.base_url, model, key), workload)
+            traces, health = await measure(
+                target, workload, **({"warmup": load["concurrency"]} | load)
+            )
+            return target, traces, health, server.served[1:]
+
+    target, traces, health, served = asyncio.run(run())
+    figures = point_metrics(traces, health, workload, concurrency=load["concurrency"], gpus=1)
+    return target, traces, figures, served
+
+
+def truth(served):
+    """Return what the server did: TTFT and TPOT of each request, in ms."""
+    ttft = [(each.written_ns[0] - each.arrived_ns) / 1e6 for each in served]
+    tpot = [
+        (each.written_ns[-1] - each.written_ns[0])
+        / 1e6
+        / (sum(each.written_tokens) - each.written_tokens[0])
+        for each in served
+    ]
+    return ttft, tpot
+
+
+@pytest.mark.parametrize(
+    ("concurrency", "tokens_per_chunk"), [(1, 1), (16, 1), (16, 4)], ids=["1", "16", "coalesced"]
+)
+def test_against_the_truth(concurrency, tokens_per_chunk):
+    behaviour = Behaviour(first_ms=60, interval_ms=10, tokens_per_chunk=tokens_per_chunk)
+    workload = Workload(isl=64, osl=32)
+    requests = 4 * concurrency
+    with known_server_process(behaviour) as (base_url, served):
+        target = run_probe(Target(base_url, "known"), workload)
+        traces, health = run_measure(
+            target, workload, concurrency=concurrency, requests=requests, warmup=concurrency
+        )
+    figures = point_metrics(traces, health, workload, concurrency=concurrency, gpus=1)
+    measured = served[1 + concurrency :]
+    ttft, tpot = truth(measured)
+
+    assert (figures["requests"], figures["failed"]) == (requests, 0)
+    # A busy machine is late by milliseconds, on either side; it does not lose requests.
+    assert figures["ttft_ms"]["p50"] == pytest.approx(median(ttft), abs=15)
+    assert figures["tpot_ms"]["p50"] == pytest.approx(median(tpot), rel=0.03)
+    assert figures["itl_ms"]["mean"] == pytest.approx(sum(tpot) / len(tpot), rel=0.03)
+    assert figures["interactivity"] == pytest.approx(1000 / median(tpot), rel=0.03)
+    assert figures["chunk_coalescing"] == pytest.approx(tokens_per_chunk, rel=0.01)
+    assert figures["output_length_ok"]
+    assert max(each.in_flight for each in measured) == concurrency
+    assert figures["delivered_concurrency"] > 0.85 * concurrency
+    span = (max(e.ended_ns for e in measured) - min(e.arrived_ns for e in measured)) / 1e9
+    assert figures["output_tput_per_gpu"] == pytest.approx(32 * requests / span, rel=0.05)
+    assert figures["input_tput_per_gpu"] == pytest.approx(64 * requests / span, rel=0.05)
+    steady = figures["steady_state"]
+    assert steady["end_s"] - steady["start_s"] > 0.6 * figures["duration_s"]
+    assert steady["output_tput_per_gpu"] == pytest.approx(figures["output_tput_per_gpu"], rel=0.15)
+
+
+def test_requests_are_what_was_asked_for():
+    workload = Workload(isl=17, osl=5)
+    _, traces, figures, served = against(
+        Behaviour(**FAST), workload, concurrency=3, requests=9, warmup=4
+    )
+    assert {each.prompt_tokens for each in served} == {17}
+    assert len({each.prompt_digest for each in served}) == len(served) == 13
+    assert [each.warm_up for each in traces].count(True) == 4
+    assert Counter(each.stream for each in traces).keys() == {0, 1, 2}
+    assert figures["output_length_ok"]
+    assert all(
+        each.scheduled_ns <= each.sent_ns < each.first_byte_ns <= each.first_content_ns
+        and each.first_content_ns < each.last_ns <= each.ended_ns
+        for each in traces
+    )
+    # All measured requests went over connections that the warm-up opened.
+    assert all(each.warm for each in served[4:])
+    assert max(each.in_flight for each in served) == 3
+
+
+def test_warm_up_has_at_least_one_request_per_stream():
+    _, traces, _, _ = against(
+        Behaviour(**FAST), Workload(8, 2), concurrency=4, requests=4, warmup=1
+    )
+    assert {each.stream for each in traces if each.warm_up} == {0, 1, 2, 3}
+
+
+def test_points_on_one_server_share_no_prompt():
+    async def run():
+        async with KnownServer(Behaviour(**FAST)) as server:
+            target = Target(server.base_url, "known")
+            for salt in ("c2", "c4"):
+                workload = Workload(8, 2, salt=salt)
+                await measure(target, workload, concurrency=2, requests=8, warmup=2)
+            return server.served
+
+    served = asyncio.run(run())
+    assert len({each.prompt_digest for each in served}) == len(served) == 20
+
+
+@pytest.mark.parametrize(
+    ("fault", "failure"),
+    [
+        ("http_429", "http_4xx"),
+        ("http_500", "http_5xx"),
+        ("error_event", "error_event"),
+        ("cut", "cut"),
+        ("no_done", "cut"),
+        ("garbage", "malformed"),
+        ("empty", "malformed"),
+    ],
+)
+def test_every_fault_is_accounted_for(fault, failure):
+    behaviour = Behaviour(**FAST, faults=(Fault(fault, every=3),))
+    _, traces, figures, served = against(behaviour, Workload(8, 4), concurrency=2, requests=10)
+    broken = [each.fault for each in served[2:]].count(fault)
+    assert broken >= 3
+    assert figures["failures"] == {failure: broken}
+    assert figures["failed"] == broken
+    assert figures["ttft_ms"]["count"] == figures["e2e_ms"]["count"] == 10 - broken
+    assert figures["itl_ms"]["count"] == 3 * (10 - broken)
+    assert all(each.detail for each in traces if each.failure)
+    assert any(f"{broken} of 10 requests failed: {failure}" in each for each in figures["warnings"])
+
+
+def test_a_server_that_lies_in_many_ways():
+    faults = (Fault("http_500", every=5), Fault("cut", every=7), Fault("short", every=3))
+    _, traces, figures, served = against(
+        Behaviour(**FAST, faults=faults), Workload(8, 6), concurrency=4, requests=40
+    )
+    done = Counter(each.fault for each in served[4:])
+    assert figures["failures"] == {"http_5xx": done["http_500"], "cut": done["cut"]}
+    short = [each for each in traces if not each.warm_up and each.output_tokens == 3]
+    assert len(short) == done["short"] > 0
+    assert not figures["output_length_ok"]
+    assert any(f"{done['short']} of" in each and "3 tokens" in each for each in figures["warnings"])
+    good = done["short"] + done[None]
+    assert figures["ttft_ms"]["count"] == good
+    output = 3 * done["short"] + 6 * done[None]
+    assert figures["output_tput_per_gpu"] * figures["duration_s"] == pytest.approx(output)
+
+
+def test_a_stall_is_in_the_gaps_and_beyond_the_timeout_a_failure():
+    stalling = Behaviour(**FAST, faults=(Fault("stall", every=4, stall_ms=300),))
+    _, _, figures, _ = against(stalling, Workload(8, 4), concurrency=1, requests=4)
+    assert figures["failed"] == 0
+    assert 290 < figures["itl_ms"]["max"] < 2000
+    endless = Behaviour(**FAST, faults=(Fault("stall", every=4, stall_ms=1e6),))
+    _, traces, figures, served = against(
+        endless, Workload(8, 4), concurrency=1, requests=4, timeout_s=0.7
+    )
+    assert figures["failures"] == {"timeout": 1}
+    assert [each.fault for each in served if each.ended_ns is None] == ["stall"]
+    assert next(each.detail for each in traces if each.failure) == "no end within 0.7 s"
+
+
+def test_a_server_that_dies_fails_what_is_left():
+    async def run():
+        workload = Workload(8, 4)
+        async with KnownServer(Behaviour(**FAST)) as server:
+            target = await probe(Target(server.base_url, "known"), workload)
+        return await measure(target, workload, concurrency=2, requests=4, warmup=2)
+
+    traces, _ = asyncio.run(run())
+    assert [each.failure for each in traces] == ["connect"] * 6
+
+
+@pytest.mark.parametrize(("ids", "kept"), [("sent", True), ("ignored", True), ("refused", False)])
+def test_servers_that_know_no_token_ids(ids, kept):
+    target, traces, figures, _ = against(
+        Behaviour(**FAST, ids=ids, tokens_per_chunk=2), Workload(8, 8), concurrency=2, requests=4
+    )
+    assert target.return_token_ids is kept
+    assert figures["failed"] == 0
+    assert figures["chunk_coalescing"] == 2
+    assert {each.chunk_tokens for each in traces} == {(2, 2, 2, 2)}
+    assert {each.counted_tokens for each in traces} == {8 if ids == "sent" else None}
+
+
+def test_the_server_counts_otherwise():
+    behaviour = Behaviour(**FAST, extra_prompt_tokens=1, cached_share=0.5)
+    _, _, figures, _ = against(behaviour, Workload(9, 4), concurrency=1, requests=2)
+    text = " | ".join(figures["warnings"])
+    assert "the server counts 10 input tokens, 9 were sent" in text
+    assert "50 % of the input came from the server's prefix cache" in text
+
+
+def test_a_key_is_sent_and_taken():
+    _, _, figures, _ = against(
+        Behaviour(**FAST, api_key="k1"), Workload(8, 2), key="k1", concurrency=1, requests=1
+    )
+    assert figures["failed"] == 0
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "model", "key", "field"),
+    [
+        (Behaviour(api_key="right"), "known", "wrong", "api-key"),
+        (Behaviour(api_key="right"), "known", None, "api-key"),
+        (Behaviour(), "unknown", None, "model"),
+        (Behaviour(context_length=10), "known", None, "workload"),
+        (Behaviour(faults=(Fault("http_500", every=1),)), "known", None, "base-url"),
+        (Behaviour(ids="refused", context_length=10), "known", None, "workload"),
+    ],
+)
+def test_the_probe_refuses_in_one_line(behaviour, model, key, field):
+    with pytest.raises(InputError) as error:
+        against(behaviour, Workload(8, 4), model=model, key=key, concurrency=1, requests=1)
+    assert error.value.field == field
+    assert "\n" not in str(error.value)
+    assert "right" not in str(error.value)
+
+
+def test_nobody_listens():
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # bound and not listening: connections are refused
+        port = taken.getsockname()[1]
+        with pytest.raises(InputError, match=f"no server answers at http://127.0.0.1:{port}"):
+            run_probe(Target(f"http://127.0.0.1:{port}", "m"), Workload(8, 4))
+
+
+def test_what_answers_is_no_http():
+    async def run():
+        async def speak(reader, writer):
+            await reader.read(10)
+            writer.write(b"SSH-2.0-OpenSSH_9.6\r\n")
+            writer.close()
+
+        server = await asyncio.start_server(speak, "127.0.0.1", 0)
+        port = server.sockets[0].getsockname()[1]
+        async with server:
+            await probe(Target(f"http://127.0.0.1:{port}", "m"), Workload(8, 4))
+
+    with pytest.raises(InputError, match=r"base-url: .* gives no answer"):
+        asyncio.run(run())
+
+
+def test_fewer_requests_than_streams():
+    with pytest.raises(InputError, match="requests: 3 requests cannot fill 4 streams"):
+        run_measure(Target("http://h", "m"), Workload(8, 4), concurrency=4, requests=3, warmup=0)
+
+
+def test_progress_sees_every_request_and_the_collector_comes_back():
+    seen = []
+    _, traces, _, _ = against(
+        Behaviour(**FAST), Workload(8, 2), concurrency=2, requests=5, progress=seen.append
+    )
+    assert sorted(seen, key=lambda each: each.ended_ns) == traces
+    assert len(seen) == 7
+    assert gc.isenabled()
