@@ -13,7 +13,8 @@ def print_table(table: Table) -> None:
     """Print a table on stdout; a file or a pipe has no width, so it gets what the table needs."""
     console = Console(highlight=False, markup=False, emoji=False)
     if not console.is_terminal:
-        console.width = max(console.width, console.measure(table).maximum)
+        unbounded = console.options.update(max_width=2**15)
+        console.width = max(console.width, console.measure(table, options=unbounded).maximum)
     console.print(table)
 
 

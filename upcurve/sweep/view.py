@@ -269,7 +269,10 @@ def _failure(failure: Failure) -> str:
 def _table(*columns: str) -> Table:
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
     for column in columns:
-        table.add_column(column, justify="left" if column == "series" else "right", no_wrap=True)
+        if column == "series":  # what gives way on a narrow terminal
+            table.add_column(column, overflow="fold")
+        else:
+            table.add_column(column, justify="right", no_wrap=True)
     return table
 
 
