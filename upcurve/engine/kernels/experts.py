@@ -78,7 +78,9 @@ def _grouped_product(
     """Multiply rows [R, N], sorted by group, by their group's matrix [G, M, N]; ends int32 [G]."""
     # On a GPU grouped_mm takes bf16 only; on the CPU it visits every group, empty or not.
     on_cpu = rows.device.type == "cpu"
-    if 2 * len(rows) > len(matrices) if on_cpu else rows.dtype == torch.bfloat16:
+    worth_it = 2 * len(rows) > len(matrices) if on_cpu else rows.dtype == torch.bfloat16
+    # It takes only rows that are a multiple of 16 bytes.
+    if worth_it and rows.shape[1] * rows.element_size() % 16 == 0:
         return F.grouped_mm(rows, matrices.transpose(1, 2), offs=ends)
     out = rows.new_empty(len(rows), matrices.shape[1])
     begin = 0

@@ -57,14 +57,12 @@ def recurrence_reference(
     Returns:
         Outputs [T, heads, Dv] and the new state.
     """
-    outs = []
-    for t in range(len(q)):
-        out, state = step(
-            q[t, None], k[t, None], v[t, None], g[t, None], beta[t, None], state[None]
-        )
-        state = state[0]
-        outs.append(out[0])
-    return torch.stack(outs), state
+    states = state.unsqueeze(0).clone(memory_format=torch.contiguous_format)
+    outs = [
+        step(q[t, None], k[t, None], v[t, None], g[t, None], beta[t, None], states)
+        for t in range(len(q))
+    ]
+    return torch.cat(outs), states[0]
 
 
 def step(

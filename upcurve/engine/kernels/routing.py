@@ -13,7 +13,8 @@ def route_reference(logits: torch.Tensor, top_k: int) -> tuple[torch.Tensor, tor
         top_k: experts per token.
 
     Returns:
-        Weights float32 [T, K], which sum to 1, and expert ids int64 [T, K].
+        Weights float32 [T, K], which sum to 1, and expert ids int64 [T, K]. Which of two experts
+        with equal logits comes first, or is chosen at all, is left to torch.topk.
     """
     probabilities = torch.softmax(logits.float(), dim=-1)
     weights, ids = torch.topk(probabilities, top_k, dim=-1)
