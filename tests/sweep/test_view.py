@@ -120,7 +120,7 @@ def test_the_summary_has_medians_and_spread_of_repeats() -> None:
     first, second = launches()
     slow = {"warnings": ["the client was too busy"]}
     points = [
-        *[measured(first, 1, 100.0), measured(first, 2, 150.0, failed=1, result=slow)],
+        *[measured(first, 2, 150.0, failed=1, result=slow), measured(first, 1, 100.0)],
         *[measured(second, 1, 110.0), measured(second, 1, 104.0)],
     ]
     screen = console()

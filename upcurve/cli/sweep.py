@@ -64,8 +64,12 @@ def command(
         view = _JsonLines(console)
     else:
         view = LiveView(console) if console.is_terminal else PlainLines(console)
-    with Store.open(store) as opened, view:
-        result = run_sweep(loaded, opened, resume=resume, progress=view)
+    try:
+        with Store.open(store) as opened, view:
+            result = run_sweep(loaded, opened, resume=resume, progress=view)
+    except KeyboardInterrupt:
+        click.echo(f"upcurve: what was measured stays in {store}; --resume goes on", err=True)
+        raise
     if result.points and not as_json:
         print_table(summary(result.points))
     ended = f"{len(result.points)} points measured, {result.skipped} skipped"

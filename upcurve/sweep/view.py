@@ -171,6 +171,8 @@ class LiveView:
         for row in self._rows[-room:]:
             table.add_row(*row)
         status = Table.grid(padding=(0, 1))
+        for _ in range(4):
+            status.add_column(no_wrap=True)
         bar = ProgressBar(total=self._left.total, completed=self._left.finished, width=30)
         status.add_row(self._spinner, bar, str(self._left), self._doing + self._requests)
         return Group(table, status) if self._rows else status
@@ -187,7 +189,9 @@ def summary(points: Sequence[Measured]) -> Table:
         point = each.point
         place = (each.launch.recipe.series, point.tp, point.gpus, point.concurrency)
         groups[place].append(point)
-    rows = [(*place, *_medians(found)) for place, found in groups.items()]
+    order = list(dict.fromkeys(series for series, *_ in groups))
+    places = sorted(groups, key=lambda place: (order.index(place[0]), *place[1:]))
+    rows = [(*place, *_medians(groups[place])) for place in places]
     columns = ("series", "tp", "gpus", "concurrency", *_METRICS, "repeats", "spread", "warnings")
     silent = {"tp": "1", "gpus": "1", "failed": "0", "warnings": "0"}
     cells = [dict(zip(columns, map(str, row), strict=True)) for row in rows]
