@@ -24,6 +24,7 @@ from rich.table import Table
 
 import upcurve
 from upcurve.cli.options import NumberList, json_option, store_option
+from upcurve.cli.tables import print_table
 from upcurve.load.client import run_measure, run_probe
 from upcurve.load.metrics import point_metrics
 from upcurve.load.target import Target
@@ -206,10 +207,10 @@ def command(
             keep = stack.enter_context(_recording(store, record, tp, gpus))
         for repeat, point, trace in _measured(grid, target, gpus):
             results.append((repeat, point))
-            if as_json:
-                click.echo(json.dumps({"repeat": repeat, **point}))
             if keep is not None:
                 keep(repeat, point, trace)
+            if as_json:
+                click.echo(json.dumps({"repeat": repeat, **point}))
     if not as_json:
         _print_table(results, grid)
     for repeat, point in results:
@@ -378,26 +379,23 @@ def _label(grid: Grid, repeat: int, point: dict[str, Any]) -> str:
 
 
 def _print_table(results: list[tuple[int, dict[str, Any]]], grid: Grid) -> None:
-    table = Table(caption="medians; steady: with 90 % of the streams in flight")
+    table = Table(caption="latencies: medians; steady: while 90 % of the streams were in flight")
     columns: dict[str, Callable[[dict[str, Any]], Any]] = {
-        "tok/s/GPU": lambda point: point["tput_per_gpu"],
-        "steady": lambda point: (point["steady_state"] or {}).get("tput_per_gpu"),
-        "tok/s/user": lambda point: point["interactivity"],
-        "TTFT ms": lambda point: point["ttft_ms"]["p50"],
-        "TPOT ms": lambda point: point["tpot_ms"]["p50"],
-        "E2E ms": lambda point: point["e2e_ms"]["p50"],
+        "tok/s\n/GPU": lambda point: point["tput_per_gpu"],
+        "steady\n/GPU": lambda point: (point["steady_state"] or {}).get("tput_per_gpu"),
+        "tok/s\n/user": lambda point: point["interactivity"],
+        "TTFT\nms": lambda point: point["ttft_ms"]["p50"],
+        "TPOT\nms": lambda point: point["tpot_ms"]["p50"],
+        "E2E\nms": lambda point: point["e2e_ms"]["p50"],
     }
-    heads = ["concurrency", *(["repeat"] if grid.repeats > 1 else []), *columns]
-    for head in [*heads, "requests", "failed"]:
-        table.add_column(head, justify="right")
+    heads = ["requests\nin flight", *(["repeat"] if grid.repeats > 1 else []), *columns]
+    for head in [*heads, "requests\nin all", "failed"]:
+        table.add_column(head, justify="right", no_wrap=True)
     for repeat, point in results:
         cells = [str(point["concurrency"]), *([str(repeat + 1)] if grid.repeats > 1 else [])]
         cells += [_number(value(point)) for value in columns.values()]
         table.add_row(*cells, str(point["requests"]), str(point["failed"]))
-    console = Console(highlight=False, markup=False, emoji=False)
-    if not console.is_terminal:
-        console.width = max(console.width, console.measure(table).maximum)
-    console.print(table)
+    print_table(table)
 
 
 def _number(value: float | None) -> str:

@@ -127,6 +127,8 @@ class KnownServer:
             else:
                 answer = await self._stream(request, asked, served)
             served.ended_ns = time.perf_counter_ns()
+        except ConnectionResetError:  # the client left before the server noticed
+            answer = web.Response()
         finally:
             self._in_flight -= 1
         return answer
