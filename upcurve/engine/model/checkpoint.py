@@ -28,7 +28,7 @@ def fill_dummy(weights: ModelWeights, seed: int) -> None:
     """Draw every parameter at random, so that activations stay of order one.
 
     Experts are chosen evenly, because router rows are independent; decays spread over the range
-    that trained models use (time constants of about 1 to 10,000 tokens).
+    that trained models use (time constants of about 1 to 1,000 tokens).
     """
     for name, tensor in weight_map(weights).items():
         generator = torch.Generator(tensor.device).manual_seed(seed)

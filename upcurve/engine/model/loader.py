@@ -102,14 +102,12 @@ def checkpoint_files(folder: Path) -> list[Path]:
     index = folder / "model.safetensors.index.json"
     if index.is_file():
         try:
-            names = sorted(
-                set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
-            )
-        except (ValueError, KeyError, AttributeError) as error:
+            names = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+            files = [folder / name for name in sorted(names)]
+        except (ValueError, KeyError, AttributeError, TypeError) as error:
             raise EngineInputError(
                 "model", f"{index.name} is not a checkpoint index: {error}", "replace it"
             ) from error
-        files = [folder / name for name in names]
     else:
         files = [folder / "model.safetensors"]
     for file in files:

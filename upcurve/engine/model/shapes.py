@@ -83,19 +83,14 @@ class ModelShapes:
             raise EngineInputError(
                 "model", f"{folder} is not a folder", "give a Hugging Face checkpoint folder"
             )
-        path = folder / "config.json"
-        try:
-            config = json.loads(path.read_text(encoding="utf-8"))
-        except FileNotFoundError as error:
+        if not (folder / "config.json").is_file():
             raise EngineInputError(
                 "model", f"{folder} has no config.json", "give a Hugging Face checkpoint folder"
-            ) from error
-        except (OSError, ValueError) as error:
-            raise EngineInputError("config.json", str(error), "mend or replace the file") from error
-        shapes = cls.from_config(config)
+            )
+        shapes = cls.from_config(_object(folder / "config.json"))
         generation = folder / "generation_config.json"
         if generation.is_file():
-            ends = _ids(json.loads(generation.read_text(encoding="utf-8")).get("eos_token_id"))
+            ends = _ids(_object(generation).get("eos_token_id"))
             if ends:
                 return cls(**{**_values(shapes), "end_of_sequence_ids": ends})
         return shapes
@@ -107,9 +102,7 @@ class ModelShapes:
         Raises:
             EngineInputError: naming the field that is missing, out of range or not supported.
         """
-        if not isinstance(config, dict):
-            raise EngineInputError("config.json", "not an object", "replace the file")
-        text = {**config, **config.get("text_config", {})}
+        text = {**config, **_part(config, "text_config")}
         if text.get("quantization_config"):
             raise EngineInputError(
                 "quantization_config",
@@ -135,7 +128,7 @@ class ModelShapes:
             head_dim=head_dim,
             rotary_dim=rotary_dim,
             rope_theta=theta,
-            rms_norm_eps=float(text.get("rms_norm_eps", 1e-6)),
+            rms_norm_eps=_positive_number("rms_norm_eps", text.get("rms_norm_eps", 1e-6)),
             tie_word_embeddings=bool(text.get("tie_word_embeddings", False)),
             end_of_sequence_ids=_ids(text.get("eos_token_id")),
             **{name: _positive(text, name) for name in _SIZES},
@@ -178,6 +171,23 @@ _SIZES = (
 )
 
 
+def _object(file: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise EngineInputError(file.name, str(error), "mend or replace the file") from error
+    if not isinstance(value, dict):
+        raise EngineInputError(file.name, "not an object", "mend or replace the file")
+    return value
+
+
+def _part(text: dict[str, Any], name: str) -> dict[str, Any]:
+    value = text.get(name) or {}
+    if not isinstance(value, dict):
+        raise EngineInputError(name, "not an object", "correct config.json")
+    return value
+
+
 def _values(shapes: ModelShapes) -> dict[str, Any]:
     return {name: getattr(shapes, name) for name in ModelShapes.__dataclass_fields__}
 
@@ -191,13 +201,20 @@ def _positive(text: dict[str, Any], name: str) -> int:
     return value
 
 
+def _positive_number(name: str, value: Any) -> float:
+    if not isinstance(value, int | float) or isinstance(value, bool) or not value > 0:
+        raise EngineInputError(name, f"{value!r} is not a positive number", "correct it")
+    return float(value)
+
+
 def _layer_types(text: dict[str, Any]) -> tuple[str, ...]:
     count = _positive(text, "num_hidden_layers")
     types = text.get("layer_types")
     if types is None:
-        interval = text.get("full_attention_interval", 4)
+        interval = _positive({"full_attention_interval": 4, **text}, "full_attention_interval")
         types = [LAYER_TYPES[(i + 1) % interval == 0] for i in range(count)]
-    if len(types) != count or any(kind not in LAYER_TYPES for kind in types):
+    known = isinstance(types, list) and all(kind in LAYER_TYPES for kind in types)
+    if not known or len(types) != count:
         raise EngineInputError(
             "layer_types", f"not {count} of {' or '.join(LAYER_TYPES)}", "correct config.json"
         )
@@ -205,14 +222,16 @@ def _layer_types(text: dict[str, Any]) -> tuple[str, ...]:
 
 
 def _rope(text: dict[str, Any], head_dim: int) -> tuple[float, int]:
-    rope = text.get("rope_parameters") or text.get("rope_scaling") or {}
+    rope = _part(text, "rope_parameters") or _part(text, "rope_scaling")
     kind = rope.get("rope_type", rope.get("type", "default"))
     if kind not in ("default", "mrope"):
         raise EngineInputError(
             "rope_parameters", f"rope_type {kind!r}", "only default is supported"
         )
-    theta = rope.get("rope_theta", text.get("rope_theta", 10_000.0))
-    factor = rope.get("partial_rotary_factor", text.get("partial_rotary_factor", 0.25))
+    theta, factor = (
+        _positive_number(name, rope.get(name, text.get(name, default)))
+        for name, default in (("rope_theta", 10_000.0), ("partial_rotary_factor", 0.25))
+    )
     rotary_dim = int(head_dim * factor)
     if not 0 < rotary_dim <= head_dim or rotary_dim % 2:
         raise EngineInputError(
@@ -220,10 +239,13 @@ def _rope(text: dict[str, Any], head_dim: int) -> tuple[float, int]:
             f"{factor!r} of head_dim {head_dim}",
             "it must give an even number",
         )
-    return float(theta), rotary_dim
+    return theta, rotary_dim
 
 
 def _ids(value: Any) -> tuple[int, ...]:
-    if value is None:
-        return ()
-    return tuple(value) if isinstance(value, list) else (value,)
+    ids = value if isinstance(value, list) else [] if value is None else [value]
+    if any(not isinstance(each, int) or isinstance(each, bool) or each < 0 for each in ids):
+        raise EngineInputError(
+            "eos_token_id", f"{value!r} is not a token id or a list of them", "correct it"
+        )
+    return tuple(ids)
