@@ -195,12 +195,14 @@ def running(tmp_path: Path) -> Iterator[Callable[..., tuple[subprocess.Popen[str
     """Give a function that starts a sweep whose engine hangs at concurrency 2."""
     processes: list[int] = []
 
-    def start(*flags: object) -> tuple[subprocess.Popen[str], list[int]]:
+    def start(
+        *flags: object, prefix: Sequence[str] = ()
+    ) -> tuple[subprocess.Popen[str], list[int]]:
         note = tmp_path / "note"
         path = recipe_file(tmp_path / "small.yaml", "--note", note, *flags)
         command = ["sweep", str(path), "--store", str(tmp_path / "store"), "--json"]
         process = subprocess.Popen(
-            [sys.executable, "-m", "upcurve", *command],
+            [*prefix, sys.executable, "-m", "upcurve", *command],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -235,3 +237,15 @@ def test_an_interrupted_sweep_keeps_its_points_and_leaves_no_process(
     with Store.open(tmp_path / "store") as store:
         assert [(p.concurrency, p.repeat) for p in store.points("small")] == [(1, 0)]
         assert statuses(tmp_path / "store")[0][0] == "interrupted"
+
+
+def test_sigterm_counts_where_ctrl_c_is_ignored_as_in_the_background_of_a_script(
+    running: Callable[..., tuple[subprocess.Popen[str], list[int]]], tmp_path: Path
+) -> None:
+    ignoring = ["sh", "-c", "trap '' INT; exec \"$@\"", "sh"]
+    process, pids = running("--hang-at", 5, prefix=ignoring)
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert gone(pids)
+    assert statuses(tmp_path / "store") == [("interrupted", "stopped by the user")]
