@@ -5,10 +5,9 @@ from __future__ import annotations
 import json
 import secrets
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
-from datetime import UTC, datetime
-from typing import Any, Literal
+from contextlib import ExitStack
+from dataclasses import replace
+from typing import Any
 
 import click
 import pyarrow
@@ -22,7 +21,7 @@ from rich.progress import (
 )
 from rich.table import Table
 
-import upcurve
+from upcurve.cli.bench_record import Grid, recording, run_record
 from upcurve.cli.options import NumberList, json_option, store_option
 from upcurve.cli.tables import print_table
 from upcurve.load.client import run_measure, run_probe
@@ -30,10 +29,6 @@ from upcurve.load.metrics import point_metrics
 from upcurve.load.target import Target
 from upcurve.load.trace import to_table
 from upcurve.load.workload import Workload
-from upcurve.records import environment
-from upcurve.records.fingerprint import SpeedFacts, fingerprint
-from upcurve.records.run import PointRecord, RunRecord
-from upcurve.records.store import Store
 
 
 class Vocabulary(click.ParamType[tuple[int, int]]):
@@ -55,34 +50,6 @@ class Vocabulary(click.ParamType[tuple[int, int]]):
             return int(low), int(high)
         except ValueError:
             self.fail(f"{value!r} is no range of token ids; give e.g. 256:1280", param, ctx)
-
-
-@dataclass(frozen=True, slots=True)
-class Grid:
-    """What is measured: the workload at each concurrency, repeated."""
-
-    workload: Workload
-    concurrency: list[int]
-    repeats: int
-    requests: int | None
-    """Measured requests of a point; None: `requests_per_stream` times its concurrency."""
-    requests_per_stream: int
-    warmup: int | None
-    timeout_s: float
-
-    def points(self) -> Iterator[tuple[int, int]]:
-        """Yield (repeat, concurrency); repeats interleave, so that a drift hits all alike."""
-        for repeat in range(self.repeats):
-            for concurrency in self.concurrency:
-                yield repeat, concurrency
-
-    def requests_at(self, concurrency: int) -> int:
-        """Return the measured requests of a point."""
-        return self.requests or self.requests_per_stream * concurrency
-
-    def warmup_at(self, concurrency: int) -> int:
-        """Return the warm-up requests of a point: at least one per stream."""
-        return max(self.warmup or 0, concurrency)
 
 
 @click.command()
@@ -203,8 +170,8 @@ def command(
     with ExitStack() as stack:
         keep = None
         if series is not None:
-            record = _run_record(grid, target, series, hardware, precision)
-            keep = stack.enter_context(_recording(store, record, tp, gpus))
+            record = run_record(grid, target, series, hardware, precision)
+            keep = stack.enter_context(recording(store, record, tp, gpus))
         for repeat, point, trace in _measured(grid, target, gpus):
             results.append((repeat, point))
             if keep is not None:
@@ -223,7 +190,7 @@ def _measured(
     grid: Grid, target: Target, gpus: int
 ) -> Iterator[tuple[int, dict[str, Any], pyarrow.Table]]:
     """Yield repeat, figures and trace of each point as soon as it is measured."""
-    console = Console(stderr=True, highlight=False)
+    console = Console(stderr=True, highlight=False, markup=False, emoji=False)
     bar = Progress(
         TextColumn("{task.description}"),
         BarColumn(),
@@ -251,117 +218,8 @@ def _measured(
                 progress=lambda _: bar.advance(task),
             )
             point = point_metrics(traces, health, workload, concurrency=concurrency, gpus=gpus)
-            console.print(f"concurrency {concurrency}{of}: {_in_brief(point)}", markup=False)
+            console.print(f"concurrency {concurrency}{of}: {_in_brief(point)}", soft_wrap=True)
             yield repeat, point, to_table(traces)
-
-
-Keep = Callable[[int, dict[str, Any], pyarrow.Table], None]
-
-
-@contextmanager
-def _recording(store: str, record: RunRecord, tp: int, gpus: int) -> Iterator[Keep]:
-    """Give a function that keeps a point at once; the run ends as the block does."""
-    with Store.open(store) as opened:
-        run_id = opened.begin_run(record)
-        empty: list[int] = []
-
-        def keep(repeat: int, figures: dict[str, Any], trace: pyarrow.Table) -> None:
-            if figures["interactivity"] is None or figures["tput_per_gpu"] is None:
-                empty.append(figures["concurrency"])
-                click.echo(
-                    f"upcurve: warning: concurrency {figures['concurrency']} gave no figures "
-                    "and is not kept",
-                    err=True,
-                )
-                return
-            opened.add_point(run_id, _point_record(repeat, figures, tp, gpus), trace)
-
-        status: Literal["complete", "interrupted", "failed"] = "interrupted"
-        note: str | None = "stopped by the user"
-        try:
-            yield keep
-            status = "failed" if empty else "complete"
-            note = f"no figures at concurrency {', '.join(map(str, empty))}" if empty else None
-        except Exception as error:
-            status, note = "failed", str(error)
-            raise
-        finally:
-            opened.end_run(run_id, status, note)
-
-
-def _run_record(
-    grid: Grid, target: Target, series: str, hardware: str, precision: str
-) -> RunRecord:
-    workload = {
-        "isl": grid.workload.isl,
-        "osl": grid.workload.osl,
-        "lengths": "exact",
-        "prompts": "random token ids, all distinct",
-        "vocabulary": list(grid.workload.vocabulary),
-        "requests": grid.requests,
-        "requests_per_stream": None if grid.requests else grid.requests_per_stream,
-        "warmup": grid.warmup,
-        "temperature": 0,
-        "ignore_eos": True,
-    }
-    facts = SpeedFacts(
-        engine="",
-        engine_version="",
-        engine_commit="",
-        image="",
-        command=[],
-        environment={},
-        model=target.model,
-        model_files={},
-        precision=precision,
-        workload=workload,
-        hardware=hardware,
-        software={},
-        harness_version=upcurve.__version__,
-    )
-    asked = {
-        "base_url": target.base_url,
-        "workload": workload | {"seed": grid.workload.seed},
-        "prompts_hash": grid.workload.content_hash(),
-        "concurrency": grid.concurrency,
-        "repeats": grid.repeats,
-        "timeout_s": grid.timeout_s,
-    }
-    return RunRecord(
-        series=series,
-        source="bench",
-        fingerprint=fingerprint(facts),
-        model=target.model,
-        hardware=hardware,
-        started_at=datetime.now(UTC),
-        recipe=asked,
-        precision=precision,
-        # The client's machine: the server's cannot be seen from here.
-        host=environment.host(),
-        software=environment.software(("upcurve", "aiohttp", "uvloop")),
-        harness_version=upcurve.__version__,
-    )
-
-
-def _point_record(repeat: int, figures: dict[str, Any], tp: int, gpus: int) -> PointRecord:
-    return PointRecord(
-        isl=figures["isl"],
-        osl=figures["osl"],
-        tp=tp,
-        gpus=gpus,
-        concurrency=figures["concurrency"],
-        measured_at=datetime.now(UTC),
-        tput_per_gpu=figures["tput_per_gpu"],
-        interactivity=figures["interactivity"],
-        repeat=repeat,
-        input_tput_per_gpu=figures["input_tput_per_gpu"],
-        output_tput_per_gpu=figures["output_tput_per_gpu"],
-        tpot_ms=figures["tpot_ms"]["p50"],
-        ttft_ms=figures["ttft_ms"]["p50"],
-        requests=figures["requests"],
-        failed=figures["failed"],
-        result=figures,
-    )
 
 
 def _in_brief(point: dict[str, Any]) -> str:
