@@ -43,9 +43,8 @@ def main():
             low, high = float(on["round_ratio_min"]), float(on["round_ratio_max"])
             spread = f"{low:.2f} to {high:.2f}"
         values = [float(each["tput_per_gpu"]) for each in (off, on)]
-        print(
-            f"{target:10g}  {values[0]:14.1f}  {values[1]:15.1f}  {float(on['ratio']):5.2f}  {spread}"
-        )
+        ratio = float(on["ratio"])
+        print(f"{target:10g}  {values[0]:14.1f}  {values[1]:15.1f}  {ratio:5.2f}  {spread}")
 
 
 if __name__ == "__main__":

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -28,8 +27,7 @@ def demo_recipes(model: Path, *, concurrencies: Sequence[int], repeats: int) -> 
 def _recipe(
     series: str, extra: list[str], model: Path, concurrencies: Sequence[int], repeats: int
 ) -> Recipe:
-    # This very interpreter, so that the demo serves with the upcurve that runs it.
-    serve = [sys.executable, "-m", "upcurve", "serve", "{model}"]
+    serve = ["upcurve", "serve", "{model}"]
     address = ["--host", "{host}", "--port", "{port}", "--served-model-name", "{served_model_name}"]
     return Recipe.model_validate(
         {

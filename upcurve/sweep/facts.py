@@ -83,7 +83,8 @@ def _run_record(recipe: Recipe, machine: Machine, model_files: dict[str, str]) -
         series=recipe.series,
         source="sweep",
         fingerprint=fingerprint(facts),
-        model=recipe.model,
+        # A folder says where a model lies, not which it is.
+        model=recipe.served_model_name,
         hardware=recipe.hardware,
         started_at=datetime.now(UTC),
         recipe=recorded,
