@@ -108,7 +108,10 @@ def reserve(memory: Memory, ids: list[int], tokens: int = 0) -> Sequence:
 
 def step(model: Model, memory: Memory, work: list[tuple[Sequence, int]]) -> list[torch.Tensor]:
     """Run the next tokens of some sequences in one forward; logits of every token, by sequence."""
-    slices, ids, positions, start = [], [], [], 0
+    slices: list[SequenceSlice] = []
+    ids: list[int] = []
+    positions: list[int] = []
+    start = 0
     for sequence, count in work:
         slices.append(SequenceSlice(start, count, sequence.done, sequence.memory))
         ids += sequence.ids[sequence.done : sequence.done + count]

@@ -87,7 +87,7 @@ def shard(folder: Path, tensors: Tensors) -> dict[str, str]:
     save(folder, {})
     file(folder).unlink()
     names = sorted(tensors)
-    table = {}
+    table: dict[str, str] = {}
     for part, chosen in enumerate((names[::2], names[1::2])):
         shard_name = f"model-0000{part + 1}-of-00002.safetensors"
         save_file({name: tensors[name] for name in chosen}, folder / shard_name)
