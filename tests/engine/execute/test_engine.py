@@ -126,7 +126,7 @@ def test_logprobs_are_those_of_a_softmax_over_the_raw_logits(tiny, oracle):
 
 def test_what_cannot_be_admitted_is_refused_with_both_numbers(tiny):
     engine = engine_of(tiny)
-    with pytest.raises(EngineInputError, match=r"250 tokens and max_tokens 24 are more than .* 256"):
+    with pytest.raises(EngineInputError, match=r"250 tokens and max_tokens 24 are more .* 256"):
         engine.add(Request("long", [5] * 250, GREEDY))
     with pytest.raises(EngineInputError, match="one token or more"):
         engine.add(Request("empty", [], GREEDY))
