@@ -9,6 +9,7 @@ from statistics import median
 import pytest
 
 from upcurve.errors import InputError
+from upcurve.load import client
 from upcurve.load.client import measure, probe, run_measure, run_probe
 from upcurve.load.known_server import Behaviour, Fault, KnownServer, known_server_process
 from upcurve.load.metrics import point_metrics
@@ -68,7 +69,7 @@ def test_against_the_truth(concurrency, tokens_per_chunk):
     assert figures["tpot_ms"]["p50"] == pytest.approx(median(tpot), rel=0.03)
     assert figures["itl_ms"]["mean"] == pytest.approx(sum(tpot) / len(tpot), rel=0.03)
     assert figures["interactivity"] == pytest.approx(1000 / median(tpot), rel=0.03)
-    assert figures["chunk_coalescing"] == pytest.approx(tokens_per_chunk, rel=0.01)
+    assert figures["chunk_coalescing"] == pytest.approx(tokens_per_chunk, rel=0.05)
     assert figures["output_length_ok"]
     assert max(each.in_flight for each in measured) == concurrency
     assert figures["delivered_concurrency"] > 0.85 * concurrency
@@ -130,6 +131,8 @@ def test_points_on_one_server_share_no_prompt():
         ("no_done", "cut"),
         ("garbage", "malformed"),
         ("empty", "malformed"),
+        ("short", "short_output"),
+        ("long", "long_output"),
     ],
 )
 def test_every_fault_is_accounted_for(fault, failure):
@@ -140,30 +143,63 @@ def test_every_fault_is_accounted_for(fault, failure):
     assert figures["failures"] == {failure: broken}
     assert figures["failed"] == broken
     assert figures["ttft_ms"]["count"] == figures["e2e_ms"]["count"] == 10 - broken
-    assert figures["itl_ms"]["count"] == 3 * (10 - broken)
+    good = [each for each in traces if not each.warm_up and not each.failure]
+    assert [sum(each.chunk_tokens) for each in good] == [4] * (10 - broken)
+    assert 0 < figures["itl_ms"]["count"] <= 3 * (10 - broken)
     assert all(each.detail for each in traces if each.failure)
     assert any(f"{broken} of 10 requests failed: {failure}" in each for each in figures["warnings"])
 
 
 def test_a_server_that_lies_in_many_ways():
     faults = (Fault("http_500", every=5), Fault("cut", every=7), Fault("short", every=3))
-    _, traces, figures, served = against(
+    _, _, figures, served = against(
         Behaviour(**FAST, faults=faults), Workload(8, 6), concurrency=4, requests=40
     )
     done = Counter(each.fault for each in served[4:])
-    assert figures["failures"] == {"http_5xx": done["http_500"], "cut": done["cut"]}
-    short = [each for each in traces if not each.warm_up and each.output_tokens == 3]
-    assert len(short) == done["short"] > 0
+    assert figures["failures"] == {
+        "http_5xx": done["http_500"],
+        "cut": done["cut"],
+        "short_output": done["short"],
+    }
+    assert done["short"] > 0
     assert not figures["output_length_ok"]
-    assert any(f"{done['short']} of" in each and "3 tokens" in each for each in figures["warnings"])
-    good = done["short"] + done[None]
-    assert figures["ttft_ms"]["count"] == good
-    output = 3 * done["short"] + 6 * done[None]
-    assert figures["output_tput_per_gpu"] * figures["duration_s"] == pytest.approx(output)
+    said = f"{done['short']} of 40 requests failed: short_output (3 tokens, 6 were asked for)"
+    assert said in figures["warnings"]
+    assert figures["ttft_ms"]["count"] == done[None]
+    output = figures["output_tput_per_gpu"] * figures["duration_s"]
+    assert output == pytest.approx(6 * done[None])
+
+
+def test_a_length_that_nobody_counts_is_told_and_no_failure():
+    unknown = Behaviour(**FAST, faults=(Fault("short", every=2),), ids="ignored", usage=False)
+    _, _, figures, served = against(unknown, Workload(8, 6), concurrency=1, requests=4)
+    assert "short" in [each.fault for each in served[1:]]
+    assert (figures["failed"], figures["output_length_ok"]) == (0, False)
+    text = " | ".join(figures["warnings"])
+    assert "no usage" in text
+    assert "3 tokens, 6 were asked for" in text
+
+
+def test_answers_that_come_in_one_piece_have_no_pace():
+    buffered = Behaviour(**FAST, faults=(Fault("burst", every=1),))
+    _, _, figures, _ = against(buffered, Workload(8, 6), concurrency=2, requests=4)
+    assert (figures["failed"], figures["interactivity"]) == (0, None)
+    assert figures["chunk_coalescing"] == 6.0
+    assert figures["tpot_ms"]["count"] == figures["itl_ms"]["count"] == 0
+    assert any("came in one piece" in words for words in figures["warnings"])
+
+
+def test_a_warm_up_that_fails_is_told():
+    # The probe is the first request, the warm-up the second.
+    failing = Behaviour(**FAST, faults=(Fault("http_500", every=2),))
+    _, _, figures, _ = against(failing, Workload(8, 4), concurrency=1, requests=1)
+    assert figures["failed"] == 0
+    said = "1 of 1 warm-up requests failed: http_5xx (HTTP 500: a fault as ordered)"
+    assert said in figures["warnings"]
 
 
 def test_a_stall_is_in_the_gaps_and_beyond_the_timeout_a_failure():
-    stalling = Behaviour(**FAST, faults=(Fault("stall", every=4, stall_ms=300),))
+    stalling = Behaviour(5, 20, faults=(Fault("stall", every=4, stall_ms=300),))
     _, _, figures, _ = against(stalling, Workload(8, 4), concurrency=1, requests=4)
     assert figures["failed"] == 0
     assert 290 < figures["itl_ms"]["max"] < 2000
@@ -194,7 +230,7 @@ def test_servers_that_know_no_token_ids(ids, kept):
     )
     assert target.return_token_ids is kept
     assert figures["failed"] == 0
-    assert figures["chunk_coalescing"] == 2
+    assert figures["chunk_coalescing"] >= 2
     assert {each.chunk_tokens for each in traces} == {(2, 2, 2, 2)}
     assert {each.counted_tokens for each in traces} == {8 if ids == "sent" else None}
 
@@ -239,6 +275,30 @@ def test_nobody_listens():
         port = taken.getsockname()[1]
         with pytest.raises(InputError, match=f"no server answers at http://127.0.0.1:{port}"):
             run_probe(Target(f"http://127.0.0.1:{port}", "m"), Workload(8, 4))
+
+
+def test_a_host_that_drops_packets(monkeypatch):
+    monkeypatch.setattr(client, "_CONNECT_S", 0.3)
+    with socket.socket() as full:
+        full.bind(("127.0.0.1", 0))
+        full.listen(0)
+        address = full.getsockname()
+        # The queue of connections holds one: the kernel drops what would be the next.
+        with (
+            socket.create_connection(address),
+            pytest.raises(InputError, match="no server answers at"),
+        ):
+            run_probe(Target(f"http://127.0.0.1:{address[1]}", "m"), Workload(8, 4))
+
+
+def test_what_answers_is_no_tls():
+    async def run():
+        async with KnownServer(Behaviour(**FAST)) as server:
+            url = server.base_url.replace("http", "https")
+            await probe(Target(url, "known"), Workload(8, 4))
+
+    with pytest.raises(InputError, match=r"base-url: no TLS connection \(.*SSL_CERT_FILE"):
+        asyncio.run(run())
 
 
 def test_what_answers_is_no_http():

@@ -161,6 +161,32 @@ answers = st.lists(st.tuples(st.floats(0.1, 100), st.integers(1, 8)), min_size=2
 )
 
 
+def test_chunks_of_one_read_are_one_arrival():
+    apart = trace(chunks=((10, 2), (20, 3), (30, 1)))
+    together = trace(chunks=((10, 1), (10, 1), (20, 1), (20, 1), (20, 1), (30, 1)))
+    assert tpot_ms(together) == tpot_ms(apart) == pytest.approx(20 / 4)
+    assert gaps_ms(together) == pytest.approx([10 / 3] * 3 + [10])
+    assert metrics([together], osl=6)["chunk_coalescing"] == 2.0
+
+
+def test_an_answer_in_one_piece_has_no_pace():
+    point = metrics([trace(chunks=((10, 1), (10, 1), (10, 1)))])
+    assert point["interactivity"] is None
+    assert point["tput_per_gpu"] == pytest.approx(103 / 0.01)
+    assert any("came in one piece" in words for words in point["warnings"])
+
+
+@pytest.mark.parametrize(("idle", "told"), [(3, False), (5, True)])
+def test_a_load_that_falls_two_percent_short_is_told(idle, told):
+    # Two requests of 100 ms with an empty slot between them.
+    first = trace(sent=0, chunks=((50, 1), (75, 1), (100, 1)))
+    later = 100 + idle
+    second = trace(sent=later, chunks=[(later + each, 1) for each in (50, 75, 100)])
+    point = metrics([first, second])
+    assert point["delivered_concurrency"] == pytest.approx(200 / (200 + idle))
+    assert any("in flight on average" in words for words in point["warnings"]) is told
+
+
 @given(answers)
 def test_the_mean_gap_of_a_request_is_its_tpot(answer):
     gaps = gaps_ms(answer)

@@ -38,8 +38,13 @@ class Answer:
             if self.failure is None and not self.done:
                 self._take(time_ns, line.rstrip(b"\r"))
 
-    def finish(self) -> None:
-        """Judge an answer that the server ended by itself."""
+    def finish(self, osl: int | None = None) -> None:
+        """Judge an answer that the server ended by itself.
+
+        Args:
+            osl: output tokens that were asked for. An answer of another length is a failure where
+                the length is known, by usage or token ids; None: any length is right.
+        """
         if self.failure is None and not self.done:
             if self._rest.strip() and not self._rest.startswith(b"data:"):
                 self._fail("malformed", f"no event stream: {excerpt(self._rest)}")
@@ -47,6 +52,10 @@ class Answer:
                 self._fail("cut", "the stream ended without [DONE]")
         if self.failure is None and not (self._with_ids or self._with_text):
             self._fail("malformed", "the answer has no token")
+        length = self.counted_tokens if self.output_tokens is None else self.output_tokens
+        if self.failure is None and osl is not None and length is not None and length != osl:
+            kind: Failure = "short_output" if length < osl else "long_output"
+            self._fail(kind, f"{length} tokens, {osl} were asked for")
 
     @property
     def counted_tokens(self) -> int | None:

@@ -23,7 +23,9 @@ STAGGER_S = 0.002
 
 _READ_BUFFER = 2**22  # 64 KB, the library's default, pauses reading at long contexts
 _KEEP_ALIVE_S = 4.0  # below the 5 s after which uvicorn closes an idle connection
+_CONNECT_S = 30.0  # a host that drops packets would else hold the probe for the whole timeout
 _REFUSED_PAUSE_S = 0.05  # a refusal comes back at once: without a pause the loop would spin
+_TLS = "TLS: "  # what the detail of a failed handshake begins with
 _PARSE_SLICE = 32  # reads that are parsed between two turns of the event loop
 
 Progress = Callable[[RequestTrace], None]
@@ -167,6 +169,7 @@ class _Phase:
         self._session = session
         self._url = target.completions_url
         self._warm_up = phase == "warm-up"
+        self._osl = workload.osl
         self._progress = progress
         # Made before the clock runs: making a long prompt would hold up other streams' reads.
         self._bodies = [_body(target, workload, phase, index) for index in range(requests)]
@@ -193,7 +196,7 @@ class _Phase:
                 due_ns = time.perf_counter_ns()
 
     async def _keep(self, stream: int, exchange: _Exchange) -> None:
-        trace = await _trace(stream, self._warm_up, exchange)
+        trace = await _trace(stream, self._warm_up, self._osl, exchange)
         self.traces.append(trace)
         if self._progress is not None:
             self._progress(trace)
@@ -203,7 +206,7 @@ def _session(target: Target, timeout_s: float) -> aiohttp.ClientSession:
     return aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=_KEEP_ALIVE_S),
         headers=target.headers | {"Accept-Encoding": "identity"},
-        timeout=aiohttp.ClientTimeout(total=timeout_s),
+        timeout=aiohttp.ClientTimeout(total=timeout_s, sock_connect=_CONNECT_S),
         read_bufsize=_READ_BUFFER,
         cookie_jar=aiohttp.DummyCookieJar(),
     )
@@ -243,8 +246,12 @@ async def _exchange(
                 result.failure = _status_failure(response.status)
                 message = error_message(await response.content.read(2**16))
                 result.detail = f"HTTP {response.status}: {message}"
+    except aiohttp.ConnectionTimeoutError:
+        result.failure, result.detail = "connect", f"no connection within {_CONNECT_S:g} s"
     except TimeoutError:
         result.failure, result.detail = "timeout", f"no end within {session.timeout.total:g} s"
+    except aiohttp.ClientSSLError as error:
+        result.failure, result.detail = "connect", excerpt(f"{_TLS}{error}".encode())
     except aiohttp.ClientConnectorError as error:
         result.failure, result.detail = "connect", excerpt(str(error).encode())
     except aiohttp.ClientResponseError as error:  # what came is no HTTP
@@ -262,7 +269,7 @@ def _status_failure(status: int) -> Failure:
     return "http_4xx" if status >= 400 else "malformed"
 
 
-async def _trace(stream: int, warm_up: bool, exchange: _Exchange) -> RequestTrace:
+async def _trace(stream: int, warm_up: bool, osl: int, exchange: _Exchange) -> RequestTrace:
     """Parse an answer, a slice at a time: the event loop has other streams to read."""
     answer = Answer()
     for position, (time_ns, data) in enumerate(exchange.reads, 1):
@@ -270,7 +277,7 @@ async def _trace(stream: int, warm_up: bool, exchange: _Exchange) -> RequestTrac
         if position % _PARSE_SLICE == 0:
             await asyncio.sleep(0)
     if exchange.failure is None:
-        answer.finish()
+        answer.finish(osl)
     times, tokens = answer.chunks
     return RequestTrace(
         stream=stream,
@@ -305,6 +312,9 @@ async def _first_bytes(
 def _refusal(target: Target, workload: Workload, sent: _Exchange) -> InputError:
     """Return what is wrong with the target, in words."""
     said = sent.detail or ""
+    if sent.failure == "connect" and said.startswith(_TLS):
+        mend = "correct the URL, or name the file of its authority in SSL_CERT_FILE"
+        return InputError("base-url", f"no TLS connection ({said.removeprefix(_TLS)})", mend)
     if sent.failure == "connect":
         mend = "start the server or correct the URL"
         return InputError("base-url", f"no server answers at {target.origin}", mend)

@@ -17,11 +17,22 @@ import orjson
 from aiohttp import web
 
 FaultKind = Literal[
-    "http_429", "http_500", "error_event", "cut", "no_done", "garbage", "empty", "short", "stall"
+    "http_429",
+    "http_500",
+    "error_event",
+    "cut",
+    "no_done",
+    "garbage",
+    "empty",
+    "short",
+    "long",
+    "stall",
+    "burst",
 ]
 """What goes wrong: an error status; after half of the tokens an error inside the stream, a broken
 connection, an orderly end without [DONE], an event that is no JSON; an answer without tokens; half
-of the tokens as if they were all; a pause after half of the tokens."""
+of the tokens, or half as many again, as if they were all; a pause after half of the tokens; all
+chunks in one write at the end, as a buffering proxy has it."""
 
 _WORD = " token"
 
@@ -170,7 +181,9 @@ class KnownServer:
         await response.prepare(request)
         total = asked["max_tokens"]
         half = max(1, total // 2)
-        tokens = {"empty": 0, "stall": total, None: total}.get(fault, half)
+        whole = {"empty": 0, "long": total + half}
+        tokens = total if fault in (None, "stall", "burst") else whole.get(fault, half)
+        held = b""
         delay_ms = known.first_ms
         written = 0
         while written < tokens:
@@ -180,11 +193,15 @@ class KnownServer:
             due_ms = delay_ms + (written + count - 1) * known.interval_ms
             await asyncio.sleep(due_ms / 1e3 - (time.perf_counter_ns() - served.arrived_ns) / 1e9)
             written += count
-            last = written == tokens and fault in (None, "short", "stall")
+            last = written == tokens and fault in (None, "short", "long", "stall", "burst")
             chunk = _event(asked, known, written - count, count, "length" if last else None)
+            held += chunk
+            if fault == "burst" and written < tokens:
+                continue
             served.written_ns.append(time.perf_counter_ns())
-            served.written_tokens.append(count)
-            await response.write(chunk)
+            served.written_tokens.append(written - sum(served.written_tokens))
+            await response.write(held)
+            held = b""
         if fault == "cut":
             assert request.transport is not None, "the client is still there"
             request.transport.abort()

@@ -17,10 +17,13 @@ from upcurve.load.workload import Workload
 MINIMUM_SAMPLES = {"p50": 1, "p90": 64, "p99": 662}
 """Fewest values that a percentile is given from: MLPerf's early-stopping table at 99 %."""
 
-DELIVERED_SHARE = 0.9
-"""Share of the asked-for concurrency below which a whole run is mostly ramp-up and drain."""
+DELIVERED_SHARE = 0.98
+"""Share of the asked-for concurrency below which the run did not carry the load it is named for."""
+
+LENGTH_FAILURES = ("short_output", "long_output")
 
 Values = numpy.typing.NDArray[numpy.float64]
+Whole = numpy.typing.NDArray[numpy.int64]
 
 
 def point_metrics(
@@ -57,7 +60,8 @@ def point_metrics(
     tpot = numpy.array([tpot_ms(each) for each in good if _paced(each)])
     e2e = numpy.array([(_last(each) - each.sent_ns) / 1e6 for each in good])
     gaps = numpy.concatenate([numpy.zeros(0), *(gaps_ms(each) for each in good)])
-    chunks = sum(len(each.chunk_ns) for each in good)
+    arrived = [arrivals(each)[1] for each in good]
+    chunks = sum(len(each) for each in arrived)
     point: dict[str, Any] = {
         "concurrency": concurrency,
         "isl": workload.isl,
@@ -81,13 +85,12 @@ def point_metrics(
             "saturated": health.saturated,
         },
         "output_length_ok": bool(good)
-        and all(output_tokens(each) == workload.osl for each in good),
-        "chunk_coalescing": sum(sum(each.chunk_tokens) for each in good) / chunks
-        if chunks
-        else None,
+        and all(output_tokens(each) == workload.osl for each in good)
+        and not any(each.failure in LENGTH_FAILURES for each in measured),
+        "chunk_coalescing": sum(int(each.sum()) for each in arrived) / chunks if chunks else None,
         "delivered_concurrency": float(e2e.sum()) / 1e3 / duration_s if duration_s else None,
     }
-    point["warnings"] = _warnings(point, measured, good, workload)
+    point["warnings"] = _warnings(point, traces, good, workload)
     return point
 
 
@@ -112,19 +115,31 @@ def output_tokens(trace: RequestTrace) -> int:
     return sum(trace.chunk_tokens) if trace.output_tokens is None else trace.output_tokens
 
 
-def tpot_ms(trace: RequestTrace) -> float:
-    """Return (last - first) / (n - n_first) in ms, n_first the tokens of the first chunk.
+def arrivals(trace: RequestTrace) -> tuple[Whole, Whole]:
+    """Return times in ns and tokens of what arrived together: one chunk, or several in one read.
 
-    With one token in the first chunk this is (end-to-end latency - TTFT) / (n - 1); with more,
-    that form is too fast by the tokens that came for free.
+    A proxy that buffers an answer hands over many chunks at once; their tokens have no pace of
+    their own, no more than those of one chunk have.
     """
-    return (_last(trace) - _first(trace)) / 1e6 / (output_tokens(trace) - trace.chunk_tokens[0])
+    times, first = numpy.unique(numpy.array(trace.chunk_ns, dtype=numpy.int64), return_index=True)
+    tokens = numpy.array(trace.chunk_tokens, dtype=numpy.int64)
+    return times, numpy.add.reduceat(tokens, first) if len(first) else tokens
+
+
+def tpot_ms(trace: RequestTrace) -> float:
+    """Return (last - first) / (n - n_first) in ms, n_first the tokens that arrived first.
+
+    With one token first this is (end-to-end latency - TTFT) / (n - 1); with more, that form is too
+    fast by the tokens that came for free.
+    """
+    times, tokens = arrivals(trace)
+    return float(times[-1] - times[0]) / 1e6 / (output_tokens(trace) - int(tokens[0]))
 
 
 def gaps_ms(trace: RequestTrace) -> Values:
-    """Return the gap before each token after the first chunk; a chunk of k tokens has k equal."""
-    tokens = numpy.array(trace.chunk_tokens[1:], dtype=numpy.int64)
-    gaps = numpy.diff(numpy.array(trace.chunk_ns, dtype=numpy.int64)) / 1e6
+    """Return the gap in ms before each token after the first; k that come together have k equal."""
+    times, counts = arrivals(trace)
+    tokens, gaps = counts[1:], numpy.diff(times) / 1e6
     # A chunk without a token of its own lends its time to the next one that has some.
     owner = numpy.concatenate([[0], numpy.cumsum(tokens > 0)[:-1]]) if len(tokens) else tokens
     filled = tokens[tokens > 0]
@@ -133,8 +148,9 @@ def gaps_ms(trace: RequestTrace) -> Values:
 
 
 def _paced(trace: RequestTrace) -> bool:
-    """Whether tokens came after the first chunk, so that they have a pace."""
-    return len(trace.chunk_ns) > 1 and output_tokens(trace) > trace.chunk_tokens[0]
+    """Whether tokens came after the first ones, so that they have a pace."""
+    times, tokens = arrivals(trace)
+    return len(times) > 1 and output_tokens(trace) > int(tokens[0])
 
 
 def _first(trace: RequestTrace) -> int:
@@ -189,26 +205,29 @@ def _steady(
 
 def _warnings(
     point: dict[str, Any],
-    measured: Sequence[RequestTrace],
+    traces: Sequence[RequestTrace],
     good: Sequence[RequestTrace],
     workload: Workload,
 ) -> list[str]:
     """Return what a reader of the figures must know, in words."""
     return [
-        *_failure_warnings(point, measured),
+        *_failure_warnings(traces),
         *_count_warnings(good, workload),
         *_trust_warnings(point),
     ]
 
 
-def _failure_warnings(point: dict[str, Any], measured: Sequence[RequestTrace]) -> list[str]:
+def _failure_warnings(traces: Sequence[RequestTrace]) -> list[str]:
     words = []
-    for kind, count in point["failures"].items():
-        said = next((each.detail for each in measured if each.failure == kind and each.detail), "")
-        words.append(
-            f"{count} of {point['requests']} requests failed: {kind}"
-            + (f" ({said})" if said else "")
-        )
+    for warm_up, noun in ((False, "requests"), (True, "warm-up requests")):
+        sent = [each for each in traces if each.warm_up == warm_up]
+        counts = Counter(each.failure for each in sent if each.failure)
+        for kind, count in sorted(counts.items()):
+            details = (each.detail for each in sent if each.failure == kind and each.detail)
+            said = next(details, "")
+            words.append(
+                f"{count} of {len(sent)} {noun} failed: {kind}" + (f" ({said})" if said else "")
+            )
     return words
 
 
@@ -258,14 +277,18 @@ def _trust_warnings(point: dict[str, Any]) -> list[str]:
     coalescing = point["chunk_coalescing"]
     if coalescing is not None and coalescing > 1.05:
         words.append(
-            f"the server sends {coalescing:.1f} tokens a chunk: "
+            f"{coalescing:.1f} tokens a chunk arrive together: "
             "times of single tokens are not observable, gaps are spread evenly"
+        )
+    if point["interactivity"] is None and point["osl"] > 1 and point["failed"] < point["requests"]:
+        words.append(
+            "no pace: every answer came in one piece; turn off buffering between engine and client"
         )
     delivered, asked = point["delivered_concurrency"], point["concurrency"]
     if delivered is not None and delivered < DELIVERED_SHARE * asked and not point["failed"]:
         words.append(
-            f"{delivered:.1f} of {asked} requests were in flight on average: "
-            "ramp-up and drain weigh on the whole run; send more requests"
+            f"{delivered:.3g} of {asked} requests were in flight on average: "
+            "ramp-up and drain weigh on the whole run; send more requests or read steady_state"
         )
     if point["steady_state"] is None and point["failed"] < point["requests"]:
         words.append(f"no steady state: 90 % of {asked} streams were never in flight together")

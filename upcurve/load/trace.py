@@ -8,9 +8,20 @@ from typing import Any, Literal
 
 import pyarrow
 
-Failure = Literal["connect", "http_4xx", "http_5xx", "timeout", "cut", "malformed", "error_event"]
+Failure = Literal[
+    "connect",
+    "http_4xx",
+    "http_5xx",
+    "timeout",
+    "cut",
+    "malformed",
+    "error_event",
+    "short_output",
+    "long_output",
+]
 """Why a request failed: no connection; an HTTP status; no end within the timeout; a stream that
-ended without [DONE]; an answer that is no OpenAI stream or has no token; an error inside it."""
+ended without [DONE]; an answer that is no OpenAI stream or has no token; an error inside it; fewer
+or more output tokens than were asked for."""
 
 
 @dataclass(frozen=True, slots=True)
