@@ -67,7 +67,10 @@ def recording(store: str, record: RunRecord, tp: int, gpus: int) -> Iterator[Kee
                     err=True,
                 )
                 return
-            opened.add_point(run_id, _point_record(repeat, figures, tp, gpus), trace)
+            point = PointRecord.of_figures(
+                figures, tp=tp, gpus=gpus, repeat=repeat, measured_at=datetime.now(UTC)
+            )
+            opened.add_point(run_id, point, trace)
 
         status: Literal["complete", "interrupted", "failed"] = "interrupted"
         note: str | None = "stopped by the user"
@@ -132,25 +135,4 @@ def run_record(grid: Grid, target: Target, series: str, hardware: str, precision
         host=environment.host(),
         software=environment.software(("upcurve", "aiohttp", "uvloop")),
         harness_version=upcurve.__version__,
-    )
-
-
-def _point_record(repeat: int, figures: dict[str, Any], tp: int, gpus: int) -> PointRecord:
-    return PointRecord(
-        isl=figures["isl"],
-        osl=figures["osl"],
-        tp=tp,
-        gpus=gpus,
-        concurrency=figures["concurrency"],
-        measured_at=datetime.now(UTC),
-        tput_per_gpu=figures["tput_per_gpu"],
-        interactivity=figures["interactivity"],
-        repeat=repeat,
-        input_tput_per_gpu=figures["input_tput_per_gpu"],
-        output_tput_per_gpu=figures["output_tput_per_gpu"],
-        tpot_ms=figures["tpot_ms"]["p50"],
-        ttft_ms=figures["ttft_ms"]["p50"],
-        requests=figures["requests"],
-        failed=figures["failed"],
-        result=figures,
     )

@@ -86,6 +86,39 @@ class PointRecord:
     accuracy: dict[str, Any] | None = None
     """Accuracy measured at this very operating point."""
 
+    @classmethod
+    def of_figures(
+        cls,
+        figures: dict[str, Any],
+        *,
+        tp: int,
+        gpus: int,
+        repeat: int,
+        measured_at: datetime,
+    ) -> PointRecord:
+        """Return the record of a point whose figures `bench --json` would print.
+
+        Its throughput and interactivity must be there: a point without them is none.
+        """
+        return cls(
+            isl=figures["isl"],
+            osl=figures["osl"],
+            tp=tp,
+            gpus=gpus,
+            concurrency=figures["concurrency"],
+            measured_at=measured_at,
+            tput_per_gpu=figures["tput_per_gpu"],
+            interactivity=figures["interactivity"],
+            repeat=repeat,
+            input_tput_per_gpu=figures["input_tput_per_gpu"],
+            output_tput_per_gpu=figures["output_tput_per_gpu"],
+            tpot_ms=figures["tpot_ms"]["p50"],
+            ttft_ms=figures["ttft_ms"]["p50"],
+            requests=figures["requests"],
+            failed=figures["failed"],
+            result=figures,
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class SeriesSummary:

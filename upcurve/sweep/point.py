@@ -20,6 +20,7 @@ from upcurve.load.trace import RequestTrace, to_table
 from upcurve.load.workload import Workload
 from upcurve.records.run import PointRecord
 from upcurve.sweep.engine_process import EngineProcess
+from upcurve.sweep.facts import engine_environment
 from upcurve.sweep.recipe import Recipe
 
 WATCH_S = 0.25
@@ -40,7 +41,9 @@ class Measurement:
         self._recipe = recipe
         self._host, self._port = host, port
         self._engine = engine
-        self._target = Target(f"http://{host}:{port}", recipe.served_model_name)
+        # The engine inherits the key too, and `upcurve serve` then asks for it.
+        key = engine_environment(recipe).get("UPCURVE_API_KEY")
+        self._target = Target(f"http://{host}:{port}", recipe.served_model_name, key or None)
 
     def probe(self) -> None:
         """Ask the engine for one answer, and learn what it understands.
@@ -104,23 +107,8 @@ class Measurement:
         figures = point_metrics(traces, health, workload, concurrency=concurrency, gpus=recipe.gpus)
         if figures["tput_per_gpu"] is None or figures["interactivity"] is None:
             raise PointError(_why_nothing(traces))
-        point = PointRecord(
-            isl=workload.isl,
-            osl=workload.osl,
-            tp=recipe.tp,
-            gpus=recipe.gpus,
-            concurrency=concurrency,
-            measured_at=started,
-            tput_per_gpu=figures["tput_per_gpu"],
-            interactivity=figures["interactivity"],
-            repeat=repeat,
-            input_tput_per_gpu=figures["input_tput_per_gpu"],
-            output_tput_per_gpu=figures["output_tput_per_gpu"],
-            tpot_ms=_median(figures["tpot_ms"]),
-            ttft_ms=_median(figures["ttft_ms"]),
-            requests=figures["requests"],
-            failed=figures["failed"],
-            result=figures,
+        point = PointRecord.of_figures(
+            figures, tp=recipe.tp, gpus=recipe.gpus, repeat=repeat, measured_at=started
         )
         return point, to_table(traces)
 
@@ -171,7 +159,3 @@ def _why_nothing(traces: Sequence[RequestTrace]) -> str:
     counts = ", ".join(f"{count} x {kind}" for kind, count in kinds.most_common())
     detail = next((trace.detail for trace in traces if trace.detail), None)
     return f"every request failed ({counts})" + (f": {detail}" if detail else "")
-
-
-def _median(figures: dict[str, float | None] | None) -> float | None:
-    return figures["p50"] if figures else None

@@ -48,6 +48,14 @@ def test_greedy_tokens_text_and_usage(client, server, offline):
     assert answer.model == MODEL
 
 
+def test_every_chunk_carries_the_usage_so_far_where_asked(client):
+    options = {"include_usage": True, "continuous_usage_stats": True}
+    chunks = list(complete(client, stream=True, stream_options=options))
+    counts = [chunk.usage.completion_tokens for chunk in chunks]
+    assert counts == [*range(1, len(chunks)), len(chunks) - 1]
+    assert {chunk.usage.prompt_tokens for chunk in chunks} == {4}
+
+
 def test_a_stream_says_the_same_token_by_token(client):
     whole = complete(client)
     chunks = list(complete(client, stream=True, stream_options={"include_usage": True}))

@@ -19,7 +19,7 @@ from upcurve.engine.memory.memory import Memory
 from upcurve.engine.model.batch import ForwardBatch, SequenceSlice
 from upcurve.engine.model.model import LoadFormat, Model, load_model
 from upcurve.engine.schedule.request import TERMINAL, Phase, Request, SamplingParameters
-from upcurve.engine.schedule.scheduler import Scheduled, Scheduler
+from upcurve.engine.schedule.scheduler import Scheduled, Scheduler, check_step
 from upcurve.engine.switches import Switches
 
 logger = logging.getLogger(__name__)
@@ -61,6 +61,7 @@ class Engine:
         max_batch_tokens: int,
         seed: int,
     ) -> None:
+        check_step(max_batch_tokens, max_running_requests)
         self.model = model
         self.device = device
         self.context_length = context_length
@@ -132,7 +133,7 @@ class Engine:
     @property
     def waiting(self) -> int:
         """Requests that are not admitted yet."""
-        return sum(each.phase is Phase.WAITING for each in self._scheduler.waiting)
+        return sum(each.phase is Phase.WAITING for each in list(self._scheduler.waiting))
 
     @property
     def running(self) -> int:

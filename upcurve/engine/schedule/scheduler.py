@@ -26,6 +26,21 @@ class Scheduled:
     count: int
 
 
+def check_step(max_batch_tokens: int, max_running_requests: int) -> None:
+    """Check that a step can decode every running request.
+
+    Raises:
+        EngineInputError: it cannot.
+    """
+    if max_batch_tokens < max_running_requests:
+        raise EngineInputError(
+            "max-batch-tokens",
+            f"{max_batch_tokens} is less than the {max_running_requests} running requests, "
+            "each of which decodes one token a step",
+            "raise it or lower --max-running-requests",
+        )
+
+
 class Scheduler:
     """Token-budget steps that mix decodes with prefill chunks, first come first served.
 
@@ -37,13 +52,7 @@ class Scheduler:
     def __init__(
         self, memory: ReservesMemory, *, max_running_requests: int, max_batch_tokens: int
     ) -> None:
-        if max_batch_tokens < max_running_requests:
-            raise EngineInputError(
-                "max-batch-tokens",
-                f"{max_batch_tokens} is less than the {max_running_requests} running requests, "
-                "each of which decodes one token a step",
-                "raise it or lower --max-running-requests",
-            )
+        check_step(max_batch_tokens, max_running_requests)
         self._memory = memory
         self._max_running_requests = max_running_requests
         self._max_batch_tokens = max_batch_tokens

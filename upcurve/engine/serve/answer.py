@@ -33,6 +33,7 @@ class Answer(ABC):
         token_ids: bool,
         logprobs: bool,
         usage_in_stream: bool,
+        continuous_usage: bool = False,
     ) -> None:
         self.id = f"{self.prefix}-{uuid.uuid4().hex}"
         self._head = {"id": self.id, "created": int(time.time()), "model": model}
@@ -40,6 +41,8 @@ class Answer(ABC):
         self._token_ids = token_ids
         self._logprobs = logprobs
         self._usage_in_stream = usage_in_stream
+        self._continuous_usage = continuous_usage
+        self._streamed = 0
         # A chunk is this, one choice, and the tail.
         head = orjson.dumps({**self._head, "object": self.chunk_kind})
         self._chunk_head = b"data: " + head[:-1] + b',"choices":['
@@ -56,9 +59,14 @@ class Answer(ABC):
             }
         )
 
-    def chunk(self, delta: Delta) -> bytes:
-        """Return one server-sent event."""
-        return self._chunk_head + orjson.dumps(self._chunk_choice(delta)) + self._chunk_tail
+    def chunk(self, delta: Delta, choices: Sequence[Choice]) -> bytes:
+        """Return one server-sent event; `choices` are all of the call."""
+        tail = self._chunk_tail
+        if self._continuous_usage:
+            self._streamed += len(delta.token_ids)
+            so_far = orjson.dumps(_usage(choices, self._streamed))
+            tail = b'],"usage":' + so_far + b"}\n\n"
+        return self._chunk_head + orjson.dumps(self._chunk_choice(delta)) + tail
 
     def end(self, choices: Sequence[Choice]) -> bytes:
         """Return the last server-sent events."""
@@ -182,8 +190,11 @@ def error_event(error: ApiError) -> bytes:
 
 def usage(choices: Sequence[Choice]) -> dict[str, int]:
     """Return OpenAI's usage object over all choices."""
+    return _usage(choices, sum(each.generated for each in choices))
+
+
+def _usage(choices: Sequence[Choice], generated: int) -> dict[str, int]:
     prompt = sum(len(each.request.prompt) for each in choices)
-    generated = sum(each.generated for each in choices)
     return {
         "prompt_tokens": prompt,
         "completion_tokens": generated,

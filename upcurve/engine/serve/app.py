@@ -106,6 +106,7 @@ class Server:
             token_ids=body.return_token_ids,
             logprobs=body.logprobs is not None,
             usage_in_stream=body.include_usage,
+            continuous_usage=body.continuous_usage,
         )
         return await self._answer(
             request, body, answer, prompts, body.sampling(max_tokens, body.logprobs)
@@ -122,6 +123,7 @@ class Server:
             token_ids=body.return_token_ids,
             logprobs=body.logprobs,
             usage_in_stream=body.include_usage,
+            continuous_usage=body.continuous_usage,
         )
         logprobs = (body.top_logprobs or 0) if body.logprobs else None
         return await self._answer(
@@ -158,7 +160,7 @@ class Server:
             async for deltas in generated:
                 # One write for all tokens that are there; each is an event of its own.
                 if deltas:
-                    yield b"".join(map(answer.chunk, deltas))
+                    yield b"".join(answer.chunk(delta, choices) for delta in deltas)
         yield answer.end(choices)
 
     async def _whole(self, answer: Answer, choices: Sequence[Choice]) -> bytes:

@@ -71,6 +71,8 @@ class StreamOptions(BaseModel):
     model_config = ConfigDict(strict=True, extra="forbid")
 
     include_usage: bool = False
+    continuous_usage_stats: bool = False
+    """With include_usage: every chunk carries the usage so far, as vLLM has it."""
     include_obfuscation: bool = False
     """Accepted: no padding is ever sent, which is what false asks for."""
 
@@ -123,6 +125,13 @@ class GenerationRequest(BaseModel):
     def include_usage(self) -> bool:
         """Whether a stream ends with the usage."""
         return self.stream_options is not None and self.stream_options.include_usage
+
+    @property
+    def continuous_usage(self) -> bool:
+        """Whether every chunk of a stream carries the usage so far."""
+        return self.include_usage and bool(
+            self.stream_options and self.stream_options.continuous_usage_stats
+        )
 
     def sampling(self, max_tokens: int, logprobs: int | None) -> SamplingParameters:
         """Return the engine's parameters."""
