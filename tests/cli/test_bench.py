@@ -188,7 +188,8 @@ def test_nobody_listens(capsys):
     )
 
 
-def test_what_was_measured_stays_after_an_interrupt(tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_what_was_measured_stays_after_an_interrupt(number, tmp_path):
     slow = Behaviour(first_ms=1, interval_ms=100)
     with known_server_process(slow) as (base_url, _):
         process = subprocess.Popen(
@@ -204,7 +205,7 @@ def test_what_was_measured_stays_after_an_interrupt(tmp_path):
             env=os.environ | {"COLUMNS": "200"},
         )
         first = process.stdout.readline()
-        process.send_signal(signal.SIGINT)
+        process.send_signal(number)
         _, err = process.communicate(timeout=60)
     assert json.loads(first)["repeat"] == 0
     assert process.returncode == 130

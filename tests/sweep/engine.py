@@ -27,6 +27,9 @@ numbers = itertools.count(1)
 
 
 async def complete(request: web.Request) -> web.StreamResponse:
+    key = os.environ.get("UPCURVE_API_KEY")
+    if key and request.headers.get("Authorization") != f"Bearer {key}":
+        raise web.HTTPUnauthorized
     count = next(numbers)
     asked = await request.json()
     prompt, length = asked["prompt"], asked["max_tokens"]

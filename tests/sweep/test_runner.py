@@ -104,6 +104,17 @@ def test_every_point_of_every_round_is_stored_with_its_trace(store: Store, tmp_p
         assert store.log_path(run_id).is_file()
 
 
+def test_an_engine_that_inherits_a_key_is_asked_with_it(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("UPCURVE_API_KEY", "sk-inherited-secret")
+    result, _ = sweep(store, recipe(repeats=1))
+    assert (len(result.points), result.failures) == (2, [])
+    files = [path for path in (tmp_path / "store").rglob("*") if path.is_file()]
+    assert files
+    assert not any(b"sk-inherited-secret" in path.read_bytes() for path in files)
+
+
 def test_each_launch_is_a_fresh_engine(store: Store, tmp_path: Path) -> None:
     note = tmp_path / "note"
     sweep(store, recipe("--note", note))

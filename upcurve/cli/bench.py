@@ -29,6 +29,7 @@ from upcurve.load.metrics import point_metrics
 from upcurve.load.target import Target
 from upcurve.load.trace import to_table
 from upcurve.load.workload import Workload
+from upcurve.sweep.interruption import sigterm_interrupts
 
 
 class Vocabulary(click.ParamType[tuple[int, int]]):
@@ -168,6 +169,7 @@ def command(
     target = run_probe(target, grid.workload, timeout_s=timeout)
     results = []
     with ExitStack() as stack:
+        stack.enter_context(sigterm_interrupts())
         keep = None
         if series is not None:
             record = run_record(grid, target, series, hardware, precision)

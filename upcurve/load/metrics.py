@@ -88,7 +88,12 @@ def point_metrics(
         and all(output_tokens(each) == workload.osl for each in good)
         and not any(each.failure in LENGTH_FAILURES for each in measured),
         "chunk_coalescing": sum(int(each.sum()) for each in arrived) / chunks if chunks else None,
-        "delivered_concurrency": float(e2e.sum()) / 1e3 / duration_s if duration_s else None,
+        # Little's law: rate x mean time in flight, over the whole run.
+        "delivered_concurrency": sum(each.ended_ns - each.sent_ns for each in measured)
+        / 1e9
+        / duration_s
+        if duration_s
+        else None,
     }
     point["warnings"] = _warnings(point, traces, good, workload)
     return point

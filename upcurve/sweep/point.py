@@ -155,7 +155,7 @@ class Measurement:
 def _why_nothing(traces: Sequence[RequestTrace]) -> str:
     kinds = Counter(trace.failure for trace in traces if trace.failure)
     if not kinds:
-        return "no request gave figures: TPOT needs two output tokens"
+        return "no request gave figures: TPOT needs two output tokens that arrive apart"
     counts = ", ".join(f"{count} x {kind}" for kind, count in kinds.most_common())
     detail = next((trace.detail for trace in traces if trace.detail), None)
     return f"every request failed ({counts})" + (f": {detail}" if detail else "")
