@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from hypothesis import strategies as st
+
 from upcurve.load.trace import RequestTrace
 
 MS = 1_000_000
@@ -47,3 +49,13 @@ def failed(kind="http_5xx", *, sent=0, ended=5, **changes):
         }
         | changes,
     )
+
+
+answers = st.lists(st.tuples(st.floats(0.1, 100), st.integers(1, 8)), min_size=2, max_size=12).map(
+    lambda steps: trace(
+        chunks=tuple(
+            (sum(gap for gap, _ in steps[: index + 1]), tokens)
+            for index, (_, tokens) in enumerate(steps)
+        )
+    )
+)

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.load.examples import MS, failed, trace
+from tests.load.examples import answers, failed, trace
 from upcurve.load.health import ClientHealth
-from upcurve.load.metrics import gaps_ms, point_metrics, statistics, tpot_ms
+from upcurve.load.metrics import point_metrics, statistics
 from upcurve.load.workload import Workload
 
 HEALTH = ClientHealth(lag_p99_ms=1.0, cpu_s=0.1, wall_s=10.0)
@@ -58,8 +58,6 @@ def test_two_requests_by_hand():
 
 def test_coalesced_chunks_do_not_make_tokens_free():
     coalesced = trace(chunks=((100, 4), (120, 4), (140, 4)))
-    assert tpot_ms(coalesced) == pytest.approx(40 / 8)
-    assert gaps_ms(coalesced) == pytest.approx([5.0] * 8)
     point = metrics([coalesced], osl=12)
     assert point["chunk_coalescing"] == 4.0
     assert "4.0 tokens a chunk" in point["warnings"][0]
@@ -151,22 +149,19 @@ def test_a_percentile_is_given_only_where_the_sample_carries_it(count, given):
     assert found["mean"] == pytest.approx((count - 1) / 2)
 
 
-answers = st.lists(st.tuples(st.floats(0.1, 100), st.integers(1, 8)), min_size=2, max_size=12).map(
-    lambda steps: trace(
-        chunks=tuple(
-            (sum(gap for gap, _ in steps[: index + 1]), tokens)
-            for index, (_, tokens) in enumerate(steps)
-        )
-    )
-)
-
-
 def test_chunks_of_one_read_are_one_arrival():
     apart = trace(chunks=((10, 2), (20, 3), (30, 1)))
     together = trace(chunks=((10, 1), (10, 1), (20, 1), (20, 1), (20, 1), (30, 1)))
-    assert tpot_ms(together) == tpot_ms(apart) == pytest.approx(20 / 4)
-    assert gaps_ms(together) == pytest.approx([10 / 3] * 3 + [10])
-    assert metrics([together], osl=6)["chunk_coalescing"] == 2.0
+    point = metrics([together], osl=6)
+    assert point["interactivity"] == metrics([apart], osl=6)["interactivity"]
+    assert point["chunk_coalescing"] == 2.0
+    assert any("2.0 tokens arrive together" in words for words in point["warnings"])
+
+
+def test_two_chunks_in_one_read_now_and_then_are_no_buffer():
+    point = metrics([trace(chunks=[(10 * max(1, i), 1) for i in range(10)])], osl=10)
+    assert point["chunk_coalescing"] == pytest.approx(10 / 9)
+    assert point["warnings"] == []
 
 
 def test_an_answer_in_one_piece_has_no_pace():
@@ -185,19 +180,6 @@ def test_a_load_that_falls_two_percent_short_is_told(idle, told):
     point = metrics([first, second])
     assert point["delivered_concurrency"] == pytest.approx(200 / (200 + idle))
     assert any("in flight on average" in words for words in point["warnings"]) is told
-
-
-@given(answers)
-def test_the_mean_gap_of_a_request_is_its_tpot(answer):
-    gaps = gaps_ms(answer)
-    assert len(gaps) == answer.output_tokens - answer.chunk_tokens[0]
-    assert gaps.mean() == pytest.approx(tpot_ms(answer))
-
-
-@given(st.lists(st.integers(0, 3), min_size=1, max_size=8), st.integers(1, 3))
-def test_a_chunk_without_tokens_loses_no_time(counts, last):
-    answer = trace(chunks=[(0, 1)] + [(i + 1, n) for i, n in enumerate([*counts, last])])
-    assert gaps_ms(answer).sum() == pytest.approx((answer.last_ns - answer.first_content_ns) / MS)
 
 
 @given(answers, st.integers(-(10**12), 10**12))

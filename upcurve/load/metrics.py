@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy
-import numpy.typing
 
 from upcurve.load.health import SATURATED_BUSY, SATURATED_LAG_MS, ClientHealth
+from upcurve.load.pace import Values, arrivals, gaps_ms, output_tokens, paced, tpot_ms
 from upcurve.load.steady import Span, steady_span, tokens_within
 from upcurve.load.trace import RequestTrace
 from upcurve.load.workload import Workload
@@ -20,10 +20,11 @@ MINIMUM_SAMPLES = {"p50": 1, "p90": 64, "p99": 662}
 DELIVERED_SHARE = 0.98
 """Share of the asked-for concurrency below which the run did not carry the load it is named for."""
 
-LENGTH_FAILURES = ("short_output", "long_output")
+BUFFERED = 1.5
+"""Tokens that arrive together beyond which something between engine and client holds them back;
+below, reads of several chunks are a busy machine, which the event loop's lag tells."""
 
-Values = numpy.typing.NDArray[numpy.float64]
-Whole = numpy.typing.NDArray[numpy.int64]
+LENGTH_FAILURES = ("short_output", "long_output")
 
 
 def point_metrics(
@@ -57,7 +58,7 @@ def point_metrics(
         duration_s,
         gpus,
     )
-    tpot = numpy.array([tpot_ms(each) for each in good if _paced(each)])
+    tpot = numpy.array([tpot_ms(each) for each in good if paced(each)])
     e2e = numpy.array([(_last(each) - each.sent_ns) / 1e6 for each in good])
     gaps = numpy.concatenate([numpy.zeros(0), *(gaps_ms(each) for each in good)])
     arrived = [arrivals(each)[1] for each in good]
@@ -113,49 +114,6 @@ def statistics(values: Values) -> dict[str, float | int | None]:
         "max": float(values.max()) if count else None,
         "count": count,
     }
-
-
-def output_tokens(trace: RequestTrace) -> int:
-    """Return the output tokens as the server counts them, else as they came."""
-    return sum(trace.chunk_tokens) if trace.output_tokens is None else trace.output_tokens
-
-
-def arrivals(trace: RequestTrace) -> tuple[Whole, Whole]:
-    """Return times in ns and tokens of what arrived together: one chunk, or several in one read.
-
-    A proxy that buffers an answer hands over many chunks at once; their tokens have no pace of
-    their own, no more than those of one chunk have.
-    """
-    times, first = numpy.unique(numpy.array(trace.chunk_ns, dtype=numpy.int64), return_index=True)
-    tokens = numpy.array(trace.chunk_tokens, dtype=numpy.int64)
-    return times, numpy.add.reduceat(tokens, first) if len(first) else tokens
-
-
-def tpot_ms(trace: RequestTrace) -> float:
-    """Return (last - first) / (n - n_first) in ms, n_first the tokens that arrived first.
-
-    With one token first this is (end-to-end latency - TTFT) / (n - 1); with more, that form is too
-    fast by the tokens that came for free.
-    """
-    times, tokens = arrivals(trace)
-    return float(times[-1] - times[0]) / 1e6 / (output_tokens(trace) - int(tokens[0]))
-
-
-def gaps_ms(trace: RequestTrace) -> Values:
-    """Return the gap in ms before each token after the first; k that come together have k equal."""
-    times, counts = arrivals(trace)
-    tokens, gaps = counts[1:], numpy.diff(times) / 1e6
-    # A chunk without a token of its own lends its time to the next one that has some.
-    owner = numpy.concatenate([[0], numpy.cumsum(tokens > 0)[:-1]]) if len(tokens) else tokens
-    filled = tokens[tokens > 0]
-    sums = numpy.bincount(owner.astype(numpy.int64), gaps, minlength=len(filled))[: len(filled)]
-    return numpy.repeat(sums / filled, filled)
-
-
-def _paced(trace: RequestTrace) -> bool:
-    """Whether tokens came after the first ones, so that they have a pace."""
-    times, tokens = arrivals(trace)
-    return len(times) > 1 and output_tokens(trace) > int(tokens[0])
 
 
 def _first(trace: RequestTrace) -> int:
@@ -218,7 +176,7 @@ def _warnings(
     return [
         *_failure_warnings(traces),
         *_count_warnings(good, workload),
-        *_trust_warnings(point),
+        *_trust_warnings(point, good),
     ]
 
 
@@ -270,7 +228,7 @@ def _count_warnings(good: Sequence[RequestTrace], workload: Workload) -> list[st
     return words
 
 
-def _trust_warnings(point: dict[str, Any]) -> list[str]:
+def _trust_warnings(point: dict[str, Any], good: Sequence[RequestTrace]) -> list[str]:
     words = []
     client = point["client"]
     if client["saturated"]:
@@ -279,12 +237,15 @@ def _trust_warnings(point: dict[str, Any]) -> list[str]:
             f"{point['duration_s']:.1f} s (limit {SATURATED_BUSY:.0%}), event loop "
             f"{client['lag_p99_ms']:.1f} ms late at p99 (limit {SATURATED_LAG_MS:g} ms)"
         )
-    coalescing = point["chunk_coalescing"]
-    if coalescing is not None and coalescing > 1.05:
-        words.append(
-            f"{coalescing:.1f} tokens a chunk arrive together: "
-            "times of single tokens are not observable, gaps are spread evenly"
-        )
+    sent = sum(sum(each.chunk_tokens) for each in good) / max(
+        1, sum(len(each.chunk_ns) for each in good)
+    )
+    together = point["chunk_coalescing"] or 0.0
+    unseen = "times of single tokens are not observable, gaps are spread evenly"
+    if sent > 1.05:
+        words.append(f"the server sends {sent:.1f} tokens a chunk: {unseen}")
+    elif together > BUFFERED:
+        words.append(f"{together:.1f} tokens arrive together, in chunks of their own: {unseen}")
     if point["interactivity"] is None and point["osl"] > 1 and point["failed"] < point["requests"]:
         words.append(
             "no pace: every answer came in one piece; turn off buffering between engine and client"
