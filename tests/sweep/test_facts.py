@@ -37,6 +37,7 @@ def engine(**changes: Any) -> dict[str, Any]:
         {"tp": 8, "ep": 8, "gpus": 16},
         {"concurrency": [64]},
         {"repeats": 9},
+        {"workload": values()["workload"] | {"timeout_s": 60}},
         {"change": "https://example.org/pull/1"},
     ],
 )

@@ -166,6 +166,14 @@ def test_a_point_whose_requests_all_fail_is_not_stored_and_the_next_one_is_tried
     assert "500" in result.failures[0].problem
 
 
+def test_an_engine_that_hangs_costs_the_point_after_its_timeout(store: Store) -> None:
+    load = {"isl": 8, "osl": 4, "requests_per_stream": 2, "timeout_s": 1.5}
+    result, _ = sweep(store, recipe("--hang-at", 5, repeats=1, workload=load))
+    assert [each.point.concurrency for each in result.points] == [1]
+    assert [(f.concurrency, f.lost) for f in result.failures] == [(2, (2,))]
+    assert "timeout: no end within 1.5 s" in result.failures[0].problem.replace(")", "")
+
+
 def test_resume_measures_only_what_is_missing(store: Store) -> None:
     sweep(store, recipe(repeats=1))
     result, log = sweep(store, recipe(repeats=2, concurrency=[1, 2, 3]), resume=True)

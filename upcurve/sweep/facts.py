@@ -72,7 +72,7 @@ def _run_record(recipe: Recipe, machine: Machine, model_files: dict[str, str]) -
         model=recipe.model,
         model_files=model_files,
         precision=recipe.precision,
-        workload=recipe.workload.model_dump(),
+        workload=recipe.workload.model_dump(exclude={"timeout_s"}),
         hardware=recipe.hardware,
         software={**software, "machine": _speed_of(machine)},
         harness_version=upcurve.__version__,

@@ -41,6 +41,7 @@ class Measurement:
         self._recipe = recipe
         self._host, self._port = host, port
         self._engine = engine
+        self._timeout_s = recipe.workload.timeout_s
         # The engine inherits the key too, and `upcurve serve` then asks for it.
         key = engine_environment(recipe).get("UPCURVE_API_KEY")
         self._target = Target(f"http://{host}:{port}", recipe.served_model_name, key or None)
@@ -53,7 +54,7 @@ class Measurement:
             PointError: it refuses the model or the lengths.
         """
         workload = self._workload("probe")
-        self._target = self._run(lambda: probe(self._target, workload))
+        self._target = self._run(lambda: probe(self._target, workload, timeout_s=self._timeout_s))
 
     def point(
         self, concurrency: int, *, repeat: int, progress: Callable[[int, int], None]
@@ -87,6 +88,7 @@ class Measurement:
                 concurrency=concurrency,
                 requests=requests,
                 warmup=warmup,
+                timeout_s=self._timeout_s,
                 progress=count,
             )
         )

@@ -135,6 +135,8 @@ class Traffic(Section):
     seed: Annotated[int, Field(ge=0, le=2**63 - 1)] = 0
     vocabulary: Vocabulary = [256, 1280]
     """Prompts are drawn from the token ids LOW <= id < HIGH; keep special tokens out."""
+    timeout_s: Annotated[float, Field(gt=0)] = 600.0
+    """Seconds until a request counts as failed."""
 
 
 class Recipe(Section):
