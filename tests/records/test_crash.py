@@ -204,7 +204,8 @@ def locked(tmp_path: Path):
     paths = [folder, *folder.rglob("*")]
     for path in paths:
         path.chmod(0o555 if path.is_dir() else 0o444)
-    outer = [tmp_path, *tmp_path.parents][:3]  # pytest keeps its folders to their owner
+    # pytest keeps its folders to their owner.
+    outer = [path for path in (tmp_path, *tmp_path.parents) if not path.stat().st_mode & 0o001]
     modes = [path.stat().st_mode for path in outer]
     for path in outer:
         path.chmod(0o755)

@@ -72,11 +72,13 @@ class Store:
         else:
             root, name = Path(location), text
             file = root / "store.sqlite"
-            if not create and not file.is_file():
-                raise InputError(
-                    "store", f"there is none in {name}", "run upcurve import or upcurve sweep first"
-                )
             with database.errors_in_words(name):
+                if not create and not file.is_file():
+                    raise InputError(
+                        "store",
+                        f"there is none in {name}",
+                        "run upcurve import or upcurve sweep first",
+                    )
                 if not create and not os.access(root, os.W_OK):
                     engine = database.read_only_sqlite_engine(file, name)
                     database.bring_up_to_date(engine, name, read_only=True)

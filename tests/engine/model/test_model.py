@@ -209,3 +209,20 @@ def test_a_slot_that_was_used_before_shows_nothing_of_it(model: Model) -> None:
         again = in_pieces(model, memory, random_ids(30, seed=1), [11, 1, 18])
         torch.testing.assert_close(again, fresh, atol=TOLERANCE, rtol=1e-4)
     assert memory.usage().pages == 0
+
+
+@pytest.mark.parametrize("left", [float("nan"), float("inf")])
+def test_a_request_that_ended_in_nan_harms_no_later_one(model: Model, left: float) -> None:
+    ids, pieces = random_ids(30, seed=1), [11, 1, 1, 17]
+    fresh = in_pieces(model, new_memory(model), ids, pieces)
+    memory = new_memory(model)
+    earlier = memory.reserve(1024)
+    assert earlier is not None
+    for cache in memory.attention.values():
+        cache.keys[earlier.page_table] = left
+        cache.values[earlier.page_table] = left
+    for state in memory.linear.values():
+        state.recurrent[earlier.slot] = left
+        state.convolution[earlier.slot] = left
+    earlier.release()
+    torch.testing.assert_close(in_pieces(model, memory, ids, pieces), fresh, atol=0, rtol=0)

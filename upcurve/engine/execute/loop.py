@@ -97,7 +97,10 @@ class EngineLoop:
             self._inbox.clear()
             stopping = self._stopping
         events = [event for command in commands for event in self._obey(command)]
-        events += self.engine.abort_all() if stopping else self.engine.step()
+        if stopping:
+            events += self.engine.abort_all()
+        elif self.engine.has_work:
+            events += self.engine.step()
         if events:
             self._deliver(events)
         if self.engine.failed_steps_in_a_row >= FAILED_STEPS:

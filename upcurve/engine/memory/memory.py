@@ -66,7 +66,7 @@ class Memory:
     """Pages and slots of all layers, handed out as owned reservations.
 
     A page number or slot number means the same place in every layer. Page 0 of the pool belongs to
-    nobody: padded rows write there.
+    nobody and stays zero: padded page tables read there.
     """
 
     def __init__(
@@ -119,7 +119,7 @@ class Memory:
         return self._pages_for(tokens) <= self._total_pages
 
     def reserve(self, tokens: int) -> Reservation | None:
-        """Hand out pages for `tokens` tokens and a zeroed state slot; None if not free now."""
+        """Hand out zeroed pages for `tokens` tokens and a zeroed slot; None if not free now."""
         count = self._pages_for(tokens)
         if not self._free_slots or count > len(self._free_pages):
             return None
@@ -129,6 +129,10 @@ class Memory:
             state.recurrent[slot].zero_()
             state.convolution[slot].zero_()
         reservation = Reservation(pages, slot, self.page_size, self.device, self._take_back)
+        # A mask hides what an earlier owner left, but not its NaN or infinity: 0 * NaN is NaN.
+        for cache in self.attention.values():
+            cache.keys.index_fill_(0, reservation.page_table, 0)
+            cache.values.index_fill_(0, reservation.page_table, 0)
         self._owned[slot] = reservation
         return reservation
 

@@ -32,17 +32,20 @@ def load_weights(folder: Path, weights: ModelWeights) -> None:
     skipped = 0
     for file in checkpoint_files(folder):
         for name, tensor in _tensors(file):
-            if name.startswith(SKIPPED) or _tied_copy(name, table):
+            if name.startswith(SKIPPED):
                 skipped += 1
                 continue
-            target = _claim(name, table, filled)
+            tied = name == "lm_head.weight" and name not in table
+            # A head that is tied to the embedding is a copy of it: it must only fit.
+            target = table["embed_tokens.weight"] if tied else _claim(name, table, filled)
             if tensor.shape != target.shape:
                 raise EngineInputError(
                     "model",
                     f"tensor {name} is {list(tensor.shape)}, config.json says {list(target.shape)}",
                     "use the config.json that belongs to the weights",
                 )
-            target.copy_(tensor)
+            if not tied:
+                target.copy_(tensor)
     missing = [name for name in table if not _complete(table[name], filled.get(name, set()))]
     if missing:
         more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
@@ -86,11 +89,6 @@ def _complete(target: torch.Tensor, taken: set[tuple[int, str]] | None) -> bool:
         return True
     parts = {part for _, part in taken}
     return bool(parts) and len(taken) == len(target) * (1 if parts == {"down"} else 2)
-
-
-def _tied_copy(name: str, table: dict[str, torch.Tensor]) -> bool:
-    """Whether it is a head that is tied to the embedding: a copy says nothing new."""
-    return name == "lm_head.weight" and name not in table
 
 
 def checkpoint_files(folder: Path) -> list[Path]:
