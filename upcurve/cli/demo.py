@@ -98,12 +98,8 @@ def _say(step: str, what: str) -> None:
 
 
 def _make_model(folder: Path) -> Path:
-    try:
-        from upcurve.engine.model.checkpoint import small_config, write_checkpoint
-    except ModuleNotFoundError as error:
-        raise InputError(
-            "engine", f"{error.name} is not installed", "pip install 'upcurve[engine,report]'"
-        ) from error
+    from upcurve.engine.model.checkpoint import small_config, write_checkpoint
+
     checkpoint = folder / "models" / MODEL_NAME
     config = small_config()
     _say(
@@ -162,7 +158,7 @@ def _report(
     host = environment.host()
     software = environment.software()
     facts = [
-        ("machine", f"{host.get('cpu', 'unknown CPU')}, {host.get('cores', '?')} cores"),
+        ("machine", f"{host['cpu']}, {host['logical_cores']} logical cores"),
         ("software", ", ".join(f"{name} {version}" for name, version in software.items())),
         ("design", f"{repeats} rounds, a fresh engine process for each series in each round"),
         ("fingerprints", "; ".join(f"{e.summary.name} {', '.join(e.fingerprints)}" for e in own)),

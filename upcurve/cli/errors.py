@@ -6,6 +6,20 @@ import click
 
 from upcurve.errors import InputError
 
+EXTRAS = {
+    "engine": (
+        "fastapi",
+        "prometheus_client",
+        "safetensors",
+        "tokenizers",
+        "torch",
+        "uvicorn",
+    ),
+    "report": ("jinja2", "markupsafe", "plotext", "vl_convert"),
+    "postgres": ("psycopg",),
+}
+"""Optional parts of the installation, and the modules by which they are missed."""
+
 
 def one_line(error: Exception) -> str | None:
     """Return the line to print for bad input, or None where `error` is a defect of ours."""
@@ -13,9 +27,19 @@ def one_line(error: Exception) -> str | None:
         return str(error)
     if isinstance(error, click.ClickException):
         return _click_line(error)
+    if isinstance(error, ModuleNotFoundError):
+        return _missing_extra(error.name or "")
     # By name, because importing the engine's errors would import the engine's room.
     if type(error).__name__ == "EngineInputError":
         return str(error)
+    return None
+
+
+def _missing_extra(module: str) -> str | None:
+    for extra, modules in EXTRAS.items():
+        if module.partition(".")[0] in modules:
+            mend = f"pip install 'upcurve[{extra}]'"
+            return f"installation: this needs {module}, which is not installed; {mend}"
     return None
 
 
