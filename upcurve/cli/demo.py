@@ -131,6 +131,8 @@ def _show(
     console = Console()
     print_table(comparison_table(comparison))
     click.echo("\n".join(_notes(comparison, compared)))
+    if device != "GPU":
+        click.echo(f"tok/s/GPU is tokens/s of the {device} here: it is the one device that serves.")
     title = " against ".join(reversed([series.name for series in comparison.series[:2]]))
     chart = draw(
         comparison,
