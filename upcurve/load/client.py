@@ -136,8 +136,12 @@ def _run(work: Coroutine[Any, Any, Result]) -> Result:
         factory = None
     else:
         factory = uvloop.new_event_loop
-    with asyncio.Runner(loop_factory=factory) as runner:
-        return runner.run(work)
+    try:
+        with asyncio.Runner(loop_factory=factory) as runner:
+            return runner.run(work)
+    finally:
+        # An interrupt may come before the loop takes it; Python would warn of that at the end.
+        work.close()
 
 
 @dataclass(slots=True)
