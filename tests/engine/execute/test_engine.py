@@ -91,6 +91,63 @@ def test_a_failed_step_fails_its_requests_and_the_engine_goes_on(tiny, monkeypat
     assert engine.failed_steps_in_a_row == 0
 
 
+def test_logits_that_are_not_finite_fail_their_request_alone(tiny, monkeypatch):
+    engine = engine_of(tiny)
+    expected = engine.generate(prompts(6, 9), GREEDY)[1]
+    bad, good = (Request(str(i), each, GREEDY) for i, each in enumerate(prompts(6, 9)))
+    engine.add(bad)
+    engine.add(good)
+    forward = engine.model.forward
+
+    def poisoned(batch, memory):
+        logits = forward(batch, memory).clone()
+        logits[0] = float("nan")
+        return logits
+
+    with monkeypatch.context() as patch:
+        patch.setattr(engine.model, "forward", poisoned)
+        events = engine.step()
+    assert [(event.request_id, event.finish) for event in events] == [("0", "failed"), ("1", None)]
+    assert "not finite" in events[0].error
+    assert bad.output == []
+    while engine.has_work:
+        engine.step()
+    assert good.output == expected
+    engine.memory.check()
+
+
+def test_what_a_step_told_before_it_failed_is_not_lost(tiny, monkeypatch):
+    engine = engine_of(tiny)
+    one = SamplingParameters(max_tokens=1, temperature=0, ignore_eos=True)
+    for name in ("first", "second"):
+        engine.add(Request(name, prompts(6)[0], one))
+    finish = engine._finish
+
+    def broken(request, token):
+        if request.id == "second":
+            raise RuntimeError("no such luck")
+        return finish(request, token)
+
+    monkeypatch.setattr(engine, "_finish", broken)
+    events = engine.step()
+    assert [(event.request_id, event.finish) for event in events] == [
+        ("first", "length"),
+        ("second", "failed"),
+    ]
+    assert not engine.has_work
+    engine.memory.check()
+
+
+@pytest.mark.parametrize("bad", [[5] * 300, [400], [-1]])
+def test_refused_prompts_leave_nothing_behind(tiny, bad):
+    engine = engine_of(tiny)
+    expected = engine.generate([[1, 2]], GREEDY)
+    with pytest.raises(EngineInputError, match="prompt: "):
+        engine.generate([[1, 2], bad], GREEDY)
+    assert not engine.has_work
+    assert engine.generate([[1, 2]], GREEDY) == expected
+
+
 def test_end_of_sequence_stops_unless_ignored_and_stop_tokens_stop(tiny):
     engine = engine_of(tiny)
     (output,) = engine.generate(prompts(8), GREEDY)

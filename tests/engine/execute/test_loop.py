@@ -15,6 +15,7 @@ class Collector:
     def __init__(self):
         self.events = []
         self.failure = None
+        self.steps = []
         self._changed = threading.Condition()
 
     def deliver(self, events):
@@ -48,7 +49,7 @@ def collector():
 
 
 def start(engine, collector):
-    loop = EngineLoop(engine, collector.deliver, collector.failed)
+    loop = EngineLoop(engine, collector.deliver, collector.failed, collector.steps.append)
     loop.start()
     return loop
 
@@ -65,6 +66,29 @@ def test_tokens_arrive_in_order_and_each_request_ends_once(engine, collector):
         assert [each.token for each in mine] == tokens
         assert [each.finish for each in mine] == [None] * 7 + ["length"]
     assert loop.counts() == (0, 0)
+    # The first prompt is computed alone at least, and each request takes 8 steps.
+    assert len(collector.steps) >= 8
+    assert all(seconds > 0 for seconds in collector.steps)
+
+
+@pytest.mark.parametrize("broken", ["abort", "step"])
+def test_an_error_outside_a_step_leaves_nobody_waiting(engine, collector, monkeypatch, broken):
+    """Whatever breaks, all that was submitted ends, and the failure is told."""
+
+    def break_down(*_):
+        raise RuntimeError("a defect")
+
+    monkeypatch.setattr(engine, broken, break_down)
+    loop = EngineLoop(engine, collector.deliver, collector.failed, collector.steps.append)
+    for name in "abc":
+        loop.submit(Request(name, [1, 2], GREEDY))
+    loop.abort("b")
+    loop.submit(Request("d", [1, 2], GREEDY))
+    loop.start()
+    collector.wait(lambda: collector.failure is not None and len(collector.ended()) == 4)
+    loop.stop()
+    assert sum(bool(each.finish) for each in collector.events) == 4
+    assert set(collector.ended().values()) <= {"failed", "aborted"}
 
 
 def test_an_unusable_request_fails_alone(engine, collector):

@@ -3,7 +3,7 @@ import pytest
 import torch
 from scipy.stats import chisquare
 
-from upcurve.engine.execute.sampler import Sampler, token_logprobs
+from upcurve.engine.execute.sampler import NO_TOKEN, Sampler, token_logprobs
 from upcurve.engine.schedule.request import SamplingParameters
 
 CPU = torch.device("cpu")
@@ -87,9 +87,25 @@ def test_a_forgotten_seed_starts_anew():
     assert len(set(first)) > 1
 
 
-def test_a_tiny_temperature_is_greedy_and_finite():
+@pytest.mark.parametrize("temperature", [1e-6, 1e-30, 1e-45, 1e-60, 5e-324])
+@pytest.mark.parametrize("top_p", [1.0, 0.9])
+def test_a_tiny_temperature_is_greedy(temperature, top_p):
+    """Also one that float32 cannot hold."""
     sampler = Sampler(CPU, seed=0)
-    assert sampler.sample(LOGITS[None] * 100, ["a"], [parameters(temperature=1e-6)]) == [0]
+    logits = LOGITS.flip(0)[None] * 100
+    assert sampler.sample(logits, ["a"], [parameters(temperature=temperature, top_p=top_p)]) == [7]
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+@pytest.mark.parametrize("changes", [{"temperature": 0}, {}, {"top_k": 3}])
+def test_logits_that_are_not_finite_give_no_token(bad, changes):
+    logits = LOGITS.repeat(3, 1)
+    logits[1, 4] = bad
+    logits[2, :] = -float("inf")
+    logits[0, 4] = -float("inf")
+    drawn = Sampler(CPU, seed=0).sample(logits, ["a", "b", "c"], [parameters(**changes)] * 3)
+    assert drawn[0] >= 0
+    assert drawn[1:] == [NO_TOKEN, NO_TOKEN]
 
 
 def test_logprobs_only_where_asked():

@@ -56,6 +56,7 @@ def run(scheduler, arrivals, *, aborts=frozenset(), budget):
             arrived = any(each in group for at, group in arrivals.items() if at <= index)
             if (each.id, index) in aborts and arrived and each.phase not in TERMINAL:
                 each.end(Phase.ABORTED)
+                scheduler.remove(each)
         step = scheduler.schedule()
         assert sum(each.count for each in step) <= budget
         assert all(each.count > 0 for each in step)
@@ -67,6 +68,7 @@ def run(scheduler, arrivals, *, aborts=frozenset(), budget):
                 each.request.output.append(7)
                 if len(each.request.output) == each.request.sampling.max_tokens:
                     each.request.end(Phase.FINISHED)
+                    scheduler.remove(each.request)
         steps.append([(each.request.id, each.count) for each in step])
         index += 1
         assert index < 200_000, "a request starves"
@@ -108,7 +110,25 @@ def test_first_come_first_served_and_the_head_is_not_overtaken():
     for each in (first, large, small):
         scheduler.add(each)
     assert [each.request.id for each in scheduler.schedule()] == ["first"]
-    assert list(scheduler.waiting) == [large, small]
+    assert list(scheduler.waiting.values()) == [large, small]
+
+
+def test_what_has_ended_is_kept_nowhere():
+    """Also behind a head that waits: clients that give up must not fill the memory."""
+    scheduler = Scheduler(CountingMemory(10, 2), max_running_requests=2, max_batch_tokens=8)
+    running, head = request("running", 4, 4), request("head", 4, 4)
+    gone = [request(f"gone-{index}", 1, 1) for index in range(5)]
+    for each in (running, head, *gone):
+        scheduler.add(each)
+    scheduler.schedule()
+    for each in gone:
+        each.end(Phase.ABORTED)
+        scheduler.remove(each)
+    assert list(scheduler.waiting.values()) == [head]
+    running.end(Phase.ABORTED)
+    scheduler.remove(running)
+    assert not scheduler.running
+    assert [each.request for each in scheduler.schedule()] == [head]
 
 
 def test_a_step_is_decodes_first_and_prefill_fills_the_rest():
@@ -153,6 +173,7 @@ def test_ten_thousand_requests_all_end():
                 each.request.output.append(7)
                 if len(each.request.output) == each.request.sampling.max_tokens:
                     each.request.end(Phase.FINISHED)
+                    scheduler.remove(each.request)
                     finished += 1
         at += 1
         assert at < 100_000

@@ -51,6 +51,8 @@ def test_metrics_count_tokens_and_ends(server):
     assert moved("time_to_first_token_seconds_count") == 1
     assert moved("inter_token_latency_seconds_count") == 3
     assert moved("time_to_first_token_seconds_sum") > 0
+    assert moved("step_seconds_count") == 4
+    assert moved("step_seconds_sum") > 0
 
 
 def test_gauges_follow_the_engine(server):

@@ -13,7 +13,7 @@ import torch
 
 from upcurve.engine.errors import EngineInputError
 from upcurve.engine.execute.event import Event, FinishReason
-from upcurve.engine.execute.sampler import Sampler, token_logprobs
+from upcurve.engine.execute.sampler import NO_TOKEN, Sampler, token_logprobs
 from upcurve.engine.memory.budget import Budget, budget, free_bytes
 from upcurve.engine.memory.memory import Memory
 from upcurve.engine.model.batch import ForwardBatch, SequenceSlice
@@ -133,7 +133,7 @@ class Engine:
     @property
     def waiting(self) -> int:
         """Requests that are not admitted yet."""
-        return sum(each.phase is Phase.WAITING for each in list(self._scheduler.waiting))
+        return len(self._scheduler.waiting)
 
     @property
     def running(self) -> int:
@@ -145,11 +145,16 @@ class Engine:
         """Whether a step would do anything."""
         return bool(self._requests)
 
+    @property
+    def unfinished(self) -> list[str]:
+        """Ids of the requests that have no terminal event yet, in the order of arrival."""
+        return list(self._requests)
+
     def add(self, request: Request) -> None:
         """Queue a request.
 
         Raises:
-            EngineInputError: it could never be admitted, or its id is in use.
+            EngineInputError: it could never be computed, or its id is in use.
         """
         if not request.prompt or request.sampling.max_tokens < 1:
             raise EngineInputError("prompt", "it or max_tokens is empty", "give one token or more")
@@ -159,6 +164,11 @@ class Engine:
                 f"{len(request.prompt)} tokens and max_tokens {request.sampling.max_tokens} "
                 f"are more than the context of {self.context_length}",
                 "shorten either",
+            )
+        vocab_size = self.model.shapes.vocab_size
+        if min(request.prompt) < 0 or max(request.prompt) >= vocab_size:
+            raise EngineInputError(
+                "prompt", f"a token id is not in 0..{vocab_size - 1}", "use the model's tokenizer"
             )
         if request.id in self._requests:
             raise EngineInputError("request id", f"{request.id} is running", "give it another")
@@ -172,25 +182,27 @@ class Engine:
 
     def abort_all(self) -> list[Event]:
         """End every request."""
-        return [event for each in list(self._requests) for event in self.abort(each)]
+        return [event for each in self.unfinished for event in self.abort(each)]
 
     def step(self) -> list[Event]:
         """Compute one step; a step that fails ends the requests in it, each with its error."""
         step = self._scheduler.schedule()
         if not step:
             return []
+        events: list[Event] = []
         try:
-            events = self._compute(step)
+            self._compute(step, events)
         except Exception as error:
             logger.exception("a step failed")
             self.failed_steps_in_a_row += 1
             text = f"{type(error).__name__}: {error}"
-            return [
+            events += [
                 self._end(each.request, Phase.FAILED, "failed", error=text)
                 for each in step
                 if each.request.phase not in TERMINAL
             ]
-        self.failed_steps_in_a_row = 0
+        else:
+            self.failed_steps_in_a_row = 0
         return events
 
     def generate(
@@ -203,34 +215,41 @@ class Engine:
             RuntimeError: a step failed.
         """
         requests = [Request(f"generate-{i}", prompt, sampling) for i, prompt in enumerate(prompts)]
-        for request in requests:
-            self.add(request)
-        while self.has_work:
-            for event in self.step():
-                if event.finish == "failed":
-                    raise RuntimeError(event.error)
+        try:
+            for request in requests:
+                self.add(request)
+            while self.has_work:
+                for event in self.step():
+                    if event.finish == "failed":
+                        raise RuntimeError(event.error)
+        finally:
+            for request in requests:
+                self.abort(request.id)
         return [request.output for request in requests]
 
-    def _compute(self, step: list[Scheduled]) -> list[Event]:
+    def _compute(self, step: list[Scheduled], events: list[Event]) -> None:
+        """Compute a step and append its events, so that an error does not lose those before it."""
         batch = self._batch(step)
         ready = [each.request for each in step if _reaches_end(each)]
         logits = self.model.forward(batch, self.memory)
         for each in step:
             each.request.computed += each.count
         if not ready:
-            return []
+            return
         parameters = [request.sampling for request in ready]
         tokens = self._sampler.sample(logits, [request.id for request in ready], parameters)
         logprobs = token_logprobs(logits, tokens, parameters)
-        events = []
         for request, token, logprob in zip(ready, tokens, logprobs, strict=True):
+            if token == NO_TOKEN:
+                error = "the model's logits are not finite"
+                events.append(self._end(request, Phase.FAILED, "failed", error=error))
+                continue
             request.phase = Phase.DECODING
             request.output.append(token)
             finish = self._finish(request, token)
             if finish is not None:
                 self._forget(request, Phase.FINISHED)
             events.append(Event(request.id, token, logprob, finish))
-        return events
 
     def _batch(self, step: list[Scheduled]) -> ForwardBatch:
         tokens: list[int] = []
@@ -272,9 +291,10 @@ class Engine:
         return Event(request.id, None, finish=finish, error=error)
 
     def _forget(self, request: Request, phase: Phase) -> None:
-        request.end(phase)
-        self._sampler.forget(request.id)
         del self._requests[request.id]
+        self._scheduler.remove(request)
+        self._sampler.forget(request.id)
+        request.end(phase)
 
 
 def _reaches_end(each: Scheduled) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -29,8 +30,9 @@ class Abort:
 class EngineLoop:
     """Runs an engine on a thread of its own; idle, it waits without using the CPU.
 
-    `deliver` is called on that thread, once for each step, with all events of the step. `failed` is
-    called there once, if the engine is given up; every request has its terminal event by then.
+    `deliver` is called on that thread, once for each step, with all events of the step; `stepped`
+    before it, with the seconds that the step took. `failed` is called there once, if the engine is
+    given up; every request has its terminal event by then.
     """
 
     def __init__(
@@ -38,10 +40,12 @@ class EngineLoop:
         engine: Engine,
         deliver: Callable[[Sequence[Event]], None],
         failed: Callable[[BaseException], None],
+        stepped: Callable[[float], None],
     ) -> None:
         self.engine = engine
         self._deliver = deliver
         self._failed = failed
+        self._stepped = stepped
         self._inbox: deque[Request | Abort] = deque()
         self._wake = threading.Condition()
         self._stopping = False
@@ -93,19 +97,30 @@ class EngineLoop:
         """Take commands, compute one step, deliver; return False at the end."""
         with self._wake:
             self._wake.wait_for(lambda: self._inbox or self._stopping or self.engine.has_work)
-            commands = list(self._inbox)
-            self._inbox.clear()
+            commands = len(self._inbox)
             stopping = self._stopping
-        events = [event for command in commands for event in self._obey(command)]
-        if stopping:
-            events += self.engine.abort_all()
-        elif self.engine.has_work:
-            events += self.engine.step()
-        if events:
-            self._deliver(events)
+        events: list[Event] = []
+        try:
+            for _ in range(commands):
+                # It leaves the inbox when it is obeyed, so that an error loses none.
+                events += self._obey(self._inbox[0])
+                self._inbox.popleft()
+            if stopping:
+                events += self.engine.abort_all()
+            elif self.engine.has_work:
+                events += self._step()
+        finally:
+            if events:
+                self._deliver(events)
         if self.engine.failed_steps_in_a_row >= FAILED_STEPS:
             raise RuntimeError(f"{FAILED_STEPS} steps in a row failed")
         return not stopping
+
+    def _step(self) -> list[Event]:
+        started = time.perf_counter()
+        events = self.engine.step()
+        self._stepped(time.perf_counter() - started)
+        return events
 
     def _obey(self, command: Request | Abort) -> list[Event]:
         if isinstance(command, Abort):
@@ -119,10 +134,14 @@ class EngineLoop:
     def _give_up(self, error: Exception) -> None:
         with self._wake:
             self._stopping = True
-            commands = list(self._inbox)
+            # A request whose admission broke can be in both: each is told once.
+            ids = dict.fromkeys(self.engine.unfinished)
+            ids.update((each.id, None) for each in self._inbox if isinstance(each, Request))
             self._inbox.clear()
         text = f"the engine stopped: {error}"
-        ids = [event.request_id for event in self.engine.abort_all()]
-        ids += [each.id for each in commands if isinstance(each, Request)]
         self._deliver([Event(each, None, finish="failed", error=text) for each in ids])
+        try:
+            self.engine.abort_all()
+        except Exception:
+            logger.exception("memory of the engine that was given up is lost")
         self._failed(error)

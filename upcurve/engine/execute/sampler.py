@@ -9,6 +9,9 @@ import torch
 from upcurve.engine.execute.event import TokenLogprobs
 from upcurve.engine.schedule.request import SamplingParameters
 
+NO_TOKEN = -1
+"""Drawn where no token is the most likely one."""
+
 
 class Sampler:
     """Draws tokens; keeps one random generator for every request that has a seed.
@@ -25,14 +28,15 @@ class Sampler:
     def sample(
         self, logits: torch.Tensor, ids: Sequence[str], parameters: Sequence[SamplingParameters]
     ) -> list[int]:
-        """Draw one token for each row.
+        """Draw one token for each row; NO_TOKEN where its largest logit is not finite.
 
         Args:
             logits: float32 [R, vocab].
             ids: the request of each row.
             parameters: of each row.
         """
-        tokens = torch.argmax(logits, dim=-1)
+        # A NaN anywhere in a row is its maximum.
+        largest, tokens = torch.max(logits, dim=-1)
         drawn = [row for row, each in enumerate(parameters) if each.temperature > 0]
         plain = [row for row in drawn if not _filtered(parameters[row])]
         filtered = [row for row in drawn if _filtered(parameters[row])]
@@ -41,7 +45,7 @@ class Sampler:
                 kinds = [parameters[row] for row in rows]
                 noise = self._noise(logits.shape[-1], [ids[row] for row in rows], kinds)
                 tokens[rows] = _draw(logits[rows], kinds, noise)
-        return tokens.tolist()
+        return tokens.masked_fill_(~torch.isfinite(largest), NO_TOKEN).tolist()
 
     def forget(self, request_id: str) -> None:
         """Drop the generator of a request that has ended."""
@@ -73,7 +77,8 @@ def _draw(
 ) -> torch.Tensor:
     device, vocab = logits.device, logits.shape[-1]
     temperature = torch.tensor([each.temperature for each in parameters], device=device)
-    # Shifted before the division, so that a tiny temperature cannot overflow.
+    # A tiny temperature neither becomes zero nor overflows: the largest logit is shifted to 0.
+    temperature.clamp_min_(torch.finfo(torch.float32).tiny)
     shifted = (logits - logits.amax(-1, keepdim=True)) / temperature.unsqueeze(-1)
     probabilities = torch.softmax(shifted, dim=-1)
     if not _filtered(parameters[0]):

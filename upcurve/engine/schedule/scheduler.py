@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections import deque
 from dataclasses import dataclass
 from typing import Protocol
 
 from upcurve.engine.errors import EngineInputError
 from upcurve.engine.memory.reservation import Reservation
-from upcurve.engine.schedule.request import TERMINAL, Phase, Request
+from upcurve.engine.schedule.request import Phase, Request
 
 
 class ReservesMemory(Protocol):
@@ -56,20 +55,25 @@ class Scheduler:
         self._memory = memory
         self._max_running_requests = max_running_requests
         self._max_batch_tokens = max_batch_tokens
-        self.waiting: deque[Request] = deque()
-        self.running: list[Request] = []
+        # In the order of arrival and of admission; by id, so that any one leaves at once.
+        self.waiting: dict[str, Request] = {}
+        self.running: dict[str, Request] = {}
 
     def add(self, request: Request) -> None:
         """Append a request to the queue."""
-        self.waiting.append(request)
+        self.waiting[request.id] = request
+
+    def remove(self, request: Request) -> None:
+        """Forget a request that has ended."""
+        self.waiting.pop(request.id, None)
+        self.running.pop(request.id, None)
 
     def schedule(self) -> list[Scheduled]:
         """Choose the next step: all decodes, then prefill chunks while the budget lasts."""
-        self.running = [each for each in self.running if each.phase not in TERMINAL]
-        decodes = [each for each in self.running if each.phase is Phase.DECODING]
-        step = [Scheduled(each, 1) for each in decodes]
+        running = self.running.values()
+        step = [Scheduled(each, 1) for each in running if each.phase is Phase.DECODING]
         left = self._max_batch_tokens - len(step)
-        for request in self.running:
+        for request in running:
             if request.phase is Phase.PREFILLING and left:
                 left -= self._prefill(request, left, step)
         while left and len(self.running) < self._max_running_requests:
@@ -85,15 +89,14 @@ class Scheduler:
         return count
 
     def _admit(self) -> Request | None:
-        while self.waiting and self.waiting[0].phase in TERMINAL:
-            self.waiting.popleft()
-        if not self.waiting:
+        request = next(iter(self.waiting.values()), None)
+        if request is None:
             return None
-        memory = self._memory.reserve(self.waiting[0].most_tokens)
+        memory = self._memory.reserve(request.most_tokens)
         if memory is None:
             return None
-        request = self.waiting.popleft()
+        del self.waiting[request.id]
         request.memory = memory
         request.phase = Phase.PREFILLING
-        self.running.append(request)
+        self.running[request.id] = request
         return request

@@ -58,7 +58,7 @@ class Bridge:
         self.on_failure: Callable[[], None] = lambda: None
         """Called once, when it is."""
         self._metrics = metrics
-        self._loop = EngineLoop(engine, self._deliver, self._failed)
+        self._loop = EngineLoop(engine, self._deliver, self._failed, metrics.step.observe)
         self._open: dict[str, _Open] = {}
         self._event_loop: asyncio.AbstractEventLoop
         metrics.watch(self._loop)

@@ -13,7 +13,7 @@ from upcurve.engine.memory.memory import Usage
 FIRST_TOKEN_BUCKETS = (
     *(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 25.0, 50.0, 100.0),
 )
-INTER_TOKEN_BUCKETS = (
+STEP_BUCKETS = (
     *(0.001, 0.0025, 0.005, 0.01, 0.015, 0.02, 0.03, 0.04, 0.05, 0.075, 0.1, 0.25, 0.5, 1.0, 2.5),
 )
 
@@ -46,7 +46,13 @@ class Metrics:
         self.inter_token = Histogram(
             "upcurve_inter_token_latency_seconds",
             "Between two tokens of a request, both as the engine delivers them.",
-            buckets=INTER_TOKEN_BUCKETS,
+            buckets=STEP_BUCKETS,
+            registry=self.registry,
+        )
+        self.step = Histogram(
+            "upcurve_step_seconds",
+            "One step of the engine, from scheduling to the drawn tokens.",
+            buckets=STEP_BUCKETS,
             registry=self.registry,
         )
 
