@@ -129,6 +129,9 @@ class HttpServer(uvicorn.Server):
                 log_config=None,
                 log_level="warning",
                 lifespan="on",
+                # Longer than clients keep idle connections (5 s in httpx, 15 s in aiohttp): if the
+                # server closed first, a request that is on its way would be lost.
+                timeout_keep_alive=75,
                 # Only for clients that do not read: the requests themselves end before.
                 timeout_graceful_shutdown=int(GRACE_SECONDS) + 5,
             )
