@@ -56,7 +56,10 @@ class Sampler:
     ) -> torch.Tensor:
         """Return exponential noise [R, width]: argmax(p / noise) is a draw from p."""
         noise = torch.empty(len(ids), width, device=self._device)
-        noise.exponential_(generator=self._shared)
+        unseeded = [row for row, each in enumerate(parameters) if each.seed is None]
+        if unseeded:
+            shared = torch.empty(len(unseeded), width, device=self._device)
+            noise[unseeded] = shared.exponential_(generator=self._shared)
         for row, (request, each) in enumerate(zip(ids, parameters, strict=True)):
             if each.seed is not None:
                 generator = self._seeded.get(request)
