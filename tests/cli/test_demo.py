@@ -1,6 +1,9 @@
 import subprocess
 import sys
 
+from upcurve.cli.demo import _targets
+from upcurve.frontier.comparison import round_targets
+from upcurve.frontier.point import Point
 from upcurve.records.store import Store
 
 
@@ -36,7 +39,8 @@ def test_the_demo_serves_sweeps_compares_and_shows(tmp_path):
         off, on = (summaries[name].fingerprints for name in ("baseline", "optimised"))
         assert len(off) == len(on) == 1
         assert off != on
-    again = upcurve("compare", "baseline", "optimised", "--json", "--store", str(store))
+    at = ("--at", "50", "--json", "--store", str(store))
+    again = upcurve("compare", "baseline", "optimised", *at)
     assert again.returncode == 0, again.stderr
 
 
@@ -44,3 +48,13 @@ def test_a_store_that_is_no_folder_is_refused_before_any_work(tmp_path):
     done = upcurve("demo", "--store", "postgresql://localhost/none")
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith("upcurve: error: store: ")
+
+
+def test_curves_that_share_no_interactivity_are_still_compared():
+    points = {
+        "baseline": [Point(10.2, 50, 1, 1, 1), Point(8.1, 70, 1, 1, 2)],
+        "optimised": [Point(20.4, 90, 1, 1, 2), Point(30.3, 80, 1, 1, 1)],
+    }
+    assert _targets(points) == [8.0, 10.0, 20.0, 30.0]
+    points["optimised"].append(Point(9.0, 200, 1, 1, 4))
+    assert _targets(points) == round_targets(points)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from upcurve.dashboard.terminal import draw
 from upcurve.errors import InputError
 from upcurve.frontier.comparison import Comparison, compare, round_targets
 from upcurve.frontier.grid import legend
+from upcurve.frontier.point import Point
 from upcurve.records import environment
 from upcurve.records.comparable import (
     ComparableSeries,
@@ -120,9 +121,22 @@ def _compare(
     return compare(
         points,
         baseline=baseline,
-        targets=targets or round_targets(points),
+        targets=targets or _targets(points),
         usd_per_gpu_hour={name: price.usd_per_gpu_hour for name, price in prices.items() if price},
     )
+
+
+def _targets(points: Mapping[str, Sequence[Point]]) -> list[float]:
+    """Return round targets that both curves reach, or where each ends if they share none."""
+    try:
+        return round_targets(points)
+    except InputError:
+        ends = [
+            end(point.interactivity for point in each)
+            for each in points.values()
+            for end in (min, max)
+        ]
+        return sorted({float(round(end)) or end for end in ends})
 
 
 def _show(
