@@ -61,6 +61,15 @@ def test_one_gpu_that_is_not_valid_spoils_the_total() -> None:
     assert "do not cover" in totals["note"]
 
 
+def test_a_gpu_of_unknown_energy_leaves_no_total() -> None:
+    known = constant({0: 100.0}, 5)
+    silent = [GpuReading(GpuSample(tick * SECOND), None) for tick in range(6)]
+    telemetry = GpuTelemetry([*known.devices, identity(1)], {**known.readings, 1: silent})
+    totals = telemetry.summary(0, 5 * SECOND, 10)["totals"]
+    assert totals["energy_j"] is totals["joules_per_output_token"] is None
+    assert not totals["energy_valid"]
+
+
 def test_extremes_and_throttling_within_the_span() -> None:
     reasons = [
         ("gpu_idle",),

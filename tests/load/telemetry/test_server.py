@@ -81,6 +81,14 @@ def test_a_counter_that_falls_is_not_told() -> None:
     assert summary["prompt_tokens_per_s"] is None, "though it ends above where it began"
 
 
+def test_a_part_that_vanishes_is_not_told() -> None:
+    line = 'vllm:generation_tokens_total{{engine="{}"}} {}\n'
+    texts = [line.format(0, 100) + line.format(1, 50), line.format(0, 900)]
+    summary = ServerMetrics(scrapes(texts)).summary(0, SECOND)
+    assert summary["generation_tokens_per_s"] is None
+    assert summary["notes"] == ["vllm:generation_tokens_total began anew within the span"]
+
+
 def test_a_reset_outside_the_span_does_not_matter() -> None:
     texts = [State(generated=count).write(VLLM) for count in (900, 0, 40)]
     summary = ServerMetrics(scrapes(texts)).summary(SECOND, 2 * SECOND)

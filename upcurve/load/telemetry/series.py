@@ -131,7 +131,7 @@ def parse_exposition(text: str) -> Iterator[Reading]:
 
 def known_engine(names: Iterable[str]) -> EngineSeries | None:
     """Return the engine that has series of these names."""
-    names = list(names)
+    names = set(names)
     return next(
         (each for each in ENGINES if any(name.startswith(each.prefix) for name in names)), None
     )
