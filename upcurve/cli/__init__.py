@@ -15,6 +15,7 @@ COMMANDS = {
     "bench": "Measure a running OpenAI-compatible server at given concurrencies.",
     "compare": "Compare series at equal interactivity: ratios, cost, statuses.",
     "demo": "Serve a small model, sweep it twice, compare, show: the whole loop.",
+    "known-server": "Serve tokens at known times: the truth that load clients are held against.",
     "export": "Write the rows of a store as CSV or JSON.",
     "import": "Bring measured rows into the store from a file or a published set.",
     "serve": "Serve a Qwen3.5 MoE model over the OpenAI API.",
@@ -34,8 +35,8 @@ class LazyGroup(click.Group):
         """Import and return a subcommand; None for an unknown name."""
         if cmd_name not in COMMANDS:
             return None
-        suffix = "_" if cmd_name == "import" else ""
-        module = importlib.import_module(f"upcurve.cli.{cmd_name}{suffix}")
+        name = "import_" if cmd_name == "import" else cmd_name.replace("-", "_")
+        module = importlib.import_module(f"upcurve.cli.{name}")
         command: click.Command = module.command
         return command
 
@@ -68,6 +69,9 @@ def run(arguments: Sequence[str] | None = None) -> None:
         click.echo("upcurve: interrupted", err=True)
         sys.exit(130)
     except Exception as error:
+        if type(error).__name__ == "ClientError":  # by name: the import would cost every command
+            click.echo(f"upcurve: error: {error}", err=True)
+            sys.exit(1)
         line = one_line(error)
         if line is None:
             raise

@@ -1,35 +1,28 @@
-"""`upcurve bench`: measure a running server at given concurrencies."""
+"""`upcurve bench`: measure a running server under loads that are asked for."""
 
 from __future__ import annotations
 
 import json
-import secrets
-from collections.abc import Callable, Iterator
+import sys
+from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import replace
 from typing import Any
 
 import click
-import pyarrow
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeRemainingColumn,
-)
-from rich.table import Table
 
-from upcurve.cli.bench_record import Grid, recording, run_record
+from upcurve.cli.bench_files import SaveFile, save
+from upcurve.cli.bench_plan import Plan, plan_of
+from upcurve.cli.bench_record import previous_points, recording, run_record
+from upcurve.cli.bench_view import View, print_points, print_search
 from upcurve.cli.options import NumberList, json_option, store_option
-from upcurve.cli.tables import print_table
-from upcurve.load.client import run_measure, run_probe
-from upcurve.load.metrics import point_metrics
-from upcurve.load.target import Target
-from upcurve.load.trace import to_table
-from upcurve.load.workload import Workload
+from upcurve.load.search import strain
+from upcurve.load.session import Result, Session
 from upcurve.sweep.interruption import sigterm_interrupts
+
+Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
+
+_WORKLOAD = click.IntRange(min=1)
+_POSITIVE = click.FloatRange(min=0, min_open=True)
 
 
 class Vocabulary(click.ParamType[tuple[int, int]]):
@@ -53,212 +46,247 @@ class Vocabulary(click.ParamType[tuple[int, int]]):
             self.fail(f"{value!r} is no range of token ids; give e.g. 256:1280", param, ctx)
 
 
+def _help_all(ctx: click.Context, param: click.Parameter, value: bool) -> None:  # noqa: ARG001
+    if not value or ctx.resilient_parsing:
+        return
+    for each in ctx.command.params:
+        if isinstance(each, click.Option):
+            each.hidden = False
+    click.echo(ctx.get_help())
+    ctx.exit()
+
+
+def usual(*names: str, **settings: Any) -> Decorator:
+    """Return an option that `--help` shows."""
+    return click.option(*names, **settings)
+
+
+def further(*names: str, **settings: Any) -> Decorator:
+    """Return an option that only `--help-all` shows."""
+    return click.option(*names, hidden=True, **settings)
+
+
 @click.command()
-@click.option("--base-url", required=True, metavar="URL", help="E.g. http://127.0.0.1:8000")
-@click.option("--model", required=True, metavar="NAME", help="Name that the server serves.")
-@click.option("--isl", required=True, type=click.IntRange(min=1), help="Input tokens, exact.")
-@click.option("--osl", required=True, type=click.IntRange(min=1), help="Output tokens, exact.")
-@click.option(
+@usual("--base-url", metavar="URL", help="E.g. http://127.0.0.1:8000")
+@usual("--model", metavar="NAME", help="Name that the server serves.")
+@usual("--isl", metavar="TOKENS", help="Input: 8192, uniform:0.8:8192, normal:1024:200, ...")
+@usual("--osl", metavar="TOKENS", help="Output, in the same forms.")
+@usual(
     "--concurrency",
-    required=True,
     type=NumberList(integers=True),
     metavar="N,N,...",
-    help="Requests in flight; one point each.",
+    help="Closed loop: requests in flight; one point each.",
 )
-@click.option("--requests", type=click.IntRange(min=1), help="Measured requests of each point.")
-@click.option(
+@usual(
+    "--rate", type=NumberList(), metavar="R,R,...", help="Open loop: requests/s; one point each."
+)
+@usual("--requests", type=_WORKLOAD, metavar="N", help="Measured requests of each point.")
+@usual(
     "--requests-per-stream",
-    type=click.IntRange(min=1),
-    help="Or: measured requests per request in flight.  [default: 4]",
+    type=_WORKLOAD,
+    metavar="N",
+    help="Or: per request in flight.  [default: 4; open loop: 30 s of requests]",
 )
-@click.option(
-    "--warmup",
-    type=click.IntRange(min=1),
-    help="Requests before each point, with other prompts.  [default and least: the concurrency]",
+@usual("--duration", type=_POSITIVE, metavar="SECONDS", help="Or: for so long.")
+@usual("--repeats", type=_WORKLOAD, default=1, metavar="N", help="Rounds over all points.")
+@usual(
+    "--search",
+    metavar="LIMITS",
+    help="Find the highest load within e.g. 'ttft_p99<1s,tpot<25ms', between two loads.",
 )
-@click.option(
-    "--repeats",
-    type=click.IntRange(min=1),
-    default=1,
+@usual("--goodput", metavar="LIMITS", help="Count requests within e.g. ttft=1000,tpot=25 (ms).")
+@usual("--endpoint", type=click.Choice(["completions", "chat"]), default="completions")
+@usual("--tokenizer", metavar="PATH", help="Send text, counted by this tokenizer.json.")
+@usual("--dataset", metavar="FILE", help="Send the prompts of JSON lines or a ShareGPT file.")
+@usual("--series", metavar="NAME", help="Keep the points in the store under this name.")
+@usual("--resume", is_flag=True, help="Measure only what the series lacks.")
+@usual("--gpus", type=_WORKLOAD, metavar="N", help="That serve it.  [default: --tp]")
+@usual("--hardware", default="", metavar="NAME", help="As in price tables: MI355X, H200, ...")
+@usual("--strict", is_flag=True, help="Exit 1, and keep no point, where the client was too busy.")
+@usual("--calibrate", is_flag=True, help="Measure what this client can carry here; keep it.")
+@usual(
+    "--save",
+    type=SaveFile(),
+    multiple=True,
+    metavar="FILE",
+    help="Points as .json or .csv, requests as .parquet; repeatable.",
+)
+@json_option
+@store_option
+@usual(
+    "--help-all",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_help_all,
+    help="Show all options.",
+)
+@further("--api-key", envvar="UPCURVE_API_KEY", show_envvar=True, help="Never stored.")
+@further("--warmup", type=_WORKLOAD, help="Requests before each point.  [least: one per stream]")
+@further("--ramp", type=_POSITIVE, metavar="SECONDS", help="Until the whole load is there.")
+@further(
+    "--arrivals",
+    type=click.Choice(["constant", "poisson", "gamma"]),
+    default="poisson",
     show_default=True,
-    help="Rounds over all concurrencies.",
+    help="Of an open loop.",
 )
-@click.option("--seed", type=int, help="Of the prompts.  [default: drawn anew, and recorded]")
-@click.option(
+@further(
+    "--burstiness",
+    type=_POSITIVE,
+    default=1.0,
+    show_default=True,
+    help="Shape of gamma gaps: below 1 burstier than Poisson, above 1 more even.",
+)
+@further("--max-in-flight", type=_WORKLOAD, help="Of an open loop; waiting is latency.")
+@further("--seed", type=int, help="Of the prompts.  [default: drawn anew, and recorded]")
+@further(
     "--vocabulary",
     type=Vocabulary(),
     default="256:1280",
     show_default=True,
     help="Token ids that prompts are drawn from.",
 )
-@click.option(
+@further("--shared-prefix", metavar="TOKENS[:COUNT]", help="Beginnings that prompts share.")
+@further("--dataset-format", type=click.Choice(["auto", "jsonl", "sharegpt"]), default="auto")
+@further("--dataset-repeat", is_flag=True, help="Its prompts may be sent more than once.")
+@further(
     "--timeout",
-    type=click.FloatRange(min=0, min_open=True),
+    type=_POSITIVE,
     default=600.0,
     show_default=True,
     help="Seconds until a request counts as failed.",
 )
-@click.option("--api-key", envvar="UPCURVE_API_KEY", show_envvar=True, help="Never stored.")
-@click.option("--gpus", type=click.IntRange(min=1), help="That serve it.  [default: --tp]")
-@click.option(
-    "--tp", type=click.IntRange(min=1), default=1, show_default=True, help="Tensor parallelism."
+@further("--workers", type=_WORKLOAD, help="Measuring processes at most.  [default: cores - 1]")
+@further("--tp", type=_WORKLOAD, default=1, show_default=True, help="Tensor parallelism.")
+@further("--precision", default="", help="Recorded with the run: fp8, bf16, ...")
+@further("--metrics-url", metavar="URL", help="Prometheus page.  [default: the server's /metrics]")
+@further("--metrics/--no-metrics", default=True, help="Read the server's metrics along the run.")
+@further(
+    "--gpu-index",
+    type=int,
+    multiple=True,
+    help="GPUs of this machine to watch.  [default: all, where the server is local]",
 )
-@click.option("--hardware", default="", help="GPU name as in price tables: MI355X, H200, ...")
-@click.option("--precision", default="", help="Recorded with the run: fp8, bf16, ...")
-@click.option("--series", metavar="NAME", help="Keep the points in the store under this name.")
-@json_option
-@store_option
-def command(
-    base_url: str,
-    model: str,
-    isl: int,
-    osl: int,
-    concurrency: list[int],
-    requests: int | None,
-    requests_per_stream: int | None,
-    warmup: int | None,
-    repeats: int,
-    seed: int | None,
-    vocabulary: tuple[int, int],
-    timeout: float,
-    api_key: str | None,
-    gpus: int | None,
-    tp: int,
-    hardware: str,
-    precision: str,
-    series: str | None,
-    as_json: bool,
-    store: str,
-) -> int:
-    """Measure a running OpenAI-compatible server in a closed loop.
+def command(**given: Any) -> int:
+    """Measure a running OpenAI-compatible server, and the client with it.
 
-    Prompts are random token ids of the exact length, all distinct; each answer is asked for in
-    the exact length. Exit code 1 where a point has no request that succeeded.
+    Prompts are random token ids of exact length, all distinct; each answer is asked for in exact
+    length. Exit code 1: a point without a request that succeeded; with --strict, one whose
+    figures are not to be trusted.
 
     \b
     Example:
       upcurve bench --base-url http://127.0.0.1:8000 --model qwen --isl 1024 --osl 128 \\
         --concurrency 4,8,16
-      upcurve bench ... --series h200-mine --hardware H200 --gpus 8 --tp 8 --repeats 3
     """  # noqa: D301
-    if requests and requests_per_stream:
-        raise click.UsageError("--requests and --requests-per-stream exclude each other")
-    if len(set(concurrency)) < len(concurrency):
-        raise click.UsageError("--concurrency names a value twice; --repeats measures all again")
-    if requests and requests < max(concurrency):
-        problem = f"--requests {requests} cannot fill {max(concurrency)} streams"
-        raise click.UsageError(f"{problem}; give at least {max(concurrency)}")
-    gpus = gpus or tp
-    if tp > gpus:
-        raise click.UsageError(f"--tp {tp} does not fit on --gpus {gpus}; correct one of them")
-    if series is not None and osl == 1:
+    if given["calibrate"]:
+        from upcurve.cli.bench_calibrate import calibrate_here
+
+        return calibrate_here(given["workers"], as_json=given["as_json"])
+    given["gpu_index"] = given["gpu_index"] or None
+    if given["resume"] and given["series"] is None:
+        raise click.UsageError("--resume needs --series: it measures what that series lacks")
+    plan = plan_of(given)
+    if given["series"] is not None and plan.workload.exact_output and plan.workload.osl == 1:
         raise click.UsageError("a point of a series has a pace: give --osl 2 or more")
-    if seed is None:
-        # A seed that a server has seen would be served from its prefix cache.
-        seed = secrets.randbelow(2**31)
-    grid = Grid(
-        workload=Workload(isl=isl, osl=osl, seed=seed, vocabulary=vocabulary),
-        concurrency=concurrency,
-        repeats=repeats,
-        requests=requests,
-        requests_per_stream=requests_per_stream or 4,
-        warmup=warmup,
-        timeout_s=timeout,
-    )
-    target = Target(base_url, model, api_key)
-    target = run_probe(target, grid.workload, timeout_s=timeout)
-    results = []
     with ExitStack() as stack:
         stack.enter_context(sigterm_interrupts())
-        keep = None
-        if series is not None:
-            record = run_record(grid, target, series, hardware, precision)
-            keep = stack.enter_context(recording(store, record, tp, gpus))
-        for repeat, point, trace in _measured(grid, target, gpus):
-            results.append((repeat, point))
-            if keep is not None:
-                keep(repeat, point, trace)
-            if as_json:
-                click.echo(json.dumps({"repeat": repeat, **point}))
-    if not as_json:
-        _print_table(results, grid)
-    for repeat, point in results:
-        for words in point["warnings"]:
-            click.echo(f"upcurve: warning: {_label(grid, repeat, point)}: {words}", err=True)
-    return int(any(point["requests"] == point["failed"] for _, point in results))
+        return _Bench(plan, given, stack).run()
 
 
-def _measured(
-    grid: Grid, target: Target, gpus: int
-) -> Iterator[tuple[int, dict[str, Any], pyarrow.Table]]:
-    """Yield repeat, figures and trace of each point as soon as it is measured."""
-    console = Console(stderr=True, highlight=False, markup=False, emoji=False)
-    bar = Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        console=console,
-        refresh_per_second=2,  # each refresh is time that the client does not read
-        disable=not console.is_terminal,
-        transient=True,
-    )
-    total = sum(grid.requests_at(c) + grid.warmup_at(c) for _, c in grid.points())
-    with bar:
-        task = bar.add_task("", total=total)
-        for repeat, concurrency in grid.points():
-            of = f", repeat {repeat + 1} of {grid.repeats}" if grid.repeats > 1 else ""
-            bar.update(task, description=f"concurrency {concurrency}{of}")
-            workload = replace(grid.workload, salt=f"c{concurrency} r{repeat}")
-            traces, health = run_measure(
-                target,
-                workload,
-                concurrency=concurrency,
-                requests=grid.requests_at(concurrency),
-                warmup=grid.warmup_at(concurrency),
-                timeout_s=grid.timeout_s,
-                progress=lambda _: bar.advance(task),
+class _Bench:
+    """One invocation: what was measured so far, and where it goes."""
+
+    def __init__(self, plan: Plan, given: dict[str, Any], stack: ExitStack) -> None:
+        self._plan = plan
+        self._given = given
+        self._view = stack.enter_context(View(plan))
+        self._session = stack.enter_context(Session(plan.target, plan.settings))
+        self._found: list[tuple[int, float, dict[str, Any]]] = []
+        self._traces: list[tuple[int, float, Result]] = []
+        self._refused = False
+        self._stack = stack
+
+    def run(self) -> int:
+        plan, given = self._plan, self._given
+        self._session.probe(plan.workload)
+        if self._session.limits is None:
+            self._view.say("not calibrated: `upcurve bench --calibrate` measures what it can carry")
+        keep = done = None
+        if given["series"] is not None:
+            record = run_record(
+                plan, self._session, given["series"], given["hardware"], given["precision"]
             )
-            point = point_metrics(traces, health, workload, concurrency=concurrency, gpus=gpus)
-            console.print(f"concurrency {concurrency}{of}: {_in_brief(point)}", soft_wrap=True)
-            yield repeat, point, to_table(traces)
+            if given["resume"]:
+                done = previous_points(given["store"], record, plan)
+            keep = self._stack.enter_context(
+                recording(given["store"], record, given["tp"], plan.settings.gpus)
+            )
+        answer = None
+        if plan.search is None:
+            for repeat, level in plan.points():
+                self._point(repeat, level, keep, (done or {}).get((repeat, level)))
+        else:
+            answer = self._search(keep, done or {})
+        self._view.close()
+        return self._report(answer)
 
+    def _search(self, keep: Any, done: dict[tuple[int, float], dict[str, Any]]) -> float | None:
+        """Find the highest load within the limits."""
+        search = self._plan.search
+        assert search is not None, "asked only where there is one"
+        tried: dict[float, float] = {}
+        for (_, level), figures in done.items():
+            if search.lowest <= level <= search.highest:
+                tried[level] = strain(self._plan.limits, figures)
+                self._found.append((0, level, figures))
+        while (following := search.next(tried)) is not None:
+            figures = self._point(0, following, keep, None)
+            tried[following] = strain(self._plan.limits, figures)
+        return search.answer(tried)
 
-def _in_brief(point: dict[str, Any]) -> str:
-    failed = f", {point['failed']} of {point['requests']} failed" if point["failed"] else ""
-    return (
-        f"{_number(point['tput_per_gpu'])} tok/s/GPU, "
-        f"{_number(point['interactivity'])} tok/s/user, "
-        f"TTFT {_number(point['ttft_ms']['p50'])} ms in {point['duration_s']:.1f} s{failed}"
-    )
+    def _point(
+        self, repeat: int, level: float, keep: Any, before: dict[str, Any] | None
+    ) -> dict[str, Any]:
+        plan = self._plan
+        if before is not None:
+            self._found.append((repeat, level, before))
+            self._view.say(f"{plan.label(level, repeat)}: measured before")
+            return before
+        self._view.begin(level, repeat)
+        result = self._session.point(
+            plan.workload_at(level, repeat),
+            plan.load(level, repeat),
+            warmup=plan.warmup(level),
+            watch=self._view.watch,
+        )
+        figures = result.figures
+        self._view.end(level, repeat, figures)
+        self._found.append((repeat, level, figures))
+        if any(each.format == "parquet" for each in self._given["save"]):
+            self._traces.append((repeat, level, result))
+        refused = self._given["strict"] and not figures["client"]["trusted"]
+        self._refused |= refused
+        if keep is not None and not refused:
+            keep(repeat, figures, result)
+        if self._given["as_json"]:
+            click.echo(json.dumps({"repeat": repeat, **figures}))
+            sys.stdout.flush()
+        return figures
 
-
-def _label(grid: Grid, repeat: int, point: dict[str, Any]) -> str:
-    of = f", repeat {repeat + 1}" if grid.repeats > 1 else ""
-    return f"concurrency {point['concurrency']}{of}"
-
-
-def _print_table(results: list[tuple[int, dict[str, Any]]], grid: Grid) -> None:
-    table = Table(caption="latencies: medians; steady: while 90 % of the streams were in flight")
-    columns: dict[str, Callable[[dict[str, Any]], Any]] = {
-        "tok/s\n/GPU": lambda point: point["tput_per_gpu"],
-        "steady\n/GPU": lambda point: (point["steady_state"] or {}).get("tput_per_gpu"),
-        "tok/s\n/user": lambda point: point["interactivity"],
-        "TTFT\nms": lambda point: point["ttft_ms"]["p50"],
-        "TPOT\nms": lambda point: point["tpot_ms"]["p50"],
-        "E2E\nms": lambda point: point["e2e_ms"]["p50"],
-    }
-    heads = ["requests\nin flight", *(["repeat"] if grid.repeats > 1 else []), *columns]
-    for head in [*heads, "requests\nin all", "failed"]:
-        table.add_column(head, justify="right", no_wrap=True)
-    for repeat, point in results:
-        cells = [str(point["concurrency"]), *([str(repeat + 1)] if grid.repeats > 1 else [])]
-        cells += [_number(value(point)) for value in columns.values()]
-        table.add_row(*cells, str(point["requests"]), str(point["failed"]))
-    print_table(table)
-
-
-def _number(value: float | None) -> str:
-    if value is None:
-        return "-"
-    return f"{value:,.0f}" if value >= 1000 else f"{value:.4g}"
+    def _report(self, answer: float | None) -> int:
+        plan, given = self._plan, self._given
+        for file in given["save"]:
+            save(file, self._found, self._traces)
+        if not given["as_json"]:
+            print_points(plan, self._found)
+        for repeat, level, figures in self._found:
+            for words in figures["warnings"]:
+                click.echo(f"upcurve: warning: {plan.label(level, repeat)}: {words}", err=True)
+        if plan.search is not None:
+            print_search(plan, answer, as_json=given["as_json"])
+        empty = any(each["requests"] == each["failed"] for _, _, each in self._found)
+        if self._refused:
+            click.echo("upcurve: error: strict: marked points are refused", err=True)
+        return int(empty or self._refused or (plan.search is not None and answer is None))

@@ -1,64 +1,36 @@
-"""What a bench measures, and how the store keeps it."""
+"""How the store keeps a bench."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Literal
 
 import click
-import pyarrow
 
 import upcurve
-from upcurve.load.target import Target
-from upcurve.load.workload import Workload
+from upcurve.cli.bench_plan import Plan
+from upcurve.load.session import Result, Session
+from upcurve.load.trace import to_table
 from upcurve.records import environment
 from upcurve.records.fingerprint import SpeedFacts, fingerprint
 from upcurve.records.run import PointRecord, RunRecord
 from upcurve.records.store import Store
 
-
-@dataclass(frozen=True, slots=True)
-class Grid:
-    """What is measured: the workload at each concurrency, repeated."""
-
-    workload: Workload
-    concurrency: list[int]
-    repeats: int
-    requests: int | None
-    """Measured requests of a point; None: `requests_per_stream` times its concurrency."""
-    requests_per_stream: int
-    warmup: int | None
-    timeout_s: float
-
-    def points(self) -> Iterator[tuple[int, int]]:
-        """Yield (repeat, concurrency); repeats interleave, so that a drift hits all alike."""
-        for repeat in range(self.repeats):
-            for concurrency in self.concurrency:
-                yield repeat, concurrency
-
-    def requests_at(self, concurrency: int) -> int:
-        """Return the measured requests of a point."""
-        return self.requests or self.requests_per_stream * concurrency
-
-    def warmup_at(self, concurrency: int) -> int:
-        """Return the warm-up requests of a point: at least one per stream."""
-        return max(self.warmup or 0, concurrency)
-
-
-Keep = Callable[[int, dict[str, Any], pyarrow.Table], None]
+Keep = Callable[[int, dict[str, Any], Result], None]
 
 
 @contextmanager
 def recording(store: str, record: RunRecord, tp: int, gpus: int) -> Iterator[Keep]:
     """Give a function that keeps a point at once; the run ends as the block does."""
     with Store.open(store) as opened:
-        run_id = opened.begin_run(record)
+        runs = [opened.begin_run(record)]
         empty: list[int] = []
+        # Two rates may have the same requests in flight: the later one is a run of its own.
+        taken: set[tuple[int, int]] = set()
 
-        def keep(repeat: int, figures: dict[str, Any], trace: pyarrow.Table) -> None:
+        def keep(repeat: int, figures: dict[str, Any], result: Result) -> None:
             if figures["interactivity"] is None or figures["tput_per_gpu"] is None:
                 empty.append(figures["concurrency"])
                 click.echo(
@@ -70,7 +42,12 @@ def recording(store: str, record: RunRecord, tp: int, gpus: int) -> Iterator[Kee
             point = PointRecord.of_figures(
                 figures, tp=tp, gpus=gpus, repeat=repeat, measured_at=datetime.now(UTC)
             )
-            opened.add_point(run_id, point, trace)
+            if (point.concurrency, repeat) in taken:
+                opened.end_run(runs[-1], "complete")
+                runs.append(opened.begin_run(record))
+                taken.clear()
+            taken.add((point.concurrency, repeat))
+            opened.add_point(runs[-1], point, to_table(result.traces))
 
         status: Literal["complete", "interrupted", "failed"] = "interrupted"
         note: str | None = "stopped by the user"
@@ -82,22 +59,49 @@ def recording(store: str, record: RunRecord, tp: int, gpus: int) -> Iterator[Kee
             status, note = "failed", str(error)
             raise
         finally:
-            opened.end_run(run_id, status, note)
+            opened.end_run(runs[-1], status, note)
 
 
-def run_record(grid: Grid, target: Target, series: str, hardware: str, precision: str) -> RunRecord:
+def previous_points(
+    store: str, record: RunRecord, plan: Plan
+) -> dict[tuple[int, float], dict[str, Any]]:
+    """Return the figures of points that the series has of this very measurement.
+
+    The key is repeat and load: streams, or requests per second in an open loop.
+    """
+    with Store.open(store) as opened:
+        kept = opened.results(record.fingerprint, record.series)
+    key = "concurrency" if plan.arrivals is None else "rate"
+    return {
+        (repeat, float(figures[key])): figures
+        for repeat, figures in kept
+        if figures.get(key) is not None and "client" in figures
+    }
+
+
+def run_record(
+    plan: Plan, session: Session, series: str, hardware: str, precision: str
+) -> RunRecord:
     """Return what a run is recorded with; what cannot be seen of the server stays empty."""
+    target = session.target
+    load = {
+        name: value
+        for name, value in plan.load(plan.levels[0]).facts().items()
+        # Levels are points of one series, as numbers of streams are.
+        if name not in ("rate", "requests")
+    }
     workload = {
-        "isl": grid.workload.isl,
-        "osl": grid.workload.osl,
-        "lengths": "exact",
-        "prompts": "random token ids, all distinct",
-        "vocabulary": list(grid.workload.vocabulary),
-        "requests": grid.requests,
-        "requests_per_stream": None if grid.requests else grid.requests_per_stream,
-        "warmup": grid.warmup,
+        **plan.workload.facts(),
+        **load,
+        "requests": plan.amount.requests,
+        "requests_per_stream": None
+        if plan.arrivals or plan.amount.requests or plan.amount.duration_s
+        else plan.amount.per_stream or 4,
+        "fewest_requests": plan.amount.least,
+        "warmup": plan.amount.warmup,
+        "endpoint": target.endpoint,
         "temperature": 0,
-        "ignore_eos": True,
+        "ignore_eos": plan.workload.exact_output,
     }
     facts = SpeedFacts(
         engine="",
@@ -116,11 +120,12 @@ def run_record(grid: Grid, target: Target, series: str, hardware: str, precision
     )
     asked = {
         "base_url": target.base_url,
-        "workload": workload | {"seed": grid.workload.seed},
-        "prompts_hash": grid.workload.content_hash(),
-        "concurrency": grid.concurrency,
-        "repeats": grid.repeats,
-        "timeout_s": grid.timeout_s,
+        "workload": workload | {"seed": plan.seed},
+        "prompts_hash": plan.workload.content_hash(),
+        "levels": list(plan.levels),
+        "repeats": plan.repeats,
+        "timeout_s": plan.settings.timeout_s,
+        "calibration": None if session.limits is None else session.limits.facts(),
     }
     return RunRecord(
         series=series,
@@ -133,6 +138,6 @@ def run_record(grid: Grid, target: Target, series: str, hardware: str, precision
         precision=precision,
         # The client's machine: the server's cannot be seen from here.
         host=environment.host(),
-        software=environment.software(("upcurve", "aiohttp", "uvloop")),
+        software=environment.software(("upcurve", "httptools", "uvloop")),
         harness_version=upcurve.__version__,
     )

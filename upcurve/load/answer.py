@@ -2,20 +2,64 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from array import array
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
+import msgspec
 import orjson
 
-from upcurve.load.trace import Failure
+from upcurve.load.trace import RESOLUTION_NS, Failure, counts, times
 
 _DETAIL_LENGTH = 300
 
 
+class _Delta(msgspec.Struct, gc=False):
+    content: str | None = None
+    reasoning_content: str | None = None
+    reasoning: str | None = None
+    tool_calls: list[msgspec.Raw] | None = None
+
+
+class _Choice(msgspec.Struct, gc=False):
+    text: str | None = None
+    delta: _Delta | None = None
+    token_ids: list[int] | None = None
+    finish_reason: str | None = None
+
+
+class _Details(msgspec.Struct, gc=False):
+    cached_tokens: int | None = None
+
+
+class _Usage(msgspec.Struct, gc=False):
+    prompt_tokens: int
+    completion_tokens: int | None = None  # left out while it is 0 by some servers
+    prompt_tokens_details: _Details | None = None
+
+    def __post_init__(self) -> None:
+        cached = self.prompt_tokens_details and self.prompt_tokens_details.cached_tokens
+        if min(self.prompt_tokens, self.completion_tokens or 0, cached or 0) < 0:
+            raise ValueError("a negative number of tokens")
+
+
+class _Event(msgspec.Struct, gc=False):
+    """What counts of one server-sent event, of completions and of chat completions."""
+
+    choices: list[_Choice] | None = None
+    usage: _Usage | None = None
+    error: Any = None
+
+
+_one = msgspec.json.Decoder(_Event)
+_many = msgspec.json.Decoder(list[_Event])
+
+
 @dataclass(slots=True)
 class Answer:
-    """The content of one streamed completion, fed read by read.
+    """The content of one streamed completion, fed slice by slice.
 
     An event is stamped with the time of the read that completed it.
     """
@@ -24,96 +68,182 @@ class Answer:
     output_tokens: int | None = None
     cached_tokens: int | None = None
     finish_reason: str | None = None
+    first_answer_ns: int | None = None
+    """The first event with content that is no reasoning."""
     failure: Failure | None = None
     detail: str | None = None
     done: bool = False
     _rest: bytes = b""
-    _with_ids: list[tuple[int, int]] = field(default_factory=list)
-    _with_text: list[int] = field(default_factory=list)
+    _ids_ns: array[int] = field(default_factory=times)
+    _ids: array[int] = field(default_factory=counts)
+    _text_ns: array[int] = field(default_factory=times)
+    _usage_ns: array[int] = field(default_factory=times)
+    _usage: array[int] = field(default_factory=counts)
 
     def feed(self, time_ns: int, data: bytes) -> None:
         """Take what one read returned."""
-        *lines, self._rest = (self._rest + data).split(b"\n")
-        for line in lines:
-            if self.failure is None and not self.done:
-                self._take(time_ns, line.rstrip(b"\r"))
+        self.take([(time_ns, data)])
 
-    def finish(self, osl: int | None = None) -> None:
+    def take(self, reads: Iterable[tuple[int, bytes]]) -> None:
+        """Take what several reads returned, each with its time in ns: cheaper than one by one."""
+        stamps: list[int] = []
+        events: list[bytes] = []
+        for time_ns, data in reads:
+            # Nearly always one read is one event.
+            if (
+                not self._rest
+                and data.startswith(b"data: {")
+                and data.endswith(b"}\n\n")
+                and data.count(b"\n") == 2
+            ):
+                stamps.append(time_ns)
+                events.append(data[6:-2])
+                continue
+            *lines, self._rest = (self._rest + data).split(b"\n")
+            for line in lines:
+                event = self._event_of(line.rstrip(b"\r"), stamps, events)
+                if event:
+                    stamps.append(time_ns)
+                    events.append(event)
+        self._decode(stamps, events)
+
+    def finish(self, requested: int | None = None) -> None:
         """Judge an answer that the server ended by itself.
 
         Args:
-            osl: output tokens that were asked for. An answer of another length is a failure where
-                the length is known, by usage or token ids; None: any length is right.
+            requested: output tokens that were asked for. An answer of another length is a failure
+                where the length is known, by usage or token ids; None: any length is right.
         """
         if self.failure is None and not self.done:
             if self._rest.strip() and not self._rest.startswith(b"data:"):
                 self._fail("malformed", f"no event stream: {excerpt(self._rest)}")
             else:
                 self._fail("cut", "the stream ended without [DONE]")
-        if self.failure is None and not (self._with_ids or self._with_text):
+        if self.failure is None and not (self._ids_ns or self._text_ns):
             self._fail("malformed", "the answer has no token")
         length = self.counted_tokens if self.output_tokens is None else self.output_tokens
-        if self.failure is None and osl is not None and length is not None and length != osl:
-            kind: Failure = "short_output" if length < osl else "long_output"
-            self._fail(kind, f"{length} tokens, {osl} were asked for")
+        if self.failure is None and None not in (requested, length) and length != requested:
+            assert length is not None, "checked in the line above"
+            assert requested is not None, "checked in the line above"
+            kind: Failure = "short_output" if length < requested else "long_output"
+            self._fail(kind, f"{length} tokens, {requested} were asked for")
+
+    @property
+    def has_content(self) -> bool:
+        """Whether a token has come."""
+        return bool(self._ids_ns or self._text_ns)
 
     @property
     def counted_tokens(self) -> int | None:
         """Tokens by their ids; None where no ids came."""
-        return sum(tokens for _, tokens in self._with_ids) if self._with_ids else None
+        return sum(self._ids) if self._ids else None
 
     @property
-    def chunks(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        """Times in ns and tokens of the events with content.
+    def chunks(self) -> tuple[array[int], array[int]]:
+        """Times in ns (whole microseconds) and tokens of the events with content.
 
-        Without token ids the server's total is spread evenly over the events with text; without
-        a total, each is one token.
+        Tokens are counted from their ids, else from the usage that came with every event. Without
+        both, the server's total is spread evenly over the events with text; without a total, each
+        is one token.
         """
-        if self._with_ids:
-            times, tokens = zip(*self._with_ids, strict=True)
-            return times, tokens
-        count = len(self._with_text)
+        if self._ids_ns:
+            return _whole(self._ids_ns), self._ids
+        if self._usage_ns and len(self._usage_ns) >= len(self._text_ns):
+            grown = [after - before for before, after in pairwise([0, *self._usage])]
+            kept = [place for place, tokens in enumerate(grown) if tokens > 0]
+            return (
+                _whole(self._usage_ns[place] for place in kept),
+                counts(grown[place] for place in kept),
+            )
+        count = len(self._text_ns)
         total = count if self.output_tokens is None else self.output_tokens
-        return tuple(self._with_text), tuple(_spread(total, count))
+        return _whole(self._text_ns), counts(_spread(total, count))
 
-    def _take(self, time_ns: int, line: bytes) -> None:
-        if not line or line.startswith((b":", b"event:", b"id:", b"retry:")):
-            return
+    def _event_of(self, line: bytes, stamps: list[int], events: list[bytes]) -> bytes | None:
+        """Return the JSON that a line carries, None where it has none."""
+        if self.done or self.failure or not line:
+            return None
+        if line.startswith((b":", b"event:", b"id:", b"retry:")):
+            return None
         if not line.startswith(b"data:"):
-            self._fail("malformed", f"no event stream: {excerpt(line)}")
-            return
+            self._flush(stamps, events)
+            if self.failure is None:
+                self._fail("malformed", f"no event stream: {excerpt(line)}")
+            return None
         data = line[5:].strip()
-        if data == b"[DONE]":
-            self.done = True
+        if data != b"[DONE]":
+            return data
+        self._flush(stamps, events)
+        self.done = True
+        return None
+
+    def _flush(self, stamps: list[int], events: list[bytes]) -> None:
+        """Take what came before that which ends the answer."""
+        self._decode(stamps, events)
+        stamps.clear()
+        events.clear()
+
+    def _decode(self, stamps: Sequence[int], events: Sequence[bytes]) -> None:
+        if not events or self.failure or self.done:
             return
         try:
-            self._event(time_ns, orjson.loads(data))
-        except (ValueError, TypeError, KeyError, IndexError, AttributeError):
-            self._fail("malformed", f"no completion: {excerpt(data)}")
+            decoded = _many.decode(b"[" + b",".join(events) + b"]")
+        except (msgspec.MsgspecError, UnicodeDecodeError):
+            decoded = []
+        if len(decoded) == len(events):
+            for time_ns, event in zip(stamps, decoded, strict=True):
+                self._take(time_ns, event)
+            return
+        for time_ns, text in zip(stamps, events, strict=True):
+            try:
+                event = _one.decode(text)
+            except (msgspec.MsgspecError, UnicodeDecodeError):
+                self._fail("malformed", f"no completion: {excerpt(text)}")
+                return
+            self._take(time_ns, event)
 
-    def _event(self, time_ns: int, event: dict[str, Any]) -> None:
-        if event.get("error"):
-            error = event["error"]
-            message = error.get("message") if isinstance(error, dict) else error
+    def _take(self, time_ns: int, event: _Event) -> None:
+        if self.failure is not None:
+            return
+        if event.error:
+            said = event.error
+            message = said.get("message") if isinstance(said, dict) else said
             self._fail("error_event", excerpt(str(message).encode()))
             return
-        usage = event.get("usage")
-        if usage:
-            self.prompt_tokens = _count(usage["prompt_tokens"])
-            self.output_tokens = _count(usage["completion_tokens"])
-            details = usage.get("prompt_tokens_details") or {}
-            cached = details.get("cached_tokens")
-            self.cached_tokens = None if cached is None else _count(cached)
-        for choice in event["choices"]:
-            identities = choice.get("token_ids")
-            if identities:
-                self._with_ids.append((time_ns, len(identities)))
-            if choice["text"]:
-                self._with_text.append(time_ns)
-            self.finish_reason = choice.get("finish_reason") or self.finish_reason
+        usage = event.usage
+        if usage is not None:
+            self.prompt_tokens = usage.prompt_tokens
+            self.output_tokens = usage.completion_tokens or 0
+            if usage.prompt_tokens_details is not None:
+                self.cached_tokens = usage.prompt_tokens_details.cached_tokens
+        if event.choices is None:
+            if usage is None:
+                self._fail("malformed", "an event without choices, usage or error")
+            return
+        for choice in event.choices:
+            if usage is not None:
+                self._usage_ns.append(time_ns)
+                self._usage.append(usage.completion_tokens or 0)
+            if choice.token_ids:
+                self._ids_ns.append(time_ns)
+                self._ids.append(len(choice.token_ids))
+            delta = choice.delta
+            if delta is None:
+                answer: Any = choice.text
+                content = answer
+            else:
+                answer = delta.content or delta.tool_calls
+                content = answer or delta.reasoning_content or delta.reasoning
+            if content:
+                self._text_ns.append(time_ns)
+            if answer and self.first_answer_ns is None:
+                self.first_answer_ns = time_ns // RESOLUTION_NS * RESOLUTION_NS
+            if choice.finish_reason is not None:
+                self.finish_reason = choice.finish_reason
 
     def _fail(self, failure: Failure, detail: str) -> None:
-        self.failure, self.detail = failure, detail
+        if self.failure is None:
+            self.failure, self.detail = failure, detail
 
 
 def excerpt(data: bytes) -> str:
@@ -142,10 +272,8 @@ def _at(value: Any, path: Sequence[str]) -> Any:
     return value
 
 
-def _count(value: Any) -> int:
-    if not isinstance(value, int) or value < 0:
-        raise ValueError(value)
-    return value
+def _whole(stamps: Iterable[int]) -> array[int]:
+    return times(each // RESOLUTION_NS * RESOLUTION_NS for each in stamps)
 
 
 def _spread(total: int, parts: int) -> Iterator[int]:

@@ -5,16 +5,17 @@ from __future__ import annotations
 import asyncio
 import gc
 import time
-from collections.abc import Iterator
+from array import array
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy
 
-SATURATED_LAG_MS = 10.0
-"""A timestamp may be late by the loop's lag; beyond this it spoils times to first token."""
-SATURATED_BUSY = 0.5
-"""Share of one core. Half-way to the limit of a single event loop its queueing already shows."""
+LAG_LIMIT_MS = 10.0
+"""A time may be late by the event loop's lag; beyond this it spoils times to first token."""
+BUSY_LIMIT = 0.5
+"""Share of one core. Half-way to the limit of an event loop its queueing already shows."""
 
 _INTERVAL_S = 0.01
 
@@ -24,36 +25,64 @@ class ClientHealth:
     """How the client itself fared while it measured."""
 
     lag_p99_ms: float
-    """99th percentile of how late the event loop ran a timer."""
+    """99th percentile of how late an event loop ran a timer; of several loops, the worst."""
     cpu_s: float
-    """CPU seconds of this process."""
+    """CPU seconds of all measuring processes."""
     wall_s: float
     """Seconds measured."""
+    busy: float = 0.0
+    """CPU seconds of the busiest measuring process per second."""
+    workers: int = 1
+    """Measuring processes."""
+    memory_mb: float = 0.0
+    """Largest resident memory of the measuring processes together, in 10^6 bytes."""
 
     @property
     def saturated(self) -> bool:
-        """Whether the client was too busy for its timestamps to be trusted."""
-        busy = self.cpu_s / self.wall_s if self.wall_s > 0 else 0.0
-        return self.lag_p99_ms > SATURATED_LAG_MS or busy > SATURATED_BUSY
+        """Whether the client was too busy for its times to be trusted."""
+        return self.lag_p99_ms > LAG_LIMIT_MS or self.busy > BUSY_LIMIT
+
+    @classmethod
+    def together(cls, parts: Sequence[ClientHealth]) -> ClientHealth:
+        """Return the health of several measuring processes as one."""
+        return cls(
+            lag_p99_ms=max(each.lag_p99_ms for each in parts),
+            cpu_s=sum(each.cpu_s for each in parts),
+            wall_s=max(each.wall_s for each in parts),
+            busy=max(each.busy for each in parts),
+            workers=len(parts),
+            memory_mb=sum(each.memory_mb for each in parts),
+        )
 
 
 class HealthProbe:
     """Watches the running event loop from its construction until `stop`."""
 
     def __init__(self) -> None:
-        self._lags_ns: list[int] = []
+        self._lags_ns = array("q")
         self._started_ns = time.perf_counter_ns()
         self._cpu_s = time.process_time()
         self._task = asyncio.get_running_loop().create_task(self._watch())
 
+    @property
+    def lag_ms(self) -> float:
+        """How late the last timer ran."""
+        return self._lags_ns[-1] / 1e6 if self._lags_ns else 0.0
+
     def stop(self) -> ClientHealth:
         """End watching and return what was seen."""
+        import resource
+
         self._task.cancel()
         lags_ms = numpy.array(self._lags_ns or [0]) / 1e6
+        cpu_s = time.process_time() - self._cpu_s
+        wall_s = (time.perf_counter_ns() - self._started_ns) / 1e9
         return ClientHealth(
             lag_p99_ms=float(numpy.percentile(lags_ms, 99)),
-            cpu_s=time.process_time() - self._cpu_s,
-            wall_s=(time.perf_counter_ns() - self._started_ns) / 1e9,
+            cpu_s=cpu_s,
+            wall_s=wall_s,
+            busy=cpu_s / wall_s if wall_s > 0 else 0.0,
+            memory_mb=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6,
         )
 
     async def _watch(self) -> None:

@@ -4,262 +4,237 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy
 
-from upcurve.load.health import SATURATED_BUSY, SATURATED_LAG_MS, ClientHealth
-from upcurve.load.pace import Values, arrivals, gaps_ms, output_tokens, paced, tpot_ms
-from upcurve.load.steady import Span, steady_span, tokens_within
+from upcurve.errors import InputError
+from upcurve.load.arrivals import ClosedLoop, Load, OpenLoop
+from upcurve.load.health import ClientHealth
+from upcurve.load.limits import Limits
+from upcurve.load.pace import arrivals, chunk_gaps_ms, gaps_ms, paced, tpot_ms
+from upcurve.load.statistics import LOW_MINIMUM_SAMPLES, statistics
+from upcurve.load.steady import Span, full_span, mean_in_flight, steady_span, tokens_within
 from upcurve.load.trace import RequestTrace
+from upcurve.load.verdict import marks, warnings
 from upcurve.load.workload import Workload
 
-MINIMUM_SAMPLES = {"p50": 1, "p90": 64, "p99": 662}
-"""Fewest values that a percentile is given from: MLPerf's early-stopping table at 99 %."""
-
-DELIVERED_SHARE = 0.98
-"""Share of the asked-for concurrency below which the run did not carry the load it is named for."""
-
-BUFFERED = 1.5
-"""Tokens that arrive together beyond which something between engine and client holds them back;
-below, reads of several chunks are a busy machine, which the event loop's lag tells."""
-
 LENGTH_FAILURES = ("short_output", "long_output")
+
+
+@dataclass(frozen=True, slots=True)
+class Goal:
+    """What a request must keep to count as good: limits in ms, None where there is none."""
+
+    ttft_ms: float | None = None
+    tpot_ms: float | None = None
+
+    def __post_init__(self) -> None:
+        """Check the limits.
+
+        Raises:
+            InputError: none is given, or one is not positive.
+        """
+        given = [each for each in (self.ttft_ms, self.tpot_ms) if each is not None]
+        if not given or min(given) <= 0:
+            mend = "give e.g. ttft=1000,tpot=25"
+            raise InputError("goodput", "no limit above 0 ms", mend)
 
 
 def point_metrics(
     traces: Sequence[RequestTrace],
     health: ClientHealth,
     workload: Workload,
+    load: Load,
     *,
-    concurrency: int,
     gpus: int,
+    limits: Limits | None = None,
+    goal: Goal | None = None,
 ) -> dict[str, Any]:
     """Return what `bench --json` prints for one point; figures that no request carries are None.
 
     Warm-up requests count nowhere. Failed requests count in `requests`, `failed`, `failures` and
-    as requests in flight, never in latencies or throughput.
+    as requests in flight, never in latencies or throughput. Latencies run from the moment of
+    sending; in an open loop, from the moment at which the request was due.
 
     Args:
-        traces: the requests of one point, as `measure` returned them.
+        traces: the requests of one point, as `LoadClient.measure` returned them.
         health: how the client fared.
         workload: what was asked for.
-        concurrency: requests in flight that were asked for.
+        load: when it was asked for.
         gpus: GPUs that throughput is divided by.
+        limits: what the client can carry on this machine; None where it is not calibrated.
+        goal: limits of goodput.
     """
     measured = [each for each in traces if not each.warm_up]
     good = [each for each in measured if each.failure is None]
     start_ns = min((each.sent_ns for each in measured), default=0)
-    end_ns = max((each.ended_ns for each in measured), default=0)
-    duration_s = (end_ns - start_ns) / 1e9
-    whole = _throughput(
-        sum(_input_tokens(each, workload) for each in good),
-        sum(output_tokens(each) for each in good),
-        duration_s,
-        gpus,
-    )
-    tpot = numpy.array([tpot_ms(each) for each in good if paced(each)])
-    e2e = numpy.array([(_last(each) - each.sent_ns) / 1e6 for each in good])
-    gaps = numpy.concatenate([numpy.zeros(0), *(gaps_ms(each) for each in good)])
+    whole = Span(start_ns, max((each.ended_ns for each in measured), default=0))
+    steady = steady_span(measured, load)
     arrived = [arrivals(each)[1] for each in good]
     chunks = sum(len(each) for each in arrived)
     point: dict[str, Any] = {
-        "concurrency": concurrency,
+        "concurrency": _concurrency(measured, load, whole),
         "isl": workload.isl,
         "osl": workload.osl,
+        "rate": load.rate if isinstance(load, OpenLoop) else None,
         "requests": len(measured),
         "failed": len(measured) - len(good),
         "failures": dict(
             sorted(Counter(each.failure for each in measured if each.failure).items())
         ),
-        "duration_s": duration_s,
-        "steady_state": _steady(measured, good, workload, concurrency, gpus, start_ns),
-        **whole,
-        "interactivity": 1000 / float(numpy.median(tpot)) if len(tpot) else None,
-        "ttft_ms": statistics(numpy.array([(_first(each) - each.sent_ns) / 1e6 for each in good])),
-        "tpot_ms": statistics(tpot),
-        "itl_ms": statistics(gaps),
-        "e2e_ms": statistics(e2e),
+        "duration_s": whole.seconds,
+        "steady_state": None
+        if steady is None
+        else {
+            "start_s": (steady.start_ns - start_ns) / 1e9,
+            "end_s": (steady.end_ns - start_ns) / 1e9,
+            **_throughput(good, workload, steady, gpus),
+            **_latencies([each for each in good if _inside(each, steady)], load),
+        },
+        **_throughput(good, workload, whole, gpus),
+        **_latencies(good, load),
+        "chunk_gap_ms": statistics(
+            numpy.concatenate([numpy.zeros(0), *(chunk_gaps_ms(each) for each in good)])
+        ),
+        "first_answer_ms": statistics(
+            [
+                (each.first_answer_ns - _start(each, load)) / 1e6
+                for each in good
+                if each.first_answer_ns is not None
+            ]
+        ),
+        "dispatch_delay_ms": statistics(
+            [(each.sent_ns - each.scheduled_ns) / 1e6 for each in measured]
+        ),
+        "request_rate": len(good) / whole.seconds if whole.seconds > 0 else None,
+        "input_tokens": statistics([_input_tokens(each, workload) for each in good]),
+        "output_tokens": statistics([each.tokens for each in good]),
+        "goodput": None if goal is None else _goodput(measured, load, goal, whole),
+        "output_length_ok": bool(good)
+        and all(each.requested_tokens in (None, each.tokens) for each in good)
+        and not any(each.failure in LENGTH_FAILURES for each in measured),
+        "chunk_coalescing": sum(int(each.sum()) for each in arrived) / chunks if chunks else None,
+        **_delivered(measured, load),
+        "finish_reasons": dict(
+            sorted(Counter(each.finish_reason or "none" for each in good).items())
+        ),
         "client": {
             "lag_p99_ms": health.lag_p99_ms,
             "cpu_s": health.cpu_s,
             "saturated": health.saturated,
+            "busy": health.busy,
+            "workers": health.workers,
+            "memory_mb": health.memory_mb,
+            "chunks_per_s": chunks / whole.seconds if whole.seconds > 0 else None,
+            "calibration": None if limits is None else limits.facts(),
+            "load": None
+            if limits is None or whole.seconds <= 0
+            else limits.share(chunks / whole.seconds),
         },
-        "output_length_ok": bool(good)
-        and all(output_tokens(each) == workload.osl for each in good)
-        and not any(each.failure in LENGTH_FAILURES for each in measured),
-        "chunk_coalescing": sum(int(each.sum()) for each in arrived) / chunks if chunks else None,
-        # Little's law: rate x mean time in flight, over the whole run.
-        "delivered_concurrency": sum(each.ended_ns - each.sent_ns for each in measured)
-        / 1e9
-        / duration_s
-        if duration_s
-        else None,
     }
-    point["warnings"] = _warnings(point, traces, good, workload)
+    point["client"]["marks"] = marks(point)
+    point["client"]["trusted"] = not point["client"]["marks"]
+    point["warnings"] = warnings(point, traces, good, workload)
     return point
 
 
-def statistics(values: Values) -> dict[str, float | int | None]:
-    """Return mean, p50, p90, p99, min, max and count; None where the sample cannot carry it."""
-    count = len(values)
-    percentiles = {
-        name: float(numpy.percentile(values, float(name[1:]))) if count >= minimum else None
-        for name, minimum in MINIMUM_SAMPLES.items()
-    }
-    return {
-        "mean": float(values.mean()) if count else None,
-        **percentiles,
-        "min": float(values.min()) if count else None,
-        "max": float(values.max()) if count else None,
-        "count": count,
-    }
+def _start(trace: RequestTrace, load: Load) -> int:
+    return trace.scheduled_ns if isinstance(load, OpenLoop) else trace.sent_ns
 
 
-def _first(trace: RequestTrace) -> int:
-    assert trace.first_content_ns is not None, "a request without failure has content"
-    return trace.first_content_ns
-
-
-def _last(trace: RequestTrace) -> int:
+def _inside(trace: RequestTrace, span: Span) -> bool:
     assert trace.last_ns is not None, "a request without failure has content"
-    return trace.last_ns
+    return span.holds(trace.sent_ns, trace.last_ns)
 
 
 def _input_tokens(trace: RequestTrace, workload: Workload) -> int:
-    return workload.isl if trace.prompt_tokens is None else trace.prompt_tokens
+    if trace.prompt_tokens is not None:
+        return trace.prompt_tokens
+    return workload.isl if trace.input_tokens is None else trace.input_tokens
+
+
+def _latencies(good: Sequence[RequestTrace], load: Load) -> dict[str, Any]:
+    ttft, e2e = [], []
+    for each in good:
+        assert each.first_content_ns is not None, "a request without failure has content"
+        assert each.last_ns is not None, "a request without failure has content"
+        ttft.append((each.first_content_ns - _start(each, load)) / 1e6)
+        e2e.append((each.last_ns - _start(each, load)) / 1e6)
+    tpot = numpy.array([tpot_ms(each) for each in good if paced(each)])
+    gaps = numpy.concatenate([numpy.zeros(0), *(gaps_ms(each) for each in good)])
+    return {
+        # Half of the users are slower than 1000 / median TPOT, half are faster.
+        "interactivity": 1000 / float(numpy.median(tpot)) if len(tpot) else None,
+        "interactivity_per_user": statistics(1000 / tpot, LOW_MINIMUM_SAMPLES),
+        "ttft_ms": statistics(ttft),
+        "tpot_ms": statistics(tpot),
+        "itl_ms": statistics(gaps),
+        "e2e_ms": statistics(e2e),
+    }
 
 
 def _throughput(
-    input_tokens: float, output: float, seconds: float, gpus: int
+    good: Sequence[RequestTrace], workload: Workload, span: Span, gpus: int
 ) -> dict[str, float | None]:
-    if seconds <= 0 or output == 0:
+    tokens = [tokens_within(each, _input_tokens(each, workload), span) for each in good]
+    into, out = sum(each for each, _ in tokens), sum(each for _, each in tokens)
+    if span.seconds <= 0 or out == 0:
         return dict.fromkeys(("tput_per_gpu", "input_tput_per_gpu", "output_tput_per_gpu"))
     return {
-        "tput_per_gpu": (input_tokens + output) / seconds / gpus,
-        "input_tput_per_gpu": input_tokens / seconds / gpus,
-        "output_tput_per_gpu": output / seconds / gpus,
+        "tput_per_gpu": (into + out) / span.seconds / gpus,
+        "input_tput_per_gpu": into / span.seconds / gpus,
+        "output_tput_per_gpu": out / span.seconds / gpus,
     }
 
 
-def _steady(
-    measured: Sequence[RequestTrace],
-    good: Sequence[RequestTrace],
-    workload: Workload,
-    concurrency: int,
-    gpus: int,
-    start_ns: int,
-) -> dict[str, float | None] | None:
-    span = steady_span([Span(each.scheduled_ns, each.ended_ns) for each in measured], concurrency)
-    if span is None:
-        return None
-    # A slot is free an instant before its first request is sent, where the run begins.
-    span = Span(max(span.start_ns, start_ns), span.end_ns)
-    tokens = [tokens_within(each, _input_tokens(each, workload), span) for each in good]
-    seconds = (span.end_ns - span.start_ns) / 1e9
+def _concurrency(measured: Sequence[RequestTrace], load: Load, whole: Span) -> int:
+    """Return the asked-for requests in flight; of an open loop those that came to be, rounded."""
+    if isinstance(load, ClosedLoop):
+        return load.concurrency
+    return max(1, round(mean_in_flight(measured, whole))) if whole.seconds > 0 else 1
+
+
+def _delivered(measured: Sequence[RequestTrace], load: Load) -> dict[str, float | None]:
+    """Return the load that was really there, where it was asked for in full."""
+    if isinstance(load, OpenLoop):
+        due = [each.scheduled_ns for each in measured]
+        sent = [each.sent_ns for each in measured]
+        spans = [max(each) - min(each) if each else 0 for each in (due, sent)]
+        share = spans[0] / spans[1] if min(spans) > 0 else None
+        return {
+            "delivered_concurrency": None,
+            "delivered_rate": (len(sent) - 1) / spans[1] * 1e9 if spans[1] else None,
+            "delivered_share": share,
+        }
+    span = full_span(measured)
+    mean = None if span is None else mean_in_flight(measured, span)
     return {
-        "start_s": (span.start_ns - start_ns) / 1e9,
-        "end_s": (span.end_ns - start_ns) / 1e9,
-        **_throughput(
-            sum(into for into, _ in tokens), sum(out for _, out in tokens), seconds, gpus
-        ),
+        "delivered_concurrency": mean,
+        "delivered_rate": None,
+        "delivered_share": None if mean is None else mean / load.concurrency,
     }
 
 
-def _warnings(
-    point: dict[str, Any],
-    traces: Sequence[RequestTrace],
-    good: Sequence[RequestTrace],
-    workload: Workload,
-) -> list[str]:
-    """Return what a reader of the figures must know, in words."""
-    return [
-        *_failure_warnings(traces),
-        *_count_warnings(good, workload),
-        *_trust_warnings(point, good),
-    ]
-
-
-def _failure_warnings(traces: Sequence[RequestTrace]) -> list[str]:
-    words = []
-    for warm_up, noun in ((False, "requests"), (True, "warm-up requests")):
-        sent = [each for each in traces if each.warm_up == warm_up]
-        counts = Counter(each.failure for each in sent if each.failure)
-        for kind, count in sorted(counts.items()):
-            details = (each.detail for each in sent if each.failure == kind and each.detail)
-            said = next(details, "")
-            words.append(
-                f"{count} of {len(sent)} {noun} failed: {kind}" + (f" ({said})" if said else "")
-            )
-    return words
-
-
-def _count_warnings(good: Sequence[RequestTrace], workload: Workload) -> list[str]:
-    words = []
-    lengths = sorted({output_tokens(each) for each in good} - {workload.osl})
-    if lengths:
-        wrong = sum(output_tokens(each) != workload.osl for each in good)
-        words.append(
-            f"{wrong} of {len(good)} answers have {_range(lengths)} tokens, "
-            f"{workload.osl} were asked for"
+def _goodput(
+    measured: Sequence[RequestTrace], load: Load, goal: Goal, whole: Span
+) -> dict[str, Any]:
+    """Return the requests that kept the goal: per second, and as a share of all that were sent."""
+    kept = 0
+    for each in measured:
+        if each.failure is not None:
+            continue
+        assert each.first_content_ns is not None, "a request without failure has content"
+        slow_start = (
+            goal.ttft_ms is not None
+            and (each.first_content_ns - _start(each, load)) / 1e6 > goal.ttft_ms
         )
-    inputs = {each.prompt_tokens for each in good if each.prompt_tokens is not None}
-    inputs -= {workload.isl}
-    if inputs:
-        words.append(
-            f"the server counts {_range(sorted(inputs))} input tokens, {workload.isl} were sent"
-        )
-    if any(each.output_tokens is None for each in good):
-        words.append("the server sends no usage: output tokens are counted from the stream")
-    if any(
-        each.counted_tokens is not None
-        and each.output_tokens is not None
-        and each.counted_tokens != each.output_tokens
-        for each in good
-    ):
-        words.append("the server's token count differs from the token ids that it sent")
-    cached = sum(each.cached_tokens or 0 for each in good)
-    total = sum(_input_tokens(each, workload) for each in good)
-    if total and cached / total > 0.01:
-        words.append(
-            f"{100 * cached / total:.0f} % of the input came from the server's prefix cache: "
-            "give another seed or restart the server"
-        )
-    return words
-
-
-def _trust_warnings(point: dict[str, Any], good: Sequence[RequestTrace]) -> list[str]:
-    words = []
-    client = point["client"]
-    if client["saturated"]:
-        words.append(
-            f"the client was too busy to be trusted: {client['cpu_s']:.1f} CPU seconds in "
-            f"{point['duration_s']:.1f} s (limit {SATURATED_BUSY:.0%}), event loop "
-            f"{client['lag_p99_ms']:.1f} ms late at p99 (limit {SATURATED_LAG_MS:g} ms)"
-        )
-    sent = sum(sum(each.chunk_tokens) for each in good) / max(
-        1, sum(len(each.chunk_ns) for each in good)
-    )
-    together = point["chunk_coalescing"] or 0.0
-    unseen = "times of single tokens are not observable, gaps are spread evenly"
-    if sent > 1.05:
-        words.append(f"the server sends {sent:.1f} tokens a chunk: {unseen}")
-    elif together > BUFFERED:
-        words.append(f"{together:.1f} tokens arrive together, in chunks of their own: {unseen}")
-    if point["interactivity"] is None and point["osl"] > 1 and point["failed"] < point["requests"]:
-        words.append(
-            "no pace: every answer came in one piece; turn off buffering between engine and client"
-        )
-    delivered, asked = point["delivered_concurrency"], point["concurrency"]
-    if delivered is not None and delivered < DELIVERED_SHARE * asked and not point["failed"]:
-        words.append(
-            f"{delivered:.3g} of {asked} requests were in flight on average: "
-            "ramp-up and drain weigh on the whole run; send more requests or read steady_state"
-        )
-    if point["steady_state"] is None and point["failed"] < point["requests"]:
-        words.append(f"no steady state: 90 % of {asked} streams were never in flight together")
-    return words
-
-
-def _range(values: Sequence[int]) -> str:
-    return f"{values[0]}" if len(values) == 1 else f"{values[0]} to {values[-1]}"
+        slow_pace = goal.tpot_ms is not None and paced(each) and tpot_ms(each) > goal.tpot_ms
+        kept += not (slow_start or slow_pace)
+    return {
+        "ttft_limit_ms": goal.ttft_ms,
+        "tpot_limit_ms": goal.tpot_ms,
+        "requests_per_s": kept / whole.seconds if whole.seconds > 0 else None,
+        "share": kept / len(measured) if measured else None,
+    }

@@ -11,11 +11,6 @@ Values = numpy.typing.NDArray[numpy.float64]
 Whole = numpy.typing.NDArray[numpy.int64]
 
 
-def output_tokens(trace: RequestTrace) -> int:
-    """Return the output tokens as the server counts them, else as they came."""
-    return sum(trace.chunk_tokens) if trace.output_tokens is None else trace.output_tokens
-
-
 def arrivals(trace: RequestTrace) -> tuple[Whole, Whole]:
     """Return times in ns and tokens of what arrived together: one chunk, or several in one read.
 
@@ -34,7 +29,7 @@ def tpot_ms(trace: RequestTrace) -> float:
     fast by the tokens that came for free.
     """
     times, tokens = arrivals(trace)
-    return float(times[-1] - times[0]) / 1e6 / (output_tokens(trace) - int(tokens[0]))
+    return float(times[-1] - times[0]) / 1e6 / (trace.tokens - int(tokens[0]))
 
 
 def gaps_ms(trace: RequestTrace) -> Values:
@@ -48,7 +43,12 @@ def gaps_ms(trace: RequestTrace) -> Values:
     return numpy.repeat(sums / filled, filled)
 
 
+def chunk_gaps_ms(trace: RequestTrace) -> Values:
+    """Return the gaps in ms between reads with content, whatever tokens they carried."""
+    return numpy.diff(arrivals(trace)[0]) / 1e6
+
+
 def paced(trace: RequestTrace) -> bool:
     """Whether tokens came after the first ones, so that they have a pace."""
     times, tokens = arrivals(trace)
-    return len(times) > 1 and output_tokens(trace) > int(tokens[0])
+    return len(times) > 1 and trace.tokens > int(tokens[0])

@@ -1,4 +1,4 @@
-"""The steady state: the longest span in which nearly all streams are at work."""
+"""Spans of a point: when the load was really there, and what was done meanwhile."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from upcurve.load.arrivals import Load, OpenLoop
 from upcurve.load.trace import RequestTrace
 
 STEADY_SHARE = 0.9
@@ -20,19 +21,41 @@ class Span:
     start_ns: int
     end_ns: int
 
+    @property
+    def seconds(self) -> float:
+        """Its length."""
+        return (self.end_ns - self.start_ns) / 1e9
 
-def steady_span(requests: Sequence[Span], concurrency: int) -> Span | None:
-    """Return the longest span with at least 90 % of `concurrency` requests in flight, or None.
+    def holds(self, start_ns: int, end_ns: int) -> bool:
+        """Whether another span lies in this one."""
+        return self.start_ns <= start_ns and end_ns <= self.end_ns
 
-    Args:
-        requests: from the moment that a slot was free until the request ended: so the instant
-            between two requests of one stream is no gap.
-        concurrency: streams that were asked for.
+
+def steady_span(traces: Sequence[RequestTrace], load: Load) -> Span | None:
+    """Return the span that stands for the load, without ramp-up and drain; None where none does.
+
+    In a closed loop: the longest with at least 90 % of the streams in flight. In an open loop:
+    from the end of the ramp until the last arrival.
     """
-    target = math.ceil(STEADY_SHARE * concurrency)
+    if not traces:
+        return None
+    first_ns = min(each.sent_ns for each in traces)
+    if isinstance(load, OpenLoop):
+        start_ns = min(each.scheduled_ns for each in traces) + round(load.ramp_s * 1e9)
+        span = Span(max(start_ns, first_ns), max(each.scheduled_ns for each in traces))
+        return span if span.end_ns > span.start_ns else None
+    # From the moment that a slot was free: the instant between two requests is no gap.
+    spans = [Span(each.scheduled_ns, each.ended_ns) for each in traces]
+    best = longest_span(spans, math.ceil(STEADY_SHARE * load.concurrency))
+    # A slot is free an instant before its first request is sent, where the run begins.
+    return None if best is None else Span(max(best.start_ns, first_ns), best.end_ns)
+
+
+def longest_span(spans: Sequence[Span], target: int) -> Span | None:
+    """Return the longest span in which at least `target` of the spans are open, or None."""
     # At one instant starts come before ends: a stream that goes on has never left.
     changes = sorted(
-        [(each.start_ns, 0, 1) for each in requests] + [(each.end_ns, 1, -1) for each in requests]
+        [(each.start_ns, 0, 1) for each in spans] + [(each.end_ns, 1, -1) for each in spans]
     )
     best: Span | None = None
     in_flight, since = 0, 0
@@ -47,6 +70,32 @@ def steady_span(requests: Sequence[Span], concurrency: int) -> Span | None:
         ):
             best = Span(since, time_ns)
     return best
+
+
+def full_span(traces: Sequence[RequestTrace]) -> Span | None:
+    """Return the span in which all streams of a closed loop had requests to send, or None.
+
+    From the start of the last stream to the first end of a stream's last request: in it the
+    delivered concurrency is the asked-for one, unless the client was late.
+    """
+    first: dict[int, int] = {}
+    last: dict[int, int] = {}
+    for each in traces:
+        first[each.stream] = min(first.get(each.stream, each.sent_ns), each.sent_ns)
+        last[each.stream] = max(last.get(each.stream, each.ended_ns), each.ended_ns)
+    if not first:
+        return None
+    span = Span(max(first.values()), min(last.values()))
+    return span if span.end_ns > span.start_ns else None
+
+
+def mean_in_flight(traces: Sequence[RequestTrace], span: Span) -> float:
+    """Return the time-average of requests in flight: by Little's law, rate times latency."""
+    inside = sum(
+        max(0, min(each.ended_ns, span.end_ns) - max(each.sent_ns, span.start_ns))
+        for each in traces
+    )
+    return inside / (span.end_ns - span.start_ns)
 
 
 def tokens_within(trace: RequestTrace, input_tokens: int, span: Span) -> tuple[float, int]:

@@ -46,6 +46,19 @@ def completed(connection: sa.Connection, fingerprint: str, series: str) -> set[O
     return {(tp, n, c, i, o, r) for tp, n, c, i, o, r in connection.execute(query)}
 
 
+def results(
+    connection: sa.Connection, fingerprint: str, series: str
+) -> list[tuple[int, dict[str, Any]]]:
+    """Return repeat and figures of all that was measured under a fingerprint and a series name."""
+    query = (
+        sa.select(points.c.repeat, points.c.result)
+        .join_from(points, runs)
+        .where(runs.c.fingerprint == fingerprint, runs.c.series == series)
+        .order_by(points.c.measured_at)
+    )
+    return [(row.repeat, row.result) for row in connection.execute(query)]
+
+
 def names(connection: sa.Connection) -> list[str]:
     """Return the names of all series, in alphabetical order."""
     return list(connection.scalars(sa.select(runs.c.series).distinct().order_by(runs.c.series)))

@@ -232,6 +232,11 @@ class Store:
         with self._reading() as connection:
             return queries.completed(connection, fingerprint, series)
 
+    def results(self, fingerprint: str, series: str) -> list[tuple[int, dict[str, Any]]]:
+        """Return repeat and figures (as `bench --json` prints) of the same, oldest first."""
+        with self._reading() as connection:
+            return queries.results(connection, fingerprint, series)
+
     def series(self) -> list[SeriesSummary]:
         """Return one summary per series, in the order of their first measurement."""
         with self._reading() as connection:

@@ -2,32 +2,30 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections import Counter
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
-from typing import Any
+from types import TracebackType
+from typing import Self, TypeVar
 
 import pyarrow
-import uvloop
 
 from upcurve.errors import InputError
-from upcurve.load.client import measure, probe
-from upcurve.load.health import ClientHealth
-from upcurve.load.metrics import point_metrics
+from upcurve.load.arrivals import ClosedLoop
+from upcurve.load.client import ClientError, Progress
+from upcurve.load.session import Result, Session, Settings
 from upcurve.load.target import Target
 from upcurve.load.trace import RequestTrace, to_table
-from upcurve.load.workload import Workload
+from upcurve.load.workload import SyntheticWorkload
 from upcurve.records.run import PointRecord
 from upcurve.sweep.engine_process import EngineProcess
 from upcurve.sweep.facts import engine_environment
 from upcurve.sweep.recipe import Recipe
 
-WATCH_S = 0.25
-"""Seconds between two looks at whether the engine lives while it is measured."""
-
 RECOVERY_S = 60.0
 """Seconds that an engine has to answer again after requests failed."""
+
+Found = TypeVar("Found")
 
 
 class PointError(Exception):
@@ -35,16 +33,28 @@ class PointError(Exception):
 
 
 class Measurement:
-    """A running engine under load; `probe` comes first, once."""
+    """A running engine under load, while its context is entered; `probe` comes first, once."""
 
     def __init__(self, recipe: Recipe, host: str, port: int, engine: EngineProcess) -> None:
         self._recipe = recipe
         self._host, self._port = host, port
         self._engine = engine
-        self._timeout_s = recipe.workload.timeout_s
         # The engine inherits the key too, and `upcurve serve` then asks for it.
         key = engine_environment(recipe).get("UPCURVE_API_KEY")
-        self._target = Target(f"http://{host}:{port}", recipe.served_model_name, key or None)
+        target = Target(f"http://{host}:{port}", recipe.served_model_name, key or None)
+        settings = Settings(gpus=recipe.gpus, timeout_s=recipe.workload.timeout_s)
+        self._session = Session(target, settings)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._session.close()
 
     def probe(self) -> None:
         """Ask the engine for one answer, and learn what it understands.
@@ -53,8 +63,7 @@ class Measurement:
             EngineError: it died.
             PointError: it refuses the model or the lengths.
         """
-        workload = self._workload("probe")
-        self._target = self._run(lambda: probe(self._target, workload, timeout_s=self._timeout_s))
+        self._run(lambda: self._session.probe(self._workload("probe"), self._look))
 
     def point(
         self, concurrency: int, *, repeat: int, progress: Callable[[int, int], None]
@@ -70,88 +79,67 @@ class Measurement:
             EngineError: the engine died, or does not recover after requests failed.
             PointError: no request gave figures.
         """
-        recipe, workload = self._recipe, self._workload(f"c{concurrency}")
-        requests = concurrency * recipe.workload.requests_per_stream
-        warmup = concurrency * recipe.workload.warmup
+        traffic = self._recipe.workload
+        requests, warmup = concurrency * traffic.requests_per_stream, concurrency * traffic.warmup
         started = datetime.now(UTC)
-        ended = 0
 
-        def count(_: RequestTrace) -> None:
-            nonlocal ended
-            ended += 1
-            progress(ended, requests + warmup)
+        def look(state: Progress) -> None:
+            self._look(state)
+            before = 0 if state.phase == "warm-up" else warmup
+            progress(before + state.ended, requests + warmup)
 
-        traces, health = self._run(
-            lambda: measure(
-                self._target,
-                workload,
-                concurrency=concurrency,
-                requests=requests,
+        result = self._run(
+            lambda: self._session.point(
+                self._workload(f"c{concurrency}"),
+                ClosedLoop(concurrency, requests=requests),
                 warmup=warmup,
-                timeout_s=self._timeout_s,
-                progress=count,
+                watch=look,
             )
         )
-        if any(trace.failure for trace in traces):
+        if any(trace.failure for trace in result.traces):
             self._check_recovery()
-        return self._record(traces, health, workload, concurrency, repeat, started)
+        return self._record(result, repeat, started)
 
     def _record(
-        self,
-        traces: Sequence[RequestTrace],
-        health: ClientHealth,
-        workload: Workload,
-        concurrency: int,
-        repeat: int,
-        started: datetime,
+        self, result: Result, repeat: int, started: datetime
     ) -> tuple[PointRecord, pyarrow.Table]:
-        recipe = self._recipe
-        figures = point_metrics(traces, health, workload, concurrency=concurrency, gpus=recipe.gpus)
+        figures = result.figures
         if figures["tput_per_gpu"] is None or figures["interactivity"] is None:
-            raise PointError(_why_nothing(traces))
+            raise PointError(_why_nothing(result.traces))
         point = PointRecord.of_figures(
-            figures, tp=recipe.tp, gpus=recipe.gpus, repeat=repeat, measured_at=started
+            figures, tp=self._recipe.tp, gpus=self._recipe.gpus, repeat=repeat, measured_at=started
         )
-        return point, to_table(traces)
+        return point, to_table(result.traces)
 
-    def _workload(self, salt: str) -> Workload:
+    def _workload(self, salt: str) -> SyntheticWorkload:
         # Rounds send the same prompts, each to a fresh engine; points of one engine do not.
         traffic = self._recipe.workload
         low, high = traffic.vocabulary
-        return Workload(
-            isl=traffic.isl, osl=traffic.osl, seed=traffic.seed, vocabulary=(low, high), salt=salt
+        return SyntheticWorkload.exact(
+            traffic.isl, traffic.osl, seed=traffic.seed, vocabulary=(low, high), salt=salt
         )
 
-    def _run(self, work: Callable[[], Any]) -> Any:
-        """Run the client in an event loop of its own, until it ends or the engine dies."""
+    def _run(self, work: Callable[[], Found]) -> Found:
+        """Run the client until it ends or the engine dies."""
         try:
-            with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-                found = runner.run(self._watched(work))
+            found = work()
         except InputError as error:
             self._check_recovery()
             raise PointError(str(error)) from error
+        except ClientError as error:
+            self._engine.check()
+            raise PointError(str(error)) from error
         self._engine.check()
         return found
+
+    def _look(self, _: Progress) -> None:
+        """End the measurement where the engine is gone."""
+        self._engine.check()
 
     def _check_recovery(self) -> None:
         """Raise `EngineError` where the engine is dead or dying rather than refusing a request."""
         path = self._recipe.engine.health.path
         self._engine.wait_until_ready(self._host, self._port, path, RECOVERY_S)
-
-    async def _watched(self, work: Callable[[], Any]) -> Any:
-        client = asyncio.ensure_future(work())
-        try:
-            while self._engine.running:
-                done, _ = await asyncio.wait({client}, timeout=WATCH_S)
-                if done:
-                    break
-            else:
-                return None
-        finally:
-            if not client.done():
-                client.cancel()
-                await asyncio.wait({client})
-        return client.result()
 
 
 def _why_nothing(traces: Sequence[RequestTrace]) -> str:

@@ -154,11 +154,11 @@ class _Run:
             with EngineProcess(command, environment, self._store.log_path(self._id)) as engine:
                 seconds = engine.wait_until_ready(HOST, port, health.path, health.timeout_s)
                 self._progress.ready(self._launch, seconds)
-                measurement = Measurement(recipe, HOST, port, engine)
-                measurement.probe()
-                while self._left:
-                    self._measure_point(measurement, self._left[0])
-                    self._left.pop(0)
+                with Measurement(recipe, HOST, port, engine) as measurement:
+                    measurement.probe()
+                    while self._left:
+                        self._measure_point(measurement, self._left[0])
+                        self._left.pop(0)
         except EngineError as error:
             self._fail(f"the engine failed: {error}", tuple(self._left))
         except PointError as error:

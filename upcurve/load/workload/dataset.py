@@ -6,6 +6,7 @@ import hashlib
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -192,7 +193,7 @@ def _conversations(data: bytes) -> Iterator[Raw]:
         rows = orjson.loads(data)
         for row in rows:
             turns = row.get("conversations") or row.get("conversation") or []
-            for turn, answer in zip(turns, turns[1:], strict=False):
+            for turn, answer in pairwise(turns):
                 if turn["from"] in _HUMAN and answer["from"] in _MODEL and turn["value"]:
                     yield str(turn["value"]), str(answer["value"]), None
                     break
