@@ -4,26 +4,28 @@ from __future__ import annotations
 
 from hypothesis import strategies as st
 
-from upcurve.load.trace import RequestTrace
+from upcurve.load.trace import RequestTrace, counts, times
 
 MS = 1_000_000
 
 
 def trace(*, sent=0, chunks=((10, 1), (20, 1), (30, 1)), **changes):
     """Return a request; `sent` and chunk times in ms, chunks as (time, tokens)."""
-    times = tuple(round(time * MS) for time, _ in chunks)
-    tokens = tuple(count for _, count in chunks)
+    stamps = times(round(time * 1000) * 1000 for time, _ in chunks)
+    tokens = counts(count for _, count in chunks)
     values = {
         "stream": 0,
         "warm_up": False,
         "scheduled_ns": round(sent * MS),
         "sent_ns": round(sent * MS),
-        "ended_ns": times[-1] if times else round(sent * MS),
-        "first_byte_ns": times[0] if times else None,
-        "first_content_ns": times[0] if times else None,
-        "last_ns": times[-1] if times else None,
-        "chunk_ns": times,
+        "ended_ns": stamps[-1] if stamps else round(sent * MS),
+        "first_byte_ns": stamps[0] if stamps else None,
+        "first_content_ns": stamps[0] if stamps else None,
+        "last_ns": stamps[-1] if stamps else None,
+        "chunk_ns": stamps,
         "chunk_tokens": tokens,
+        "input_tokens": 100,
+        "requested_tokens": sum(tokens),
         "prompt_tokens": 100,
         "output_tokens": sum(tokens),
         "counted_tokens": sum(tokens),

@@ -5,13 +5,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.load.examples import MS, answers, trace
-from upcurve.load.pace import arrivals, gaps_ms, output_tokens, paced, tpot_ms
+from upcurve.load.pace import arrivals, chunk_gaps_ms, gaps_ms, paced, tpot_ms
 
 
 def test_tokens_of_a_chunk_share_its_time():
     coalesced = trace(chunks=((100, 4), (120, 4), (140, 4)))
     assert tpot_ms(coalesced) == pytest.approx(40 / 8)
     assert gaps_ms(coalesced) == pytest.approx([5.0] * 8)
+    assert chunk_gaps_ms(coalesced) == pytest.approx([20.0] * 2)
 
 
 def test_chunks_of_one_read_are_one_arrival():
@@ -23,8 +24,8 @@ def test_chunks_of_one_read_are_one_arrival():
 
 
 def test_the_server_counts_where_it_does():
-    assert output_tokens(trace(output_tokens=7)) == 7
-    assert output_tokens(trace(output_tokens=None)) == 3
+    assert trace(output_tokens=7).tokens == 7
+    assert trace(output_tokens=None).tokens == 3
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from upcurve.load.target import Target
     ],
 )
 def test_with_and_without_version(base_url, url):
-    assert Target(base_url, "m").completions_url == url
+    assert Target(base_url, "m").url == url
 
 
 @pytest.mark.parametrize(
@@ -38,7 +38,7 @@ def test_what_is_no_url(base_url):
 def test_the_key_is_not_shown():
     target = Target("http://h", "m", "secret-key")
     assert "secret-key" not in repr(target)
-    assert target.headers["Authorization"] == "Bearer secret-key"
+    assert b"\r\nAuthorization: Bearer secret-key\r\n" in target.head
 
 
 def test_a_key_that_is_no_header():

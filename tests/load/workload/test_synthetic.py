@@ -5,10 +5,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from upcurve.errors import InputError
-from upcurve.load.workload import Workload
+from upcurve.load.workload import SharedPrefix, SyntheticWorkload, parse_lengths
+
+exact = SyntheticWorkload.exact
 
 workloads = st.builds(
-    Workload,
+    exact,
     isl=st.integers(1, 40),
     osl=st.just(1),
     seed=st.integers(-3, 2**40),
@@ -24,36 +26,36 @@ def test_prompts_are_exact_distinct_and_the_same_again(workload):
     count = min(40, workload.distinct_prompts)
     workload.require(count)
     phases = ("measured", "warm-up", "probe")
-    prompts = [workload.prompt(phase, index) for phase in phases for index in range(count)]
+    prompts = [workload.prompt(phase, index).content for phase in phases for index in range(count)]
     low, high = workload.vocabulary
     assert all(len(each) == workload.isl for each in prompts)
     assert all(low <= token < high for each in prompts for token in each)
     assert len({each.tobytes() for each in prompts}) == len(prompts)
-    again = [workload.prompt(phase, index) for phase in phases for index in range(count)]
+    again = [workload.prompt(phase, index).content for phase in phases for index in range(count)]
     assert all((a == b).all() for a, b in zip(prompts, again, strict=True))
 
 
 def test_distinct_prompts_share_no_long_prefix():
-    workload = Workload(isl=512, osl=1)
-    heads = {workload.prompt("measured", index)[:8].tobytes() for index in range(2000)}
+    workload = exact(isl=512, osl=1)
+    heads = {workload.prompt("measured", index).content[:8].tobytes() for index in range(2000)}
     assert len(heads) == 2000
 
 
 @pytest.mark.parametrize("change", [{"seed": 1}, {"salt": "c8"}, {"isl": 65}, {"osl": 9}])
 def test_the_hash_knows_every_fact(change):
     facts = {"isl": 64, "osl": 8, "seed": 0, "salt": ""}
-    one, other = Workload(**facts), Workload(**(facts | change))
-    assert one.content_hash() == Workload(**facts).content_hash()
+    one, other = exact(**facts), exact(**(facts | change))
+    assert one.content_hash() == exact(**facts).content_hash()
     assert one.content_hash() != other.content_hash()
     if "osl" not in change:
-        first = {tuple(each.prompt("measured", i)) for each in (one,) for i in range(50)}
-        second = {tuple(each.prompt("measured", i)) for each in (other,) for i in range(50)}
+        first = {tuple(each.prompt("measured", i).content) for each in (one,) for i in range(50)}
+        second = {tuple(each.prompt("measured", i).content) for each in (other,) for i in range(50)}
         assert not first & second
 
 
 def test_too_few_distinct_prompts():
     with pytest.raises(InputError, match="isl: 34 distinct prompts cannot be made of 1 of the ids"):
-        Workload(isl=1, osl=1, vocabulary=(0, 100)).require(34)
+        exact(isl=1, osl=1, vocabulary=(0, 100)).require(34)
 
 
 @pytest.mark.parametrize(
@@ -67,5 +69,5 @@ def test_too_few_distinct_prompts():
 )
 def test_bad_values(change, field):
     with pytest.raises(InputError) as error:
-        Workload(**({"isl": 1, "osl": 1} | change))
+        exact(**({"isl": 1, "osl": 1} | change))
     assert error.value.field == field
