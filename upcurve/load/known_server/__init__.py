@@ -3,7 +3,13 @@
 from upcurve.load.known_server.behaviour import FAULTS, Behaviour, Fault, FaultKind
 from upcurve.load.known_server.process import known_server_process, serve_until_signal
 from upcurve.load.known_server.server import KnownServer
-from upcurve.load.known_server.truth import Served, truth, truth_summary
+from upcurve.load.known_server.truth import (
+    Served,
+    check_truth_file,
+    truth,
+    truth_summary,
+    write_truth,
+)
 
 __all__ = [
     "FAULTS",
@@ -12,8 +18,10 @@ __all__ = [
     "FaultKind",
     "KnownServer",
     "Served",
+    "check_truth_file",
     "known_server_process",
     "serve_until_signal",
     "truth",
     "truth_summary",
+    "write_truth",
 ]

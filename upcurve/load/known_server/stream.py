@@ -164,13 +164,15 @@ class Stream:
             firsts = range(0, self._tokens, size)
             chunks = [events.middle(first) for first in firsts[:-1]]
             last = events.chunk(firsts[-1], self._tokens - firsts[-1], self._finish)
-            answer, write = b"".join([*chunks, last]), self.sink.write
+            answer = b"".join([*chunks, last])
         else:
             answer = events.whole(self._asked.prompt_tokens, self._tokens, self._finish)
-            write = self.sink.send_whole
         self.served.written_tokens.append(self._tokens)
         self.served.written_ns.append(time.perf_counter_ns())
-        write(answer)
+        if self._asked.stream:
+            self.sink.write(answer)
+        else:
+            self.sink.send_whole(answer)
 
 
 def _tokens(asked: int, fault: str | None) -> int:

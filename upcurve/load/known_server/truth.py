@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import time
 from array import array
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy
+import orjson
 
+from upcurve.errors import InputError
 from upcurve.load.known_server.behaviour import FaultKind
 
 _WHOLE = (None, "stall", "burst")
@@ -85,6 +90,34 @@ def truth(served: Sequence[Served]) -> dict[str, Any]:
         for each in served
     ]
     return {"requests": requests, "summary": truth_summary(served)}
+
+
+def write_truth(path: Path, served: Sequence[Served]) -> None:
+    """Write `truth` as JSON, whole or not at all.
+
+    Raises:
+        InputError: the file cannot be written.
+    """
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        part.write_bytes(orjson.dumps(truth(served), option=orjson.OPT_APPEND_NEWLINE))
+        part.replace(path)
+    except OSError as error:
+        problem = f"{path} cannot be written ({error.strerror})"
+        raise InputError("truth", problem, "name a file in a writable folder") from error
+    finally:
+        with suppress(OSError):
+            part.unlink()
+
+
+def check_truth_file(path: Path) -> None:
+    """Find out before a run whether `write_truth` will be able to write the file.
+
+    Raises:
+        InputError: its folder is missing or takes no file.
+    """
+    if path.is_dir() or not os.access(path.parent, os.W_OK | os.X_OK):
+        raise InputError("truth", f"{path} cannot be written", "name a file in a writable folder")
 
 
 def truth_summary(served: Sequence[Served]) -> dict[str, Any]:

@@ -74,7 +74,7 @@ class Events:
         self._ids = asked.ids
         self._counted = asked.prompt_tokens if asked.continuous_usage else None
         self._known = known
-        self._head = {
+        self._head: dict[str, Any] = {
             "id": "chatcmpl-known" if self._chat else "cmpl-known",
             "object": "chat.completion" if self._chat else "text_completion",
             "created": int(time.time()),
