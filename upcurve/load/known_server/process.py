@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import gc
 import multiprocessing
+import os
 import signal
 from collections.abc import Callable, Coroutine, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection as Pipe
 from pathlib import Path
 from typing import Any, TypeVar
@@ -83,26 +84,26 @@ def serve_until_signal(server: KnownServer, ready: Callable[[str], None]) -> lis
 def _serve_until_told(
     behaviour: Behaviour, certificate: Path | str | None, key: Path | str | None, pipe: Pipe
 ) -> None:
-    async def serve() -> None:
+    async def serve(server: KnownServer) -> list[Served]:
         told = asyncio.Event()
-        try:
-            server = KnownServer(behaviour, certificate=certificate, key=key)
-        except InputError as error:
-            pipe.send((error.field, error.problem, error.mend))
-            return
+        loop = asyncio.get_running_loop()
         async with server:
-            asyncio.get_running_loop().add_reader(pipe.fileno(), told.set)
             pipe.send(server.base_url)
+            loop.add_reader(pipe.fileno(), told.set)
             await told.wait()
-            asyncio.get_running_loop().remove_reader(pipe.fileno())
-            try:
-                pipe.recv()
-                pipe.send(server.served)
-            except (EOFError, BrokenPipeError, ConnectionResetError):  # the client's is gone
-                return
+            loop.remove_reader(pipe.fileno())
+        return server.served
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the client's process decides
-    _run(serve())
+    try:
+        served = _run(serve(KnownServer(behaviour, certificate=certificate, key=key)))
+    except InputError as error:
+        pipe.send((error.field, error.problem, error.mend))
+        return
+    os.set_blocking(pipe.fileno(), True)  # the event loop took that away
+    with suppress(EOFError, BrokenPipeError, ConnectionResetError):  # the client's process is gone
+        pipe.recv()
+        pipe.send(served)
 
 
 def _run(work: Coroutine[Any, Any, Result]) -> Result:
