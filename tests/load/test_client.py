@@ -336,18 +336,18 @@ def test_what_answers_is_no_http():
 
 
 def test_processes_that_die_are_an_error_and_no_hang():
-    with known_server_process(Behaviour(first_ms=5, interval_ms=50)) as (base_url, _):
-        with LoadClient(1) as client:
-            workload = exact(8, 64)
-            target = client.probe(Target(base_url, "known"), workload)
+    server, client = known_server_process(Behaviour(first_ms=5, interval_ms=50)), LoadClient(1)
+    with server as (base_url, _), client:
+        workload = exact(8, 64)
+        target = client.probe(Target(base_url, "known"), workload)
 
-            def kill(_):
-                client._workers[0]._process.kill()
+        def kill(_):
+            client._workers[0]._process.kill()
 
-            with pytest.raises(ClientError, match="exit code -9"):
-                client.measure(target, workload, ClosedLoop(2, requests=4), watch=kill)
-            # The next point has processes of its own.
-            found = client.measure(target, workload, ClosedLoop(2, requests=2))
+        with pytest.raises(ClientError, match="exit code -9"):
+            client.measure(target, workload, ClosedLoop(2, requests=4), watch=kill)
+        # The next point has processes of its own.
+        found = client.measure(target, workload, ClosedLoop(2, requests=2))
     assert [each.failure for each in found.traces] == [None] * 4
 
 
@@ -359,12 +359,12 @@ def test_who_watches_can_end_a_point():
         if progress.sent:
             raise StopError
 
-    with known_server_process(Behaviour(first_ms=5, interval_ms=50)) as (base_url, _):
-        with LoadClient(2) as client:
-            workload = exact(8, 64)
-            target = client.probe(Target(base_url, "known"), workload)
-            with pytest.raises(StopError):
-                client.measure(target, workload, ClosedLoop(4, requests=400), watch=stop)
+    server, client = known_server_process(Behaviour(first_ms=5, interval_ms=50)), LoadClient(2)
+    with server as (base_url, _), client:
+        workload = exact(8, 64)
+        target = client.probe(Target(base_url, "known"), workload)
+        with pytest.raises(StopError):
+            client.measure(target, workload, ClosedLoop(4, requests=400), watch=stop)
     assert multiprocessing.active_children() == []
 
 

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from tests.load.examples import answers, failed, trace
 from upcurve.errors import InputError
-from upcurve.load.health import ClientHealth
 from upcurve.load.arrivals import ClosedLoop, OpenLoop
+from upcurve.load.health import ClientHealth
 from upcurve.load.limits import Limits, Machine
 from upcurve.load.metrics import Goal, point_metrics
 from upcurve.load.trace import times

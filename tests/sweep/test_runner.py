@@ -94,7 +94,9 @@ def test_every_point_of_every_round_is_stored_with_its_trace(store: Store, tmp_p
         ("measuring", 2),
     ]
     ended = [each[1:] for each in log.events if each[0] == "ended"]
-    assert ended == 2 * [*[(n, 3) for n in (1, 2, 3)], *[(n, 6) for n in range(1, 7)]]
+    # Looked at a few times a second: ever more have ended, at last all.
+    assert {each for each in ended if each[0] == each[1]} == {(3, 3), (6, 6)}
+    assert all(0 <= done <= of for done, of in ended)
     for number, concurrency in enumerate((1, 2, 1, 2), start=1):
         assert store.trace(number).num_rows >= 2 * concurrency
     for run_id in log.runs:

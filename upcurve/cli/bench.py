@@ -80,7 +80,7 @@ def further(*names: str, **settings: Any) -> Decorator:
 @usual(
     "--rate", type=NumberList(), metavar="R,R,...", help="Open loop: requests/s; one point each."
 )
-@usual("--requests", type=_WORKLOAD, metavar="N", help="Measured requests of each point.")
+@further("--requests", type=_WORKLOAD, metavar="N", help="Measured requests of each point.")
 @usual(
     "--requests-per-stream",
     type=_WORKLOAD,
@@ -94,14 +94,14 @@ def further(*names: str, **settings: Any) -> Decorator:
     metavar="LIMITS",
     help="Find the highest load within e.g. 'ttft_p99<1s,tpot<25ms', between two loads.",
 )
-@usual("--goodput", metavar="LIMITS", help="Count requests within e.g. ttft=1000,tpot=25 (ms).")
+@further("--goodput", metavar="LIMITS", help="Count requests within e.g. ttft=1000,tpot=25 (ms).")
 @usual("--endpoint", type=click.Choice(["completions", "chat"]), default="completions")
 @usual("--tokenizer", metavar="PATH", help="Send text, counted by this tokenizer.json.")
 @usual("--dataset", metavar="FILE", help="Send the prompts of JSON lines or a ShareGPT file.")
 @usual("--series", metavar="NAME", help="Keep the points in the store under this name.")
-@usual("--resume", is_flag=True, help="Measure only what the series lacks.")
+@further("--resume", is_flag=True, help="Measure only what the series lacks.")
 @usual("--gpus", type=_WORKLOAD, metavar="N", help="That serve it.  [default: --tp]")
-@usual("--hardware", default="", metavar="NAME", help="As in price tables: MI355X, H200, ...")
+@further("--hardware", default="", metavar="NAME", help="As in price tables: MI355X, H200, ...")
 @usual("--strict", is_flag=True, help="Exit 1, and keep no point, where the client was too busy.")
 @usual("--calibrate", is_flag=True, help="Measure what this client can carry here; keep it.")
 @usual(

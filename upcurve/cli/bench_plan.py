@@ -141,7 +141,7 @@ def plan_of(given: dict[str, Any]) -> Plan:
     if limits and len(levels) != 2:
         raise click.UsageError("--search needs two loads, the lowest and the highest: 1,1024")
     if len(set(levels)) < len(levels):
-        raise click.UsageError("a load is named twice; --repeats measures all again")
+        raise click.UsageError("--concurrency names a value twice; --repeats measures all again")
     if limits and given["repeats"] > 1:
         raise click.UsageError("--search and --repeats exclude each other")
     # A seed that a server has seen would be served from its prefix cache.
@@ -175,7 +175,8 @@ def plan_of(given: dict[str, Any]) -> Plan:
         limits=limits,
     )
     for level in levels:  # bad values are said before anything is sent
-        plan.load(level)
+        requests = plan.load(level).requests
+        plan.workload.require(requests or 1)
     return plan
 
 

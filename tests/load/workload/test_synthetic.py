@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from upcurve.errors import InputError
-from upcurve.load.workload import SharedPrefix, SyntheticWorkload, parse_lengths
+from upcurve.load.workload import SyntheticWorkload
 
 exact = SyntheticWorkload.exact
 
