@@ -77,8 +77,6 @@ class Connection(asyncio.Protocol):
             return
         try:
             self._parser.feed_data(data)
-        except httptools.HttpParserUpgrade:
-            self._refuse(RefusedError(400, "only HTTP/1.1 is spoken here"))
         except httptools.HttpParserCallbackError as error:
             if not isinstance(error.__context__, RefusedError):
                 raise
@@ -108,7 +106,7 @@ class Connection(asyncio.Protocol):
         self._asked.method = self._parser.get_method().decode()
         self._asked.path = self._asked.path.partition("?")[0]
         self._asked.keep = self._parser.should_keep_alive()
-        if self._parser.get_http_version() != "1.1":
+        if self._parser.get_http_version() != "1.1" or self._parser.should_upgrade():
             raise RefusedError(505, "only HTTP/1.1 is spoken here")
 
     def on_body(self, body: bytes) -> None:
