@@ -9,9 +9,7 @@ from upcurve.errors import InputError
 EXTRAS = {
     "engine": (
         "fastapi",
-        "prometheus_client",
         "safetensors",
-        "tokenizers",
         "torch",
         "uvicorn",
     ),

@@ -11,50 +11,12 @@ from typing import Any
 import msgspec
 import orjson
 
+from upcurve.load.event import Choice, Event, decode_many, decode_one, decode_plain
 from upcurve.load.trace import RESOLUTION_NS, Failure, counts, times
 
 _DETAIL_LENGTH = 300
-
-
-class _Delta(msgspec.Struct, gc=False):
-    content: str | None = None
-    reasoning_content: str | None = None
-    reasoning: str | None = None
-    tool_calls: list[msgspec.Raw] | None = None
-
-
-class _Choice(msgspec.Struct, gc=False):
-    text: str | None = None
-    delta: _Delta | None = None
-    token_ids: list[int] | None = None
-    finish_reason: str | None = None
-
-
-class _Details(msgspec.Struct, gc=False):
-    cached_tokens: int | None = None
-
-
-class _Usage(msgspec.Struct, gc=False):
-    prompt_tokens: int
-    completion_tokens: int | None = None  # left out while it is 0 by some servers
-    prompt_tokens_details: _Details | None = None
-
-    def __post_init__(self) -> None:
-        cached = self.prompt_tokens_details and self.prompt_tokens_details.cached_tokens
-        if min(self.prompt_tokens, self.completion_tokens or 0, cached or 0) < 0:
-            raise ValueError("a negative number of tokens")
-
-
-class _Event(msgspec.Struct, gc=False):
-    """What counts of one server-sent event, of completions and of chat completions."""
-
-    choices: list[_Choice] | None = None
-    usage: _Usage | None = None
-    error: Any = None
-
-
-_one = msgspec.json.Decoder(_Event)
-_many = msgspec.json.Decoder(list[_Event])
+_DATA = b"data: "
+_END = b"}\n\n"
 
 
 @dataclass(slots=True)
@@ -84,21 +46,15 @@ class Answer:
         """Take what one read returned."""
         self.take([(time_ns, data)])
 
-    def take(self, reads: Iterable[tuple[int, bytes]]) -> None:
+    def take(self, reads: Sequence[tuple[int, bytes]]) -> None:
         """Take what several reads returned, each with its time in ns: cheaper than one by one."""
+        # The last reads carry the end, which is no event like the others.
+        plain = len(reads) - 3
+        if plain < 1 or not self._take_ordinary(reads[:plain]):
+            plain = 0
         stamps: list[int] = []
         events: list[bytes] = []
-        for time_ns, data in reads:
-            # Nearly always one read is one event.
-            if (
-                not self._rest
-                and data.startswith(b"data: {")
-                and data.endswith(b"}\n\n")
-                and data.count(b"\n") == 2
-            ):
-                stamps.append(time_ns)
-                events.append(data[6:-2])
-                continue
+        for time_ns, data in reads[plain:]:
             *lines, self._rest = (self._rest + data).split(b"\n")
             for line in lines:
                 event = self._event_of(line.rstrip(b"\r"), stamps, events)
@@ -106,6 +62,55 @@ class Answer:
                     stamps.append(time_ns)
                     events.append(event)
         self._decode(stamps, events)
+
+    def _take_ordinary(self, reads: Sequence[tuple[int, bytes]]) -> bool:
+        """Take reads that are one event each, all at once; return whether they are."""
+        bodies = [data for _, data in reads]
+        whole = b"".join(bodies)
+        if (
+            self._rest
+            or self.failure
+            or self.done
+            or not whole.startswith(_DATA)
+            # As many events as reads, and every read ends with one.
+            or whole.count(b"\n") != 2 * len(bodies)
+            or [each[-3:] for each in bodies].count(_END) != len(bodies)
+        ):
+            return False
+        text = b"[" + whole[len(_DATA) : -2].replace(b"\n\n" + _DATA, b",") + b"]"
+        stamps = [time_ns for time_ns, _ in reads]
+        return self._take_plain(stamps, text) or self._take_all(stamps, text)
+
+    def _take_plain(self, stamps: Sequence[int], text: bytes) -> bool:
+        """Take events that all are one choice with text and token ids, and nothing else."""
+        try:
+            choices = [event.choices[0] for event in decode_plain(text)]
+        except (msgspec.MsgspecError, UnicodeDecodeError):
+            return False
+        lengths = [len(choice.token_ids) if choice.token_ids else 0 for choice in choices]
+        texts = [choice.text for choice in choices]
+        if len(choices) != len(stamps) or 0 in lengths or None in texts or "" in texts:
+            return False
+        self._ids_ns.extend(stamps)
+        self._ids.extend(lengths)
+        self._text_ns.extend(stamps)
+        if self.first_answer_ns is None:
+            self.first_answer_ns = stamps[0] // RESOLUTION_NS * RESOLUTION_NS
+        for choice in choices:
+            if choice.finish_reason is not None:
+                self.finish_reason = choice.finish_reason
+        return True
+
+    def _take_all(self, stamps: Sequence[int], text: bytes) -> bool:
+        try:
+            events = decode_many(text)
+        except (msgspec.MsgspecError, UnicodeDecodeError):
+            return False
+        if len(events) != len(stamps):
+            return False
+        for time_ns, event in zip(stamps, events, strict=True):
+            self._take(time_ns, event)
+        return True
 
     def finish(self, requested: int | None = None) -> None:
         """Judge an answer that the server ended by itself.
@@ -186,23 +191,15 @@ class Answer:
     def _decode(self, stamps: Sequence[int], events: Sequence[bytes]) -> None:
         if not events or self.failure or self.done:
             return
-        try:
-            decoded = _many.decode(b"[" + b",".join(events) + b"]")
-        except (msgspec.MsgspecError, UnicodeDecodeError):
-            decoded = []
-        if len(decoded) == len(events):
-            for time_ns, event in zip(stamps, decoded, strict=True):
-                self._take(time_ns, event)
-            return
         for time_ns, text in zip(stamps, events, strict=True):
             try:
-                event = _one.decode(text)
+                event = decode_one(text)
             except (msgspec.MsgspecError, UnicodeDecodeError):
                 self._fail("malformed", f"no completion: {excerpt(text)}")
                 return
             self._take(time_ns, event)
 
-    def _take(self, time_ns: int, event: _Event) -> None:
+    def _take(self, time_ns: int, event: Event) -> None:
         if self.failure is not None:
             return
         if event.error:
@@ -224,22 +221,25 @@ class Answer:
             if usage is not None:
                 self._usage_ns.append(time_ns)
                 self._usage.append(usage.completion_tokens or 0)
-            if choice.token_ids:
-                self._ids_ns.append(time_ns)
-                self._ids.append(len(choice.token_ids))
-            delta = choice.delta
-            if delta is None:
-                answer: Any = choice.text
-                content = answer
-            else:
-                answer = delta.content or delta.tool_calls
-                content = answer or delta.reasoning_content or delta.reasoning
-            if content:
-                self._text_ns.append(time_ns)
-            if answer and self.first_answer_ns is None:
-                self.first_answer_ns = time_ns // RESOLUTION_NS * RESOLUTION_NS
-            if choice.finish_reason is not None:
-                self.finish_reason = choice.finish_reason
+            self._take_choice(time_ns, choice)
+
+    def _take_choice(self, time_ns: int, choice: Choice) -> None:
+        if choice.token_ids:
+            self._ids_ns.append(time_ns)
+            self._ids.append(len(choice.token_ids))
+        delta = choice.delta
+        if delta is None:
+            answer: Any = choice.text
+            content = answer
+        else:
+            answer = delta.content or delta.tool_calls
+            content = answer or delta.reasoning_content or delta.reasoning
+        if content:
+            self._text_ns.append(time_ns)
+        if answer and self.first_answer_ns is None:
+            self.first_answer_ns = time_ns // RESOLUTION_NS * RESOLUTION_NS
+        if choice.finish_reason is not None:
+            self.finish_reason = choice.finish_reason
 
     def _fail(self, failure: Failure, detail: str) -> None:
         if self.failure is None:
@@ -273,7 +273,7 @@ def _at(value: Any, path: Sequence[str]) -> Any:
 
 
 def _whole(stamps: Iterable[int]) -> array[int]:
-    return times(each // RESOLUTION_NS * RESOLUTION_NS for each in stamps)
+    return times([each // RESOLUTION_NS * RESOLUTION_NS for each in stamps])
 
 
 def _spread(total: int, parts: int) -> Iterator[int]:

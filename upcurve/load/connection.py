@@ -11,10 +11,14 @@ import httptools
 from upcurve.load.answer import Answer, error_message, excerpt
 from upcurve.load.trace import Failure
 
-_SLICE = 2**16
-"""Bytes that are kept unparsed: bounds memory, and the time for which parsing holds up reading."""
+_SLICE = 256
+"""Reads that are kept unparsed: bounds memory, and the time for which parsing holds up reading."""
+_LARGE = 2**12
+"""Bytes of a read that is parsed at once: one event has a few hundred."""
 _TAIL = b"\r\n\r\n"
 _ERROR_BYTES = 2**16
+
+_clock = time.perf_counter_ns
 
 Reads = list[tuple[int, bytes]]
 
@@ -69,7 +73,7 @@ class Connection(asyncio.Protocol):
     """Carries one exchange after the other.
 
     While an answer streams in, a read costs a stamp and an append. Only what may be its end is
-    parsed at once; the rest is parsed after it, or in slices of 64 KB.
+    parsed at once; the rest is parsed after it, or in slices of some 64 KB.
     """
 
     def __init__(self) -> None:
@@ -80,7 +84,6 @@ class Connection(asyncio.Protocol):
         self._ended: asyncio.Future[None] | None = None
         self._parser: httptools.HttpResponseParser | None = None
         self._reads: Reads = []
-        self._unparsed = 0
         self._eager = True
         self._now = 0
         self._chunked = self._framed = self._complete = self._kept = False
@@ -95,6 +98,7 @@ class Connection(asyncio.Protocol):
         assert self.transport is not None, "connected"
         assert self._exchange is None, "one exchange at a time"
         self._exchange = exchange
+        self._reads = []
         self._ended = asyncio.get_running_loop().create_future()
         self._parser = httptools.HttpResponseParser(self)
         self._eager = True
@@ -106,7 +110,8 @@ class Connection(asyncio.Protocol):
             if not self._complete:
                 self.close()
             self._exchange = self._ended = self._parser = None
-            self._reads, self._unparsed = [], 0
+            self._eager = True
+            self._reads = []
             self.idle_since_ns = time.perf_counter_ns()
 
     def close(self) -> None:
@@ -126,13 +131,10 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Stamp what was read (asyncio calls this)."""
-        now = time.perf_counter_ns()
-        if self._exchange is None:  # nothing was asked: the server is out of step
-            self.close()
-            return
-        self._reads.append((now, data))
-        self._unparsed += len(data)
-        if self._eager or self._unparsed > _SLICE or data.endswith(_TAIL) or len(data) < len(_TAIL):
+        reads = self._reads
+        reads.append((_clock(), data))
+        # What may be the end of the answer, or of its head, is at most 3 bytes or ends like it.
+        if self._eager or not 3 < len(data) < _LARGE or data.endswith(_TAIL) or len(reads) > _SLICE:
             self._parse()
 
     def connection_lost(self, error: Exception | None) -> None:
@@ -154,9 +156,10 @@ class Connection(asyncio.Protocol):
 
     def _parse(self) -> None:
         parser, exchange = self._parser, self._exchange
-        assert parser is not None, "inside an exchange"
-        assert exchange is not None, "inside an exchange"
-        reads, self._reads, self._unparsed = self._reads, [], 0
+        reads, self._reads = self._reads, []
+        if parser is None or exchange is None:  # nothing was asked: the server is out of step
+            self.close()
+            return
         if exchange.first_byte_ns is None:
             exchange.first_byte_ns = reads[0][0]
         try:

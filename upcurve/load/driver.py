@@ -55,6 +55,10 @@ class Share:
                 yield index, offset
 
 
+_AHEAD_BYTES = 2**25
+"""Requests that are made before the clock runs; beyond, each is made as one before it is sent."""
+
+
 class Payloads:
     """The requests of one share, made ahead of need: making one holds up no read that matters."""
 
@@ -65,8 +69,10 @@ class Payloads:
         self._target, self._workload, self._phase = target, workload, phase
         self._indices = indices
         self._ready: deque[tuple[int, Prompt, bytes]] = deque()
-        for _ in range(ahead):
-            self._make()
+        self._all_made = False
+        room = _AHEAD_BYTES
+        while (made := self._make()) and (ahead > 0 or room > 0):
+            ahead, room = ahead - 1, room - made
 
     def take(self) -> tuple[int, Prompt, bytes] | None:
         """Return index, prompt (without its content) and bytes of the next request, or None."""
@@ -74,18 +80,22 @@ class Payloads:
             self._make()
         if not self._ready:
             return None
-        # The next one is made after this one was written.
-        asyncio.get_running_loop().call_soon(self._make)
+        if not self._all_made:
+            # The next one is made after this one was written.
+            asyncio.get_running_loop().call_soon(self._make)
         return self._ready.popleft()
 
-    def _make(self) -> None:
+    def _make(self) -> int:
+        """Make the next request; return its size in bytes, 0 where there is none."""
         index = next(self._indices, None)
         if index is None:
-            return
+            self._all_made = True
+            return 0
         prompt = self._workload.prompt(self._phase, index)
         payload = self._target.payload(self._head, prompt, exact=self._workload.exact_output)
         lengths = Prompt("", prompt.input_tokens, prompt.output_tokens)
         self._ready.append((index, lengths, payload))
+        return len(payload)
 
 
 class Driver:

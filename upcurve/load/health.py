@@ -17,7 +17,7 @@ LAG_LIMIT_MS = 10.0
 BUSY_LIMIT = 0.5
 """Share of one core. Half-way to the limit of an event loop its queueing already shows."""
 
-_INTERVAL_S = 0.01
+_INTERVAL_S = 0.02
 
 
 @dataclass(frozen=True, slots=True)

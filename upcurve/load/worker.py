@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import os
 import signal
 import sys
@@ -109,7 +108,6 @@ class _Worker:
             self._target = order.target
         payloads = self._driver.prepare(order.workload, order.phase, order.share)
         self._prepared = payloads, order.share
-        gc.collect()
 
     async def _run(self, order: StartOrder) -> tuple[list[RequestTrace], ClientHealth]:
         assert self._driver is not None, "a phase was prepared"

@@ -15,7 +15,7 @@ import orjson
 
 from upcurve.errors import InputError
 from upcurve.load.workload.lengths import Lengths
-from upcurve.load.workload.prompt import PHASES, Phase, Prompt, Tokens, entropy
+from upcurve.load.workload.prompt import PHASES, Phase, Prompt, Tokens, entropy, generator
 from upcurve.load.workload.text import load_tokenizer
 
 Format = Literal["auto", "jsonl", "sharegpt"]
@@ -132,7 +132,7 @@ class DatasetWorkload:
         entry = self.entries[place]
         output = entry.output_tokens
         if self.output_length is not None:
-            rng = numpy.random.default_rng(entropy(self.seed, self.salt, phase, index))
+            rng = generator(self.seed, self.salt, phase, index)
             output = self.output_length.sample(rng)
         content: Any = entry.content
         if isinstance(content, list) and content and isinstance(content[0], int):

@@ -73,3 +73,11 @@ class Workload(Protocol):
 def entropy(*facts: object) -> int:
     """Return 256 bits that follow from the facts, the same on every machine."""
     return int.from_bytes(hashlib.sha256(repr(facts).encode()).digest(), "little")
+
+
+def generator(*facts: object) -> numpy.random.Generator:
+    """Return a generator that follows from the facts, the same on every machine.
+
+    The hash is the key of a counter-based generator as it is: no seeding has to spread it.
+    """
+    return numpy.random.Generator(numpy.random.Philox(key=entropy(*facts) % 2**128))

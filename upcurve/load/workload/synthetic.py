@@ -10,7 +10,7 @@ import numpy
 
 from upcurve.errors import InputError
 from upcurve.load.workload.lengths import Exact, Lengths
-from upcurve.load.workload.prompt import PHASES, Phase, Prompt, Tokens, entropy
+from upcurve.load.workload.prompt import PHASES, Phase, Prompt, Tokens, entropy, generator
 
 _DISTINCT = 2**40
 
@@ -127,7 +127,7 @@ class SyntheticWorkload:
     def prompt(self, phase: Phase, index: int) -> Prompt:
         """Return a prompt of token ids."""
         low, high = self.vocabulary
-        rng = numpy.random.default_rng(entropy(self.seed, self.salt, phase, index))
+        rng = generator(self.seed, self.salt, phase, index)
         length = self.input_length.sample(rng)
         tokens = rng.integers(low, high, length, dtype=numpy.uint32)
         start = 0
@@ -181,5 +181,5 @@ class SyntheticWorkload:
     def _prefix(self, which: int) -> Tokens:
         assert self.prefix is not None, "asked only where there is one"
         low, high = self.vocabulary
-        rng = numpy.random.default_rng(entropy(self.seed, "shared prefix", which))
+        rng = generator(self.seed, "shared prefix", which)
         return rng.integers(low, high, self.prefix.length, dtype=numpy.uint32)
