@@ -1,0 +1,216 @@
+"""What `upcurve bench` does beside a closed loop of exact lengths."""
+
+from __future__ import annotations
+
+import csv
+import json
+from dataclasses import replace
+
+import pyarrow.parquet
+import pytest
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+from upcurve.cli import run
+from upcurve.load import verdict
+from upcurve.load.known_server import Behaviour, Fault, known_server_process
+from upcurve.load.limits import Limits, Machine
+from upcurve.records.store import Store
+
+FAST = Behaviour(first_ms=5, interval_ms=1)
+
+
+@pytest.fixture(scope="module")
+def server():
+    with known_server_process(replace(FAST, slots=4)) as (base_url, _):
+        yield base_url
+
+
+def bench(capsys, base_url, *words):
+    """Run the command; return exit code, the JSON objects it printed, stderr."""
+    with pytest.raises(SystemExit) as stopped:
+        run(["bench", "--base-url", base_url, "--model", "known", "--json", *map(str, words)])
+    captured = capsys.readouterr()
+    return (
+        stopped.value.code,
+        [json.loads(line) for line in captured.out.splitlines()],
+        captured.err,
+    )
+
+
+LENGTHS = ("--isl", 16, "--osl", 8)
+
+
+def test_an_open_loop(capsys, server):
+    code, points, err = bench(capsys, server, *LENGTHS, "--rate", "50,100", "--requests", 20)
+    assert code == 0, err
+    assert [each["rate"] for each in points] == [50, 100]
+    assert [each["requests"] for each in points] == [20, 20]
+    assert {"p50", "p99"} <= points[0]["dispatch_delay_ms"].keys()
+    assert "rate 50/s: " in err
+
+
+def test_rates_of_one_series_are_all_kept_and_resumed(capsys, server, tmp_path):
+    words = (*LENGTHS, "--requests", 8, "--series", "mine", "--store", tmp_path)
+    assert bench(capsys, server, *words, "--rate", "80,90")[0] == 0
+    code, points, err = bench(capsys, server, *words, "--rate", "80,90,100", "--resume")
+    assert code == 0, err
+    assert [each["rate"] for each in points] == [100]
+    assert "rate 80/s: measured before" in err
+    with Store.open(tmp_path, create=False) as store:
+        (fingerprint,) = store.fingerprints("mine")
+        kept = [figures["rate"] for _, figures in store.results(fingerprint, "mine")]
+    assert sorted(kept) == [80, 90, 100]
+
+
+def test_a_duration_bounds_a_point(capsys, server):
+    code, (point,), _ = bench(
+        capsys, server, *LENGTHS, "--duration", 0.5, "--concurrency", 2, "--ramp", 0.1
+    )
+    assert code == 0
+    assert 0.4 < point["duration_s"] < 5
+    assert point["requests"] > 2
+
+
+def test_lengths_from_distributions(capsys, server):
+    words = ("--isl", "uniform:0.5:40", "--osl", "histogram:4=1,9=1", "--requests", 30)
+    code, (point,), err = bench(capsys, server, *words, "--concurrency", 3)
+    assert code == 0, err
+    assert (point["isl"], point["output_length_ok"]) == (40, True)
+    assert 20 <= point["input_tokens"]["min"] < point["input_tokens"]["max"] <= 40
+    assert (point["output_tokens"]["min"], point["output_tokens"]["max"]) == (4, 9)
+
+
+def test_the_highest_load_within_limits(capsys, server, tmp_path):
+    # Four slots: a fifth stream waits for a whole answer, about 12 ms.
+    words = (
+        *("--isl", 16, "--osl", 64, "--search", "ttft<40ms", "--concurrency", "1,16"),
+        *("--requests", 24, "--series", "edge", "--store", tmp_path),
+    )
+    code, lines, err = bench(capsys, server, *words)
+    assert code == 0, err
+    *points, found = lines
+    assert found["search"]["unit"] == "streams"
+    assert 4 <= found["search"]["answer"] < 16
+    tried = [each["concurrency"] for each in points]
+    assert len(set(tried)) == len(tried) <= 8
+    code, again, err = bench(capsys, server, *words, "--resume")
+    assert (code, again) == (0, [found]), err  # nothing is measured twice
+
+
+def test_no_load_keeps_the_limits(capsys, server):
+    words = (*LENGTHS, "--search", "ttft<0.001ms", "--concurrency", "1,8")
+    code, lines, _ = bench(capsys, server, *words)
+    assert code == 1
+    assert lines[-1]["search"]["answer"] is None
+    assert len(lines) == 2
+
+
+def test_files(capsys, server, tmp_path):
+    names = [tmp_path / f"points.{ending}" for ending in ("json", "csv", "parquet")]
+    words = [word for name in names for word in ("--save", name)]
+    code, points, err = bench(capsys, server, *LENGTHS, "--concurrency", "1,2", *words)
+    assert code == 0, err
+    assert json.loads(names[0].read_text()) == points
+    rows = list(csv.DictReader(names[1].open()))
+    assert [float(row["ttft_ms.p50"]) for row in rows] == [
+        each["ttft_ms"]["p50"] for each in points
+    ]
+    table = pyarrow.parquet.read_table(names[2]).to_pydict()
+    assert len(table["load"]) == sum(each["requests"] for each in points) + 3  # the warm-up
+    assert set(table["load"]) == {1.0, 2.0}
+    assert sorted(each.name for each in tmp_path.iterdir()) == sorted(each.name for each in names)
+
+
+def test_strict_refuses_a_point_of_a_busy_client(capsys, server, tmp_path, monkeypatch):
+    monkeypatch.setattr(verdict, "LAG_LIMIT_MS", -1.0)
+    words = (*LENGTHS, "--concurrency", 1, "--series", "mine", "--store", tmp_path)
+    code, (point,), err = bench(capsys, server, *words)
+    assert (code, point["client"]["trusted"]) == (0, False)
+    assert "not to be trusted: event loop" in err
+    code, (point,), err = bench(capsys, server, *words, "--strict")
+    assert (code, point["client"]["marks"][0]["kind"]) == (1, "loop_lag")
+    assert "strict: marked points are refused" in err
+    with Store.open(tmp_path, create=False) as store:
+        assert len(store.points("mine")) == 1
+
+
+def test_every_point_carries_the_calibration(capsys, server, tmp_path, monkeypatch):
+    monkeypatch.setenv("UPCURVE_CALIBRATION", str(tmp_path / "c.json"))
+    limits = Limits(Machine.this(1), "2026-11-23T10:00:00+00:00", 10.0, 64)
+    limits.save(tmp_path / "c.json")
+    words = (*LENGTHS, "--concurrency", 1, "--workers", 1, "--strict")
+    code, (point,), err = bench(capsys, server, *words)
+    assert code == 1  # more than 5 chunks/s
+    assert point["client"]["calibration"]["chunks_per_s"] == 10
+    assert "client_load" in [each["kind"] for each in point["client"]["marks"]]
+    assert "of its calibrated limit" in err
+    assert "not calibrated" not in err
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tmp_path_factory):
+    """Return the folder of a small byte-level BPE."""
+    made = Tokenizer(models.BPE())
+    made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    made.decoder = decoders.ByteLevel()
+    words = [a + b + c for a in "bcdfghkl" for b in "aeiou" for c in "mnrst"]
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(vocab_size=900, initial_alphabet=alphabet, show_progress=False)
+    made.train_from_iterator([" ".join(words)] * 5, trainer)
+    folder = tmp_path_factory.mktemp("tokenizer")
+    made.save(str(folder / "tokenizer.json"))
+    return folder
+
+
+@pytest.mark.parametrize("endpoint", ["completions", "chat"])
+def test_text_of_exact_length(capsys, server, tokenizer, endpoint):
+    words = ("--tokenizer", tokenizer, "--endpoint", endpoint, *LENGTHS, "--concurrency", 2)
+    code, (point,), err = bench(capsys, server, *words)
+    assert code == 0, err
+    # The server of known timing counts words; each of ours is one token.
+    assert (point["input_tokens"]["min"], point["input_tokens"]["max"]) == (16, 16)
+    assert point["output_length_ok"]
+
+
+def test_a_dataset(capsys, server, tmp_path):
+    file = tmp_path / "prompts.jsonl"
+    rows = [{"prompt": "word " * n, "max_tokens": 3 + n % 4} for n in range(1, 13)]
+    file.write_text("\n".join(map(json.dumps, rows)))
+    code, (point,), err = bench(capsys, server, "--dataset", file, "--concurrency", 3)
+    assert code == 0, err
+    assert point["input_tokens"]["mean"] == 6.5
+    assert (point["output_tokens"]["min"], point["output_tokens"]["max"]) == (3, 6)
+    words = ("--dataset", file, "--concurrency", 4)
+    code, _, err = bench(capsys, server, *words)
+    assert (code, "12 prompts" in err, "--dataset-repeat" in err) == (2, True, True)
+    assert bench(capsys, server, *words, "--dataset-repeat")[0] == 0
+
+
+def test_a_server_that_lies_is_accounted_for_to_the_request(capsys):
+    faults = (Fault("http_500", every=9), Fault("cut", every=7), Fault("short", every=5))
+    with known_server_process(replace(FAST, faults=faults)) as (base_url, served):
+        words = (*LENGTHS, "--concurrency", 4, "--requests", 60)
+        code, (point,), err = bench(capsys, base_url, *words)
+    done = [each.fault for each in served[-60:]]
+    assert code == 0
+    assert point["failures"] == {
+        "cut": done.count("cut"),
+        "http_5xx": done.count("http_500"),
+        "short_output": done.count("short"),
+    }
+    assert min(point["failures"].values()) > 0
+    assert point["ttft_ms"]["count"] == done.count(None)
+    assert f"{done.count('cut')} of 60 requests failed: cut" in err
+
+
+def test_help_fits_and_all_of_it_is_there(capsys):
+    texts = []
+    for flag in ("--help", "--help-all"):
+        with pytest.raises(SystemExit):
+            run(["bench", flag])
+        texts.append(capsys.readouterr().out)
+    usual, everything = texts
+    assert usual.count("\n") <= 50
+    assert "--burstiness" not in usual
+    for name in ("--burstiness", "--shared-prefix", "--gpu-index", "--concurrency", "--calibrate"):
+        assert name in everything
