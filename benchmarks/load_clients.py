@@ -179,13 +179,17 @@ def row(streams, name, runs, short_runs):
         return [name, str(streams), f"failed: {failures[0] if failures else 'nothing served'}"]
 
     def median(value):
-        return statistics.median(value(run) for run in good)
+        values = [value(run) for run in good]
+        return None if None in values else statistics.median(values)
 
-    true = [median(lambda run, at=at: run.truth.ttft_ms[at]) for at in (0, 1)]
-    reported = [median(lambda run, at=at: run.report.ttft_ms[at]) for at in (0, 1)]
-    off = [
-        median(lambda run, at=at: run.report.ttft_ms[at] - run.truth.ttft_ms[at]) for at in (0, 1)
-    ]
+    def both(value, form):
+        figures = [median(lambda run, at=at: value(run, at)) for at in (0, 1)]
+        return "/".join("-" if each is None else f"{each:{form}}" for each in figures)
+
+    def off(run, at):
+        reported = run.report.ttft_ms[at]
+        return None if reported is None else reported - run.truth.ttft_ms[at]
+
     in_server = median(lambda run: run.truth.streams)
     pairs = [
         (run.usage.cpu_s - short.usage.cpu_s, run.truth.tokens - short.truth.tokens)
@@ -196,9 +200,9 @@ def row(streams, name, runs, short_runs):
     return [
         f"{name} ({len(failures)} of {len(runs)}: {failures[0]})" if failures else name,
         str(streams),
-        f"{true[0]:.1f}/{true[1]:.1f}",
-        f"{reported[0]:.1f}/{reported[1]:.1f}",
-        f"{off[0]:+.1f}/{off[1]:+.1f}",
+        both(lambda run, at: run.truth.ttft_ms[at], ".1f"),
+        both(lambda run, at: run.report.ttft_ms[at], ".1f"),
+        both(off, "+.1f"),
         f"{median(lambda run: run.truth.tpot_ms):.2f}",
         f"{median(lambda run: run.report.tpot_ms):.2f}",
         f"{median(lambda run: (run.report.tpot_ms / run.truth.tpot_ms - 1) * 100):+.2f}",

@@ -28,8 +28,8 @@ class Load:
 class Report:
     """A client's own figures; TPOT is (last token - first) / (n - 1) by request, its median."""
 
-    ttft_ms: tuple[float, float]
-    """Median, 99th percentile."""
+    ttft_ms: tuple[float, float | None]
+    """Median, 99th percentile; None where the client has too few requests to tell."""
     tpot_ms: float
 
 

@@ -104,12 +104,15 @@ def _end_and_reap(keep):
 
 
 class KnownServer:
-    """A running server; `truth` holds what it did, once the context of `known_server` is left."""
+    """A running server; what it did is there once the context of `known_server` is left."""
 
     def __init__(self, base_url, process):
         self.base_url = base_url
         self.process = process
         self.truth = None
+        """Its own record."""
+        self.cpu_s = None
+        """User and system time of its process."""
 
 
 @contextmanager
@@ -126,6 +129,8 @@ def known_server(folder, *options):
         try:
             _wait_until_open(port, process, folder / "server.log")
             yield server
+            times = psutil.Process(process.pid).cpu_times()
+            server.cpu_s = times.user + times.system
         finally:
             process.send_signal(signal.SIGTERM)
             process.wait(60)
@@ -156,12 +161,12 @@ class Truth:
     streams: float
     """In the server on time average, from the arrival that could fill it to the last arrival."""
     tokens_per_s: float
-    """From the first arrival to the last token."""
+    """Written in the same time, a request's tokens taken as evenly spread."""
 
     @classmethod
     def of(cls, requests, streams, tokens_per_chunk=1):
         """Work it out from the server's record; None where nothing was served whole."""
-        whole = [each for each in requests if each["ended_ns"] and each["tokens"] > 1]
+        whole = [each for each in requests if each["ended_ns"] and each["chunks"] > 1]
         if not whole:
             return None
         names = ("arrived_ns", "first_written_ns", "last_written_ns", "ended_ns", "tokens")
@@ -172,12 +177,17 @@ class Truth:
         tpot_ms = (last - first) / 1e6 / (tokens - np.minimum(tokens_per_chunk, tokens - 1))
         in_order = np.sort(arrived)
         start, end = in_order[min(streams, len(in_order)) - 1], in_order[-1]
-        inside = np.clip(np.minimum(ended, end) - np.maximum(arrived, start), 0, None)
+
+        def within(since, until):
+            return np.clip(np.minimum(until, end) - np.maximum(since, start), 0, None)
+
+        written = tokens * within(first, last) / (last - first)
+        span_ns = end - start or np.nan  # a single request has no such time
         return cls(
             requests=len(whole),
             tokens=int(tokens.sum()),
             ttft_ms=tuple(map(float, np.percentile(ttft_ms, [50, 99]))),
             tpot_ms=float(np.median(tpot_ms)),
-            streams=float(inside.sum() / (end - start)) if end > start else float("nan"),
-            tokens_per_s=float(tokens.sum() / (last.max() - arrived.min()) * 1e9),
+            streams=float(within(arrived, ended).sum() / span_ns),
+            tokens_per_s=float(written.sum() / span_ns * 1e9),
         )
