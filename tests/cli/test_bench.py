@@ -119,6 +119,9 @@ def test_points_are_kept_with_what_they_were_measured_with(capsys, server, tmp_p
         assert point.tput_per_gpu == pytest.approx(
             20 * len(measured) / point.result["duration_s"] / 4
         )
+    with Store.open(store, create=False) as opened:
+        assert [opened.telemetry(number).keys() for number in (1, 2)] == [{"server"}, {"server"}]
+        assert opened.telemetry(1)["server"].num_rows > 0
     files = [path for path in store.rglob("*") if path.is_file()]
     assert files
     assert not any(KEY.encode() in path.read_bytes() for path in files)

@@ -41,3 +41,16 @@ def test_traces_of_one_point_do_not_overwrite_each_other(tmp_path: Path) -> None
 def test_names_that_cannot_be_files(run_id: str, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="cannot name a file"):
         folder.trace_folder(tmp_path, run_id)
+
+
+def test_telemetry_lies_beside_its_trace_and_goes_with_it(tmp_path):
+    table = pyarrow.table({"time_ns": [1, 2]})
+    kept, lost = (folder.write_trace(tmp_path, "c2", table) for _ in range(2))
+    for trace in (kept, lost):
+        folder.write_telemetry(trace, {"server": table, "gpus": table.slice(1)})
+    assert folder.read_telemetry(kept) == {"gpus": table.slice(1), "server": table}
+    folder.remove_orphans(tmp_path, {kept.name})
+    assert len(list(tmp_path.iterdir())) == 3
+    assert folder.read_telemetry(lost) == {}
+    folder.remove_trace(kept)
+    assert list(tmp_path.iterdir()) == []

@@ -47,7 +47,7 @@ def recording(store: str, record: RunRecord, tp: int, gpus: int) -> Iterator[Kee
                 runs.append(opened.begin_run(record))
                 taken.clear()
             taken.add((point.concurrency, repeat))
-            opened.add_point(runs[-1], point, to_table(result.traces))
+            opened.add_point(runs[-1], point, to_table(result.traces), result.telemetry)
 
         status: Literal["complete", "interrupted", "failed"] = "interrupted"
         note: str | None = "stopped by the user"

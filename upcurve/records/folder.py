@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -42,8 +42,30 @@ def write_trace(folder: Path, stem: str, trace: pyarrow.Table) -> Path:
     """Write a table as `FOLDER/STEM-RANDOM.parquet` and return the path."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{stem}-{secrets.token_hex(4)}.parquet"
-    write_whole(path, lambda file: pyarrow.parquet.write_table(trace, file, compression="zstd"))
+    _write_table(path, trace)
     return path
+
+
+def write_telemetry(trace: Path, tables: Mapping[str, pyarrow.Table]) -> None:
+    """Write what was sampled along a point beside its trace: `STEM-RANDOM.NAME.parquet`."""
+    for name, table in tables.items():
+        _write_table(trace.with_suffix(f".{name}.parquet"), table)
+
+
+def read_telemetry(trace: Path) -> dict[str, pyarrow.Table]:
+    """Return what `write_telemetry` wrote beside a trace, by name."""
+    found = trace.parent.glob(f"{trace.stem}.*.parquet")
+    return {each.name.split(".")[-2]: pyarrow.parquet.read_table(each) for each in sorted(found)}
+
+
+def remove_trace(trace: Path) -> None:
+    """Remove a trace and what was written beside it."""
+    for each in (trace, *trace.parent.glob(f"{trace.stem}.*.parquet")):
+        each.unlink(missing_ok=True)
+
+
+def _write_table(path: Path, table: pyarrow.Table) -> None:
+    write_whole(path, lambda file: pyarrow.parquet.write_table(table, file, compression="zstd"))
 
 
 def write_whole(path: Path, write: Callable[[Any], object]) -> None:
@@ -77,5 +99,5 @@ def remove_orphans(folder: Path, known: set[str]) -> None:
     """Remove what a killed writer left in a run's trace folder: every file that no point names."""
     if folder.is_dir():
         for file in folder.iterdir():
-            if file.name not in known:
+            if file.name not in known and f"{file.name.split('.')[0]}.parquet" not in known:
                 file.unlink(missing_ok=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import fields
 from datetime import UTC, datetime
@@ -120,8 +120,20 @@ class Store:
             connection.execute(runs.insert(), values)
         return run_id
 
-    def add_point(self, run_id: str, point: PointRecord, trace: pyarrow.Table | None = None) -> int:
-        """Add one point, with the trace of its requests, to a run and return the point's id.
+    def add_point(
+        self,
+        run_id: str,
+        point: PointRecord,
+        trace: pyarrow.Table | None = None,
+        telemetry: Mapping[str, pyarrow.Table] | None = None,
+    ) -> int:
+        """Add one point to a run and return the point's id.
+
+        Args:
+            run_id: the run.
+            point: its figures.
+            trace: its requests, one row each.
+            telemetry: what was sampled along it, by name; kept beside the trace.
 
         Raises:
             InputError: the run has this point already, there is no such run, or the disk refuses.
@@ -135,6 +147,7 @@ class Store:
                         f"-{point.isl}x{point.osl}-r{point.repeat}"
                     )
                     path = folder.write_trace(folder.trace_folder(self._root, run_id), stem, trace)
+                    folder.write_telemetry(path, telemetry or {})
                 values = _point_values(run_id, point) | {
                     "trace": path and str(path.relative_to(self._root))
                 }
@@ -143,7 +156,7 @@ class Store:
                     return int(connection.execute(added).scalar_one())
         except BaseException as error:
             if path is not None:
-                path.unlink(missing_ok=True)
+                folder.remove_trace(path)
             if isinstance(error, sa.exc.IntegrityError):
                 raise _refused(run_id, error) from error
             raise
@@ -297,6 +310,17 @@ class Store:
             path = queries.trace_path(connection, point_id)
         with self._errors():
             return pyarrow.parquet.read_table(self._root / path)
+
+    def telemetry(self, point_id: int) -> dict[str, pyarrow.Table]:
+        """Return what was sampled along a point (`server`, `gpus`), as far as it was kept.
+
+        Raises:
+            InputError: there is no such point, or it was stored without a trace.
+        """
+        with self._reading() as connection:
+            path = queries.trace_path(connection, point_id)
+        with self._errors():
+            return folder.read_telemetry(self._root / path)
 
     def _rows(self, series: Sequence[str] | None) -> Iterator[dict[str, Any]]:
         with self._reading() as connection:

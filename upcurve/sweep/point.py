@@ -8,14 +8,12 @@ from datetime import UTC, datetime
 from types import TracebackType
 from typing import Self, TypeVar
 
-import pyarrow
-
 from upcurve.errors import InputError
 from upcurve.load.arrivals import ClosedLoop
 from upcurve.load.client import ClientError, Progress
 from upcurve.load.session import Result, Session, Settings
 from upcurve.load.target import Target
-from upcurve.load.trace import RequestTrace, to_table
+from upcurve.load.trace import RequestTrace
 from upcurve.load.workload import SyntheticWorkload
 from upcurve.records.run import PointRecord
 from upcurve.sweep.engine_process import EngineProcess
@@ -67,8 +65,8 @@ class Measurement:
 
     def point(
         self, concurrency: int, *, repeat: int, progress: Callable[[int, int], None]
-    ) -> tuple[PointRecord, pyarrow.Table]:
-        """Measure one point.
+    ) -> tuple[PointRecord, Result]:
+        """Measure one point; return its record and what it rests on.
 
         Args:
             concurrency: requests in flight.
@@ -100,16 +98,14 @@ class Measurement:
             self._check_recovery()
         return self._record(result, repeat, started)
 
-    def _record(
-        self, result: Result, repeat: int, started: datetime
-    ) -> tuple[PointRecord, pyarrow.Table]:
+    def _record(self, result: Result, repeat: int, started: datetime) -> tuple[PointRecord, Result]:
         figures = result.figures
         if figures["tput_per_gpu"] is None or figures["interactivity"] is None:
             raise PointError(_why_nothing(result.traces))
         point = PointRecord.of_figures(
             figures, tp=self._recipe.tp, gpus=self._recipe.gpus, repeat=repeat, measured_at=started
         )
-        return point, to_table(result.traces)
+        return point, result
 
     def _workload(self, salt: str) -> SyntheticWorkload:
         # Rounds send the same prompts, each to a fresh engine; points of one engine do not.

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Literal, Protocol
 
+from upcurve.load.trace import to_table
 from upcurve.records.run import PointRecord
 from upcurve.records.store import Store
 from upcurve.sweep.engine_process import EngineError, EngineProcess, executable, free_port
@@ -169,13 +170,13 @@ class _Run:
         self._measuring = concurrency
         self._progress.measuring(self._launch, concurrency)
         try:
-            point, trace = measurement.point(
+            point, result = measurement.point(
                 concurrency, repeat=self._launch.round, progress=self._request_ended
             )
         except PointError as error:
             self._fail(str(error), (concurrency,))
             return
-        self._store.add_point(self._id, point, trace)
+        self._store.add_point(self._id, point, to_table(result.traces), result.telemetry)
         measured = Measured(self._launch, self._id, point)
         self._result.points.append(measured)
         self._progress.measured(measured)
