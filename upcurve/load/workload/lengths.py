@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import dataclass
+from bisect import bisect_right
+from dataclasses import dataclass, field
+from itertools import accumulate
 from pathlib import Path
+from statistics import NormalDist
 from typing import Any, Protocol
 
 import numpy
@@ -26,11 +29,15 @@ class Lengths(Protocol):
         """The length that the workload is named for."""
 
     @property
-    def smallest(self) -> int:
+    def mean(self) -> float:
+        """The expected length."""
+
+    @property
+    def minimum(self) -> int:
         """No length is below."""
 
     @property
-    def largest(self) -> int:
+    def maximum(self) -> int:
         """No length is above."""
 
     def sample(self, rng: numpy.random.Generator) -> int:
@@ -51,7 +58,12 @@ class Exact:
         """The length."""
         return self.length
 
-    smallest = largest = nominal
+    minimum = maximum = nominal
+
+    @property
+    def mean(self) -> float:
+        """The length."""
+        return float(self.length)
 
     def sample(self, rng: numpy.random.Generator) -> int:  # noqa: ARG002 - nothing is drawn
         """Return the length."""
@@ -66,7 +78,7 @@ class Exact:
 class Uniform:
     """Whole numbers from round(ratio * length) to length, each as likely.
 
-    InferenceX draws its lengths so and calls a run by the largest one.
+    InferenceX draws its lengths so and calls a run by the longest one.
     """
 
     ratio: float
@@ -74,82 +86,120 @@ class Uniform:
 
     @property
     def nominal(self) -> int:
-        """The largest length, as the public benchmark names it."""
+        """The longest length, as the public benchmark names it."""
         return self.length
 
-    largest = nominal
+    maximum = nominal
 
     @property
-    def smallest(self) -> int:
+    def mean(self) -> float:
+        """The middle of the range."""
+        return (self.minimum + self.length) / 2
+
+    @property
+    def minimum(self) -> int:
         """The shortest length."""
         return max(1, round(self.ratio * self.length))
 
     def sample(self, rng: numpy.random.Generator) -> int:
         """Draw one length."""
-        return int(rng.integers(self.smallest, self.length + 1))
+        return int(rng.integers(self.minimum, self.length + 1))
 
     def describe(self) -> str:
         """Return ratio and length."""
-        return f"uniform:{self.ratio:g}:{self.length}"
+        return f"uniform:{_plain(self.ratio)}:{self.length}"
 
 
 @dataclass(frozen=True, slots=True)
 class Normal:
-    """A normal distribution, rounded; what falls outside the bounds is drawn again."""
+    """A normal distribution cut at its bounds, rounded to whole numbers."""
 
-    mean: float
+    location: float
+    """Mean of the normal distribution, before the bounds cut."""
     deviation: float
-    smallest: int
-    largest: int
-
-    @property
-    def nominal(self) -> int:
-        """The mean, before the bounds cut."""
-        return round(self.mean)
-
-    def sample(self, rng: numpy.random.Generator) -> int:
-        """Draw one length."""
-        while True:
-            length = round(rng.normal(self.mean, self.deviation))
-            if self.smallest <= length <= self.largest:
-                return length
-
-    def describe(self) -> str:
-        """Return mean, standard deviation and bounds."""
-        return f"normal:{self.mean:g}:{self.deviation:g}:{self.smallest}:{self.largest}"
-
-
-@dataclass(frozen=True, slots=True)
-class Histogram:
-    """Given lengths, each with its probability."""
-
-    lengths: tuple[int, ...]
-    weights: tuple[float, ...]
-    """They sum to 1."""
+    """Its standard deviation, before the bounds cut."""
+    minimum: int
+    maximum: int
 
     @property
     def nominal(self) -> int:
         """The mean, rounded."""
-        return round(sum(a * b for a, b in zip(self.lengths, self.weights, strict=True)))
+        return round(self.mean)
 
     @property
-    def smallest(self) -> int:
+    def mean(self) -> float:
+        """Mean of the truncated normal distribution, before rounding.
+
+        Johnson, Kotz, Balakrishnan: Continuous Univariate Distributions, volume 1, section 10.1.
+        """
+        low, high = self._bounds
+        densities = self.deviation**2 * (self._whole.pdf(low) - self._whole.pdf(high))
+        return self.location + densities / (self._whole.cdf(high) - self._whole.cdf(low))
+
+    def sample(self, rng: numpy.random.Generator) -> int:
+        """Draw one length, by the inverse of the distribution: one draw, whatever is cut off."""
+        low, high = (self._whole.cdf(bound) for bound in self._bounds)
+        # The inverse is defined strictly between 0 and 1.
+        share = min(max(low + (high - low) * rng.random(), 2**-53), 1 - 2**-53)
+        return min(max(round(self._whole.inv_cdf(share)), self.minimum), self.maximum)
+
+    def describe(self) -> str:
+        """Return mean, standard deviation and bounds."""
+        facts = (self.location, self.deviation, self.minimum, self.maximum)
+        return "normal:" + ":".join(_plain(each) for each in facts)
+
+    @property
+    def _whole(self) -> NormalDist:
+        return NormalDist(self.location, self.deviation)
+
+    @property
+    def _bounds(self) -> tuple[float, float]:
+        """What rounds to the bounds."""
+        return self.minimum - 0.5, self.maximum + 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Histogram:
+    """Given lengths, each with its weight."""
+
+    lengths: tuple[int, ...]
+    weights: tuple[float, ...]
+    _sums: tuple[float, ...] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        """Add the weights up, once."""
+        object.__setattr__(self, "_sums", tuple(accumulate(self.weights)))
+
+    @property
+    def nominal(self) -> int:
+        """The mean, rounded."""
+        return round(self.mean)
+
+    @property
+    def mean(self) -> float:
+        """The expected length."""
+        return sum(a * b for a, b in zip(self.lengths, self.weights, strict=True)) / self._sums[-1]
+
+    @property
+    def minimum(self) -> int:
         """The shortest length."""
         return min(self.lengths)
 
     @property
-    def largest(self) -> int:
+    def maximum(self) -> int:
         """The longest length."""
         return max(self.lengths)
 
     def sample(self, rng: numpy.random.Generator) -> int:
         """Draw one length."""
-        return self.lengths[int(rng.choice(len(self.lengths), p=self.weights))]
+        place = bisect_right(self._sums, rng.random() * self._sums[-1])
+        # The product may round up to the whole sum.
+        return self.lengths[min(place, len(self.lengths) - 1)]
 
     def describe(self) -> str:
         """Return lengths and weights."""
         pairs = zip(self.lengths, self.weights, strict=True)
-        return "histogram:" + ",".join(f"{length}={weight:.6g}" for length, weight in pairs)
+        return "histogram:" + ",".join(f"{length}={_plain(weight)}" for length, weight in pairs)
 
 
 def parse_lengths(text: str, name: str) -> Lengths:
@@ -172,7 +222,7 @@ def parse_lengths(text: str, name: str) -> Lengths:
         if kind == "uniform" and len(parts) == 2:
             return _uniform(float(parts[0]), _length(parts[1]))
         if kind == "normal" and len(parts) in (2, 4):
-            return _normal([float(each) for each in parts])
+            return _normal(parts)
         if kind == "histogram":
             return _histogram(_pairs(rest))
     except (ValueError, TypeError, KeyError, OverflowError) as error:
@@ -182,8 +232,8 @@ def parse_lengths(text: str, name: str) -> Lengths:
     raise InputError(name, f"{text!r} is no length", _MEND)
 
 
-def _length(text: str) -> int:
-    length = int(text)
+def _length(text: object) -> int:
+    length = int(str(text))  # 128.7 and True are no lengths
     if not 1 <= length <= _LONGEST:
         raise ValueError(f"{length} is no length in tokens")
     return length
@@ -195,34 +245,44 @@ def _uniform(ratio: float, length: int) -> Uniform:
     return Uniform(ratio, length)
 
 
-def _normal(values: list[float]) -> Normal:
-    mean, deviation, *bounds = values
-    smallest, largest = (
-        (int(bounds[0]), int(bounds[1])) if bounds else (1, math.ceil(mean + 6 * deviation))
-    )
+def _normal(texts: list[str]) -> Normal:
+    mean, deviation = float(texts[0]), float(texts[1])
     if not (1 <= mean <= _LONGEST and 0 < deviation < _LONGEST):
         raise ValueError("mean and standard deviation are not positive")
-    if not (1 <= smallest <= largest and smallest <= mean + 3 * deviation):
-        raise ValueError(f"{smallest} to {largest} is no range of lengths")
-    if largest < mean - 3 * deviation:
-        raise ValueError(f"{smallest} to {largest} is far from the mean")
-    return Normal(mean, deviation, smallest, largest)
+    if texts[2:]:
+        minimum, maximum = _length(texts[2]), _length(texts[3])
+    else:
+        minimum, maximum = 1, min(_LONGEST, math.ceil(mean + 6 * deviation))
+    if minimum > maximum:
+        raise ValueError(f"{minimum} to {maximum} is no range of lengths")
+    if minimum > mean + 3 * deviation or maximum < mean - 3 * deviation:
+        raise ValueError(f"{minimum} to {maximum} is far from the mean")
+    return Normal(mean, deviation, minimum, maximum)
 
 
 def _pairs(text: str) -> list[tuple[int, float]]:
     if text.startswith("@"):
         found: Any = json.loads(Path(text[1:]).read_text())
-        pairs = list(found.items()) if isinstance(found, dict) else [tuple(each) for each in found]
+        pairs = list(found.items()) if isinstance(found, dict) else found
     else:
-        pairs = [tuple(each.split("=")) for each in text.split(",")]
+        pairs = [each.split("=") for each in text.split(",")]
+    if not isinstance(pairs, list) or not all(
+        isinstance(each, list | tuple) and len(each) == 2 for each in pairs
+    ):
+        raise ValueError("not every length has one weight")
     return [(_length(length), float(weight)) for length, weight in pairs]
 
 
 def _histogram(pairs: list[tuple[int, float]]) -> Histogram:
-    lengths, weights = zip(*pairs, strict=True)
-    total = sum(weights)
-    if not (min(weights) >= 0 and 0 < total < math.inf):
+    weights = [weight for _, weight in pairs]
+    if not all(weight >= 0 for weight in weights) or not 0 < sum(weights) < math.inf:
         raise ValueError("weights are negative, or all 0")
-    if len(set(lengths)) < len(lengths):
+    if len({length for length, _ in pairs}) < len(pairs):
         raise ValueError("a length is named twice")
-    return Histogram(lengths, tuple(each / total for each in weights))
+    drawn = [(length, weight) for length, weight in pairs if weight > 0]
+    return Histogram(tuple(length for length, _ in drawn), tuple(weight for _, weight in drawn))
+
+
+def _plain(value: float) -> str:
+    """Return a number without loss, and without a fraction that is none."""
+    return str(int(value)) if value == int(value) else repr(value)

@@ -62,8 +62,8 @@ class SyntheticWorkload:
         if low < 0 or not low + 3 <= high <= 2**31:
             mend = "give LOW:HIGH with 0 <= LOW and LOW + 3 <= HIGH"
             raise InputError("vocabulary", f"{low}:{high} is no range of token ids", mend)
-        if self.prefix is not None and self.prefix.length >= self.input_length.smallest:
-            problem = f"{self.prefix.length} tokens leave nothing of {self.input_length.smallest}"
+        if self.prefix is not None and self.prefix.length >= self.input_length.minimum:
+            problem = f"{self.prefix.length} tokens leave nothing of {self.input_length.minimum}"
             raise InputError("shared-prefix", problem, "give a shorter prefix or a larger isl")
 
     @classmethod
@@ -167,7 +167,7 @@ class SyntheticWorkload:
     @property
     def _free(self) -> int:
         """Tokens of the shortest prompt after its prefix."""
-        return self.input_length.smallest - (self.prefix.length if self.prefix else 0)
+        return self.input_length.minimum - (self.prefix.length if self.prefix else 0)
 
     @property
     def _head_length(self) -> int:
