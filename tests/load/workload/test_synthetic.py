@@ -1,13 +1,16 @@
 from __future__ import annotations
 
+import pickle
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from upcurve.errors import InputError
-from upcurve.load.workload import SyntheticWorkload
+from upcurve.load.workload import SharedPrefix, SyntheticWorkload, parse_lengths
 
 exact = SyntheticWorkload.exact
+GOLDEN = [498, 273, 1085, 505, 370, 864, 1164, 860, 256, 847, 276, 1229]
 
 workloads = st.builds(
     exact,
@@ -71,3 +74,51 @@ def test_bad_values(change, field):
     with pytest.raises(InputError) as error:
         exact(**({"isl": 1, "osl": 1} | change))
     assert error.value.field == field
+
+
+def test_the_prompts_of_a_seed_never_change():
+    """What was measured under a seed is measured again under it, on any machine."""
+    prompt = exact(12, 4, seed=7, salt="c2").prompt("measured", 5)
+    assert prompt.content.tolist() == GOLDEN
+    assert (prompt.input_tokens, prompt.output_tokens) == (12, 4)
+
+
+def test_prompts_share_prefixes_in_turn_and_nothing_else():
+    workload = SyntheticWorkload(
+        parse_lengths("20", "isl"), parse_lengths("4", "osl"), prefix=SharedPrefix(8, 3)
+    )
+    prompts = [workload.prompt("measured", index).content for index in range(30)]
+    assert len({each[:8].tobytes() for each in prompts}) == 3
+    assert all((prompts[i][:8] == prompts[i + 3][:8]).all() for i in range(27))
+    assert len({each[8:14].tobytes() for each in prompts}) == 30
+    warm = workload.prompt("warm-up", 0).content
+    assert (warm[:8] == prompts[0][:8]).all()  # the warm-up fills the cache that is asked for
+    assert (workload.shared_prefix, exact(20, 4).shared_prefix) == (True, False)
+    # Another salt has other prompts under the same prefixes.
+    other = workload.salted("c8").prompt("measured", 0).content
+    assert (other[:8] == prompts[0][:8]).all()
+    assert (other[8:] != prompts[0][8:]).any()
+
+
+@pytest.mark.parametrize(("length", "count"), [(20, 1), (0, 1), (5, 0)])
+def test_a_prefix_leaves_room(length, count):
+    with pytest.raises(InputError, match="shared-prefix"):
+        SyntheticWorkload(
+            parse_lengths("20", "isl"),
+            parse_lengths("4", "osl"),
+            prefix=SharedPrefix(length, count),
+        )
+
+
+@given(st.integers(0, 99))
+def test_lengths_follow_their_distributions(seed):
+    workload = SyntheticWorkload(
+        parse_lengths("uniform:0.5:40", "isl"), parse_lengths("histogram:3=1,9=1", "osl"), seed
+    )
+    prompts = [workload.prompt("measured", index) for index in range(20)]
+    assert all(20 <= len(each.content) == each.input_tokens <= 40 for each in prompts)
+    assert {each.output_tokens for each in prompts} <= {3, 9}
+    assert (workload.isl, workload.osl) == (40, 6)
+    again = pickle.loads(pickle.dumps(workload))
+    assert again.content_hash() == workload.content_hash()
+    assert (again.prompt("measured", 7).content == prompts[7].content).all()
