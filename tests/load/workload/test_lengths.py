@@ -86,7 +86,7 @@ def test_a_uniform_takes_every_length_alike():
     assert numpy.abs(counts[8:] / 10_000 - 1).max() < 0.05
 
 
-def test_a_range_as_the_public_benchmark_draws_it():
+def test_the_bounds_of_a_uniform():
     lengths = parse_lengths("uniform:0.8:8192", "isl")
     assert (lengths.minimum, lengths.maximum, lengths.nominal) == (round(0.8 * 8192), 8192, 8192)
 

@@ -78,7 +78,8 @@ class Exact:
 class Uniform:
     """Whole numbers from round(ratio * length) to length, each as likely.
 
-    InferenceX draws its lengths so and calls a run by the longest one.
+    InferenceX draws its lengths so, its shortest rounded down, and calls a run by the longest one
+    (SemiAnalysisAI/InferenceX, utils/bench_serving/benchmark_serving.py, sample_random_requests).
     """
 
     ratio: float

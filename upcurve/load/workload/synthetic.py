@@ -145,7 +145,7 @@ class SyntheticWorkload:
 
     def content_hash(self) -> str:
         """Return the SHA-256, in hex, of the facts that all prompts follow from."""
-        facts = ("upcurve.load.workload/2", self.facts(), self.seed, self.salt)
+        facts = ("upcurve.load.workload/3", self.facts(), self.seed, self.salt)
         return hashlib.sha256(repr(facts).encode()).hexdigest()
 
     def facts(self) -> dict[str, Any]:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self
 
+import numpy
+import numpy.typing
 from tokenizers import Tokenizer
 
 from upcurve.errors import InputError
@@ -17,7 +19,10 @@ from upcurve.load.workload.synthetic import SharedPrefix, SyntheticWorkload
 
 _WORDS = 2048
 _FEWEST = 16
-_WORD = re.compile(r"[a-z]{2,}")
+_WORD = re.compile(r"[a-z]{2,7}")
+"""With a space before it, a word fits into eight bytes."""
+_SPANNING = re.compile(r" ?([a-z]+) ")
+"""A token that reaches beyond the end of a word."""
 _SAMPLES = 8
 
 
@@ -35,6 +40,13 @@ class TextWorkload:
     """What stands before the first word: a space where the tokenizer adds none itself."""
     tokenizer: str
     """Name of the file's folder, and the SHA-256 of the file."""
+    _packed: numpy.typing.NDArray[numpy.uint64] = field(init=False, repr=False, compare=False)
+    """Each word after a space, as eight bytes: thousands are gathered in one step."""
+
+    def __post_init__(self) -> None:
+        """Pack the words."""
+        packed = numpy.array([f" {word}".encode() for word in self.words], dtype="S8")
+        object.__setattr__(self, "_packed", packed.view(numpy.uint64))
 
     @classmethod
     def load(
@@ -60,17 +72,15 @@ class TextWorkload:
         """
         file, tokenizer = load_tokenizer(path)
         candidates = _candidates(tokenizer)
-        for lead in (" ", ""):
-            words = _whole_words(tokenizer, candidates, lead)
-            if len(words) < _FEWEST:
-                continue
+        # Chat templates may trim a prompt, so none begins with a space where words allow that.
+        leads = {lead: _whole_words(tokenizer, candidates, lead) for lead in ("", " ")}
+        lead, words = max(leads.items(), key=lambda pair: len(pair[1]))
+        if len(words) >= _FEWEST:
             tokens = SyntheticWorkload(input_length, output_length, seed, (0, len(words)), prefix)
             digest = hashlib.sha256(file.read_bytes()).hexdigest()
             found = cls(tokens, words, lead, f"{file.parent.name}/{digest}")
-            if all(
-                _count(tokenizer, str(each.content)) == each.input_tokens
-                for each in (found.prompt("probe", index) for index in range(_SAMPLES))
-            ):
+            samples = [found.prompt("probe", index) for index in range(_SAMPLES)]
+            if all(_count(tokenizer, str(each.content)) == each.input_tokens for each in samples):
                 return found
         problem = f"{file} does not keep words whole, so that lengths cannot be exact"
         raise InputError("tokenizer", problem, "leave --tokenizer out: token ids need none")
@@ -98,9 +108,9 @@ class TextWorkload:
     def prompt(self, phase: Phase, index: int) -> Prompt:
         """Return a prompt of text."""
         prompt = self.tokens.prompt(phase, index)
-        places = prompt.content.tolist()  # type: ignore[union-attr]  # token ids, as made above
-        text = self.lead + " ".join([self.words[place] for place in places])
-        return Prompt(text, prompt.input_tokens, prompt.output_tokens)
+        assert isinstance(prompt.content, numpy.ndarray), "synthetic prompts are token ids"
+        text = self._packed.take(prompt.content).tobytes().translate(None, b"\0").decode()
+        return Prompt(text if self.lead else text[1:], prompt.input_tokens, prompt.output_tokens)
 
     def require(self, requests: int) -> None:
         """Check that `requests` prompts of one phase can all be distinct.
@@ -136,20 +146,26 @@ def load_tokenizer(path: Path) -> tuple[Path, Tokenizer]:
     if not file.is_file():
         raise InputError("tokenizer", f"{file} is no file", mend)
     try:
-        return file, Tokenizer.from_file(str(file))
+        tokenizer = Tokenizer.from_file(str(file))
     except Exception as error:  # the library raises no narrower one
         raise InputError("tokenizer", f"{file}: {error}", mend) from None
+    # Files may ask for either, and counts would be those of a model's window.
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    return file, tokenizer
 
 
 def _candidates(tokenizer: Tokenizer) -> list[str]:
-    """Return what looks like a word of lower-case letters, in the order of token ids."""
+    """Return words of lower-case letters that no token can join to the next, by token id.
+
+    A token that spans the end of a word holds that end before a space.
+    Where no token does, each word is cut as it is alone, and counts add up.
+    """
     by_id = sorted((number, token) for token, number in tokenizer.get_vocab().items())
-    found = []
-    for number, _ in by_id:
-        word = tokenizer.decode([number]).strip()
-        if _WORD.fullmatch(word):
-            found.append(word)
-    return list(dict.fromkeys(found))
+    decoded = [tokenizer.decode([number]) for number, _ in by_id]
+    ends = tuple({found[1] for each in decoded if (found := _SPANNING.match(each))})
+    words = dict.fromkeys(each.strip() for each in decoded)
+    return [word for word in words if _WORD.fullmatch(word) and not word.endswith(ends)]
 
 
 def _whole_words(tokenizer: Tokenizer, candidates: list[str], lead: str) -> tuple[str, ...]:
