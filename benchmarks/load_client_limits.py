@@ -70,6 +70,7 @@ class Run:
                 command += ["--timeout", str(timeout_s)]
             self.usage = run_tree(command, folder, arguments.timeout, keep=[server.process.pid])
         self.server = server
+        self.measured = requests
         self.served = server.truth["requests"]
         lines = (folder / "client.out").read_text().splitlines()
         if not lines:
@@ -87,7 +88,7 @@ def ceiling(folder, arguments):
     for interval_ms in arguments.interval_ms:
         for streams in arguments.streams:
             run = Run(folder, arguments, streams, "--interval-ms", interval_ms)
-            truth, usage, point = Truth.of(run.served, streams), run.usage, run.point
+            truth, usage, point = Truth.of(run.served, streams, run.measured), run.usage, run.point
             ttft_ms, tpot_ms = point["ttft_ms"], point["tpot_ms"]["p50"]
             wanted = streams * OUTPUT_TOKENS / (0.1 + (OUTPUT_TOKENS - 1) * interval_ms / 1e3)
             marks = [each["kind"] for each in point["client"]["marks"]]
@@ -119,7 +120,7 @@ def coalesced(folder, arguments):
     for streams in arguments.streams:
         for count in (1, 4, 16):
             run = Run(folder, arguments, streams, "--tokens-per-chunk", count)
-            truth = Truth.of(run.served, streams, tokens_per_chunk=count)
+            truth = Truth.of(run.served, streams, run.measured, tokens_per_chunk=count)
             reported = run.point["tpot_ms"]["p50"]
             rows.append(
                 [

@@ -10,6 +10,7 @@ so. Peers: aiperf 0.13.0, guidellm 0.8.1, inference-perf 0.7.0 (Python 3.12 or n
 
 import argparse
 import os
+import shutil
 import statistics
 import sys
 import tempfile
@@ -51,10 +52,10 @@ CAPTION = f"""
 First token {FIRST_MS} ms after a request's arrival, then one every {INTERVAL_MS} ms, \
 {OUTPUT_TOKENS} tokens; {{requests}} requests a stream; medians over {{rounds}} round(s); \
 {{cores}} cores, load average {{load:.1f}} at the start.
-True: by the server's clock, arrival to just before the write, over all requests of the run. \
+True: by the server's clock, arrival to just before the write, over the measured requests. \
 TPOT: median of (last - first) / (n - 1).
 Streams in the server: on time average from the arrival that could fill it to the last arrival. \
-tok/s: first arrival to last token.
+tok/s: written in that time.
 CPU: user and system time of the client's whole process tree, from start to exit, over all tokens; \
 each more: less the CPU and the tokens of a run of one request a stream, so without start and exit.
 Peak MB: largest sum of the tree's proportional set sizes, read twice a second.
@@ -73,9 +74,13 @@ class Outcome:
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--aiperf", metavar="BIN", help="the program, where it is to be measured")
-    parser.add_argument("--guidellm", metavar="BIN", help="measured with 2 workers and by default")
-    parser.add_argument("--inference-perf", metavar="BIN")
+    parser.add_argument(
+        "--aiperf", type=program, metavar="BIN", help="the program, where it is to be measured"
+    )
+    parser.add_argument(
+        "--guidellm", type=program, metavar="BIN", help="measured with 2 workers and by default"
+    )
+    parser.add_argument("--inference-perf", type=program, metavar="BIN")
     parser.add_argument("--clients", help="only those whose names start so: upcurve,aiperf")
     parser.add_argument("--streams", default="1,16,64,256,1024")
     parser.add_argument("--requests-per-stream", type=int, default=10)
@@ -108,6 +113,13 @@ def main():
             load=load_average,
         )
     )
+
+
+def program(words):
+    found = shutil.which(words)
+    if found is None:
+        raise argparse.ArgumentTypeError(f"{words} is no program")
+    return str(Path(found).absolute())
 
 
 def chosen_clients(arguments):
@@ -150,7 +162,7 @@ class Bench:
                 client.environment,
                 keep=[server.process.pid],
             )
-        truth = Truth.of(server.truth["requests"], streams)
+        truth = Truth.of(server.truth["requests"], streams, requests)
         report, failure = self._report(client, folder, usage)
         if truth and truth.requests < requests:
             failure = failure or f"{truth.requests} of {requests} requests were served whole"

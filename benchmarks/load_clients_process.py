@@ -150,10 +150,11 @@ def _wait_until_open(port, process, log):
 
 @dataclass(frozen=True)
 class Truth:
-    """What the server wrote, over all requests of a run that it ended."""
+    """What the server wrote: in all, and of the measured requests, which are the last to arrive."""
 
     requests: int
     tokens: int
+    """Of all requests that were answered to the end, those of a warm-up included."""
     ttft_ms: tuple[float, float]
     """Median, 99th percentile."""
     tpot_ms: float
@@ -164,19 +165,20 @@ class Truth:
     """Written in the same time, a request's tokens taken as evenly spread."""
 
     @classmethod
-    def of(cls, requests, streams, tokens_per_chunk=1):
+    def of(cls, requests, streams, measured, tokens_per_chunk=1):
         """Work it out from the server's record; None where nothing was served whole."""
         whole = [each for each in requests if each["ended_ns"] and each["chunks"] > 1]
         if not whole:
             return None
+        served = (len(whole), sum(each["tokens"] for each in whole))
+        whole = sorted(whole, key=lambda each: each["arrived_ns"])[-measured:]
         names = ("arrived_ns", "first_written_ns", "last_written_ns", "ended_ns", "tokens")
         arrived, first, last, ended, tokens = (
             np.array([each[name] for each in whole], dtype=np.float64) for name in names
         )
         ttft_ms = (first - arrived) / 1e6
         tpot_ms = (last - first) / 1e6 / (tokens - np.minimum(tokens_per_chunk, tokens - 1))
-        in_order = np.sort(arrived)
-        start, end = in_order[min(streams, len(in_order)) - 1], in_order[-1]
+        start, end = arrived[min(streams, len(arrived)) - 1], arrived[-1]
 
         def within(since, until):
             return np.clip(np.minimum(until, end) - np.maximum(since, start), 0, None)
@@ -184,10 +186,9 @@ class Truth:
         written = tokens * within(first, last) / (last - first)
         span_ns = end - start or np.nan  # a single request has no such time
         return cls(
-            requests=len(whole),
-            tokens=int(tokens.sum()),
-            ttft_ms=tuple(map(float, np.percentile(ttft_ms, [50, 99]))),
-            tpot_ms=float(np.median(tpot_ms)),
-            streams=float(within(arrived, ended).sum() / span_ns),
-            tokens_per_s=float(written.sum() / span_ns * 1e9),
+            *served,
+            tuple(map(float, np.percentile(ttft_ms, [50, 99]))),
+            float(np.median(tpot_ms)),
+            float(within(arrived, ended).sum() / span_ns),
+            float(written.sum() / span_ns * 1e9),
         )
