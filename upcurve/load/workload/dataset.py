@@ -4,50 +4,60 @@ from __future__ import annotations
 
 import hashlib
 import random
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from itertools import pairwise
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, Self
 
 import numpy
-import orjson
 
 from upcurve.errors import InputError
 from upcurve.load.workload.lengths import Lengths
-from upcurve.load.workload.prompt import PHASES, Phase, Prompt, Tokens, entropy, generator
-from upcurve.load.workload.text import load_tokenizer
+from upcurve.load.workload.prompt import Phase, Prompt, Tokens, entropy, generator
+from upcurve.load.workload.rows import MEND, Row, conversations, distinct, lines
+from upcurve.load.workload.text import load_tokenizer, name_of
 
 Format = Literal["auto", "jsonl", "sharegpt"]
 
 MOST_ENTRIES = 20_000
-"""Entries that are kept, drawn by the seed: every measuring process holds them."""
+"""Entries that are kept unless told otherwise: every measuring process holds them."""
 
-_HUMAN, _MODEL = ("human", "user"), ("gpt", "assistant", "chatgpt", "bing")
-_MEND = "give JSON lines with prompt, messages or token_ids, or ShareGPT's conversations"
+_RESERVED = 8
+"""One entry in so many is kept for the warm-up."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Entry:
     """One prompt of a file."""
 
-    content: str | list[int] | list[dict[str, Any]]
-    """Text, token ids or messages."""
+    content: Tokens | str | list[dict[str, Any]]
+    """Token ids (uint32), text or messages."""
     input_tokens: int | None
     output_tokens: int | None
 
 
 @dataclass(frozen=True, slots=True)
 class DatasetWorkload:
-    """Prompts of a file in a seeded order; warm-up and probe take theirs from its end."""
+    """Prompts of a file in a seeded order.
+
+    Its last entries are kept for probe and warm-up, so that no measured prompt was sent before.
+    The warm-up begins again where its entries end, and so does a load that is bounded by time
+    alone: `require` cannot know its requests. Points of one server draw from the same entries,
+    each from a start of its own, so that their prompts may be the same.
+    """
 
     name: str
     """Of the file."""
     digest: str
     """SHA-256 of the file, in hex."""
+    form: Format
     entries: tuple[Entry, ...]
+    """Distinct, unless they may repeat."""
     output_length: Lengths | None
     """Asked for in place of the file's own; None: as the file says, else until the model ends."""
+    tokenizer: str | None
+    """What counted tokens: name of its folder, and the SHA-256 of the file."""
     seed: int = 0
     repeat: bool = False
     """Whether entries may be sent more than once."""
@@ -61,40 +71,51 @@ class DatasetWorkload:
         format: Format = "auto",  # noqa: A002 - what the option is called
         tokenizer: Path | None = None,
         osl: Lengths | None = None,
+        limit: int | None = None,
         seed: int = 0,
         repeat: bool = False,
     ) -> Self:
         """Read a file.
 
         A line of JSON holds `prompt` (text), `messages` or `token_ids`, and may hold
-        `output_tokens` or `max_tokens`. Of a conversation the first human turn is the prompt; the
-        turn that follows it gives the output length, where a tokenizer counts it.
+        `output_tokens` or `max_tokens`. Of a conversation the first human turn that is answered
+        is the prompt; a tokenizer counts the answer, which gives the output length.
 
         Args:
             path: the file.
             format: its form; auto: by its first character.
             tokenizer: tokenizer.json or its folder, to count tokens with.
             osl: output lengths to ask for in place of the file's own.
+            limit: entries to keep at most, drawn by the seed; None: 20,000.
             seed: of the order, and of drawn lengths.
             repeat: whether entries may be sent more than once.
 
         Raises:
-            InputError: the file cannot be read, or a line of it is no prompt.
+            InputError: the file cannot be read, a line of it is no prompt, or there is no output
+                length for conversations.
         """
+        most = MOST_ENTRIES if limit is None else limit
+        if most < 1:
+            raise InputError("limit", f"{most} entries are none", "give 1 or more")
         try:
             data = path.read_bytes()
         except OSError as error:
             raise InputError("dataset", f"{path}: {error.strerror}", "name a file") from None
-        if format == "auto":
-            format = "sharegpt" if data.lstrip()[:1] == b"[" else "jsonl"  # noqa: A001
-        read = list(_conversations(data) if format == "sharegpt" else _lines(data))
-        if not read:
-            raise InputError("dataset", f"{path} holds no prompt", _MEND)
-        random.Random(seed).shuffle(read)  # noqa: S311 - an order, no secret
-        count = None if tokenizer is None else _counter(tokenizer)
-        entries = tuple(_entry(each, count) for each in read[:MOST_ENTRIES])
+        form: Format = format
+        if form == "auto":
+            form = "sharegpt" if data[:64].lstrip()[:1] == b"[" else "jsonl"
+        if form == "sharegpt" and tokenizer is None and osl is None:
+            problem = "conversations give no output length that is counted"
+            raise InputError("osl", problem, "give --osl, or --tokenizer to count their answers")
+        count, counted_by = _counter(tokenizer)
+        read = conversations if form == "sharegpt" else lines
+        rows = read(data, random.Random(seed))  # noqa: S311 - an order, no secret
+        kept = islice(rows if repeat else distinct(rows), most)
+        entries = tuple(_entry(row, count) for row in kept)
+        if not entries:
+            raise InputError("dataset", f"{path} holds no prompt", MEND)
         digest = hashlib.sha256(data).hexdigest()
-        return cls(path.name, digest, entries, osl, seed, repeat)
+        return cls(path.name, digest, form, entries, osl, counted_by, seed, repeat)
 
     @property
     def isl(self) -> int:
@@ -124,103 +145,84 @@ class DatasetWorkload:
 
     def prompt(self, phase: Phase, index: int) -> Prompt:
         """Return a prompt of the file."""
-        offset = entropy(self.seed, self.salt) if self.repeat else 0
-        if phase == "measured":
-            place = (offset + index) % len(self.entries)
-        else:
-            place = (offset - 1 - index - (PHASES.index(phase) == 1)) % len(self.entries)
-        entry = self.entries[place]
+        entry = self.entries[self._place(phase, index)]
         output = entry.output_tokens
         if self.output_length is not None:
             rng = generator(self.seed, self.salt, phase, index)
             output = self.output_length.sample(rng)
-        content: Any = entry.content
-        if isinstance(content, list) and content and isinstance(content[0], int):
-            ids: Tokens = numpy.array(content, dtype=numpy.uint32)
-            content = ids
-        return Prompt(content, entry.input_tokens, output)
+        return Prompt(entry.content, entry.input_tokens, output)
 
     def require(self, requests: int) -> None:
-        """Check that the file has so many prompts, unless they may repeat.
+        """Check that so many distinct prompts can be measured, unless they may repeat.
 
         Raises:
-            InputError: it has not.
+            InputError: the file has not so many beside those of probe and warm-up.
         """
-        if requests > len(self.entries) and not self.repeat:
-            problem = f"{requests} requests, and {self.name} has {len(self.entries)} prompts"
+        if requests > self._measured and not self.repeat:
+            problem = (
+                f"{requests} requests, and {self.name} has {self._measured} prompts to measure "
+                f"({len(self.entries)} less those of the warm-up)"
+            )
             raise InputError("dataset", problem, "send fewer, or give --dataset-repeat")
+
+    def _place(self, phase: Phase, index: int) -> int:
+        if self.repeat:
+            return (entropy(self.seed, self.salt, phase) + index) % len(self.entries)
+        if phase == "probe":
+            return len(self.entries) - 1
+        start = entropy(self.seed, self.salt) + index
+        if phase == "measured":
+            return start % max(1, self._measured)
+        return len(self.entries) - 2 - start % self._warm_up if len(self.entries) > 1 else 0
+
+    @property
+    def _warm_up(self) -> int:
+        """Entries of the warm-up."""
+        return max(1, len(self.entries) // _RESERVED)
+
+    @property
+    def _measured(self) -> int:
+        """Entries that are measured: all but those of the warm-up, and the probe's."""
+        return max(0, len(self.entries) - self._warm_up - 1)
 
     def content_hash(self) -> str:
         """Return the SHA-256, in hex, of all that the prompts follow from."""
-        facts = ("upcurve.load.workload/2", self.facts(), self.seed, self.salt)
+        facts = ("upcurve.load.workload/3", self.facts(), self.seed, self.salt)
         return hashlib.sha256(repr(facts).encode()).hexdigest()
 
     def facts(self) -> dict[str, Any]:
         """Return what a record says about it."""
         return {
             "prompts": f"dataset {self.name}" + (", repeated" if self.repeat else ""),
-            "dataset": {"name": self.name, "sha256": self.digest, "prompts": len(self.entries)},
+            "dataset": {
+                "name": self.name,
+                "sha256": self.digest,
+                "format": self.form,
+                "prompts": len(self.entries),
+            },
+            "tokenizer": self.tokenizer,
             "osl": None if self.output_length is None else self.output_length.describe(),
         }
 
     def salted(self, salt: str) -> Self:
-        """Return the same file; where prompts may repeat, begun at another place."""
+        """Return the same file, begun at another place."""
         return replace(self, salt=salt)
 
 
-Raw = tuple[Any, str | None, int | None]
-"""Content, answer (to be counted), output tokens."""
+def _counter(path: Path | None) -> tuple[Callable[[str], int] | None, str | None]:
+    if path is None:
+        return None, None
+    file, tokenizer = load_tokenizer(path)
+    return lambda text: len(tokenizer.encode(text, add_special_tokens=False).ids), name_of(file)
 
 
-def _lines(data: bytes) -> Iterator[Raw]:
-    for number, line in enumerate(data.splitlines(), 1):
-        if not line.strip():
-            continue
-        try:
-            row = orjson.loads(line)
-            contents = [row[key] for key in ("prompt", "messages", "token_ids") if key in row]
-            (content,) = contents
-            asked = row.get("output_tokens", row.get("max_tokens"))
-        except (ValueError, TypeError, KeyError, AttributeError):
-            raise InputError("dataset", f"line {number} is no prompt", _MEND) from None
-        if not _is_content(content) or not (asked is None or (type(asked) is int and asked > 0)):
-            raise InputError("dataset", f"line {number} is no prompt", _MEND)
-        yield content, None, asked
-
-
-def _conversations(data: bytes) -> Iterator[Raw]:
-    try:
-        rows = orjson.loads(data)
-        for row in rows:
-            turns = row.get("conversations") or row.get("conversation") or []
-            for turn, answer in pairwise(turns):
-                if turn["from"] in _HUMAN and answer["from"] in _MODEL and turn["value"]:
-                    yield str(turn["value"]), str(answer["value"]), None
-                    break
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise InputError("dataset", f"no ShareGPT file ({error})", _MEND) from None
-
-
-def _is_content(content: Any) -> bool:
-    if isinstance(content, str):
-        return bool(content)
-    if not isinstance(content, list) or not content:
-        return False
-    ids = all(type(each) is int and each >= 0 for each in content)
-    return ids or all(isinstance(each, dict) and "role" in each for each in content)
-
-
-def _counter(path: Path) -> Any:
-    _, tokenizer = load_tokenizer(path)
-    return lambda text: len(tokenizer.encode(text, add_special_tokens=False).ids)
-
-
-def _entry(raw: Raw, count: Any) -> Entry:
-    content, answer, asked = raw
-    if isinstance(content, str):
-        tokens = None if count is None else count(content)
-    else:
-        tokens = len(content) if isinstance(content[0], int) else None
-    if asked is None and answer and count is not None:
-        asked = max(1, count(answer))
-    return Entry(content, tokens, asked)
+def _entry(row: Row, count: Callable[[str], int] | None) -> Entry:
+    asked = row.output_tokens
+    if asked is None and row.answer is not None and count is not None:
+        asked = max(1, count(row.answer))
+    if isinstance(row.content, str):
+        return Entry(row.content, None if count is None else count(row.content), asked)
+    if isinstance(row.content[0], int):
+        ids: Tokens = numpy.array(row.content, dtype=numpy.uint32)
+        return Entry(ids, len(ids), asked)
+    return Entry(row.content, None, asked)

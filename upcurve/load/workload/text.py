@@ -77,8 +77,7 @@ class TextWorkload:
         lead, words = max(leads.items(), key=lambda pair: len(pair[1]))
         if len(words) >= _FEWEST:
             tokens = SyntheticWorkload(input_length, output_length, seed, (0, len(words)), prefix)
-            digest = hashlib.sha256(file.read_bytes()).hexdigest()
-            found = cls(tokens, words, lead, f"{file.parent.name}/{digest}")
+            found = cls(tokens, words, lead, name_of(file))
             samples = [found.prompt("probe", index) for index in range(_SAMPLES)]
             if all(_count(tokenizer, str(each.content)) == each.input_tokens for each in samples):
                 return found
@@ -153,6 +152,11 @@ def load_tokenizer(path: Path) -> tuple[Path, Tokenizer]:
     tokenizer.no_truncation()
     tokenizer.no_padding()
     return file, tokenizer
+
+
+def name_of(file: Path) -> str:
+    """Return what tells a tokenizer: the name of its folder, and the SHA-256 of its file."""
+    return f"{file.parent.name}/{hashlib.sha256(file.read_bytes()).hexdigest()}"
 
 
 def _candidates(tokenizer: Tokenizer) -> list[str]:
