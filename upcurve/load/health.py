@@ -9,6 +9,7 @@ from array import array
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy
 
@@ -71,8 +72,6 @@ class HealthProbe:
 
     def stop(self) -> ClientHealth:
         """End watching and return what was seen."""
-        import resource
-
         self._task.cancel()
         lags_ms = numpy.array(self._lags_ns or [0]) / 1e6
         cpu_s = time.process_time() - self._cpu_s
@@ -82,7 +81,7 @@ class HealthProbe:
             cpu_s=cpu_s,
             wall_s=wall_s,
             busy=cpu_s / wall_s if wall_s > 0 else 0.0,
-            memory_mb=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6,
+            memory_mb=_peak_memory_mb(),
         )
 
     async def _watch(self) -> None:
@@ -90,6 +89,19 @@ class HealthProbe:
             due = time.perf_counter_ns() + round(_INTERVAL_S * 1e9)
             await asyncio.sleep(_INTERVAL_S)
             self._lags_ns.append(max(0, time.perf_counter_ns() - due))
+
+
+def _peak_memory_mb() -> float:
+    """Return the most memory that this process has had resident, in 10^6 bytes.
+
+    `getrusage` would tell that of the process that started it, where that was larger.
+    """
+    try:
+        status = Path("/proc/self/status").read_text()
+    except OSError:
+        return 0.0
+    peak = next(line for line in status.splitlines() if line.startswith("VmHWM:"))
+    return int(peak.split()[1]) * 1024 / 1e6
 
 
 @contextmanager

@@ -142,3 +142,19 @@ def test_no_gpu(driver: Callable[..., None]) -> None:
 def test_no_package(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "pynvml", None)
     assert NvmlBackend.open() is None
+
+
+def test_the_present_power_is_preferred_to_its_average(driver: Callable[..., None]) -> None:
+    backend = NvmlBackend.open()
+    assert backend is not None
+    asked = []
+
+    def fields(handle: int, wanted: list[int]) -> list[SimpleNamespace]:
+        asked.append(wanted)
+        status = 0 if handle == 0 else pynvml.NVML_ERROR_NOT_SUPPORTED
+        return [SimpleNamespace(nvmlReturn=status, value=SimpleNamespace(uiVal=650_250))]
+
+    driver(nvmlDeviceGetFieldValues=fields)
+    assert backend.sample(0).power_w == pytest.approx(650.25)
+    assert backend.sample(1).power_w == pytest.approx(312.501)
+    assert asked == [[pynvml.NVML_FI_DEV_POWER_INSTANT]] * 2

@@ -111,6 +111,13 @@ def test_lengths_of_weight_zero_are_no_bounds():
     assert (lengths.minimum, lengths.maximum, lengths.nominal) == (5, 5, 5)
 
 
+def test_a_normal_without_bounds_is_cut_at_four_deviations():
+    lengths = parse_lengths("normal:1024:200", "isl")
+    assert (lengths.minimum, lengths.maximum, lengths.nominal) == (224, 1824, 1024)
+    assert lengths.describe() == "normal:1024:200:224:1824"
+    assert parse_lengths("normal:100:50", "isl").minimum == 1
+
+
 def test_a_narrow_window_of_a_wide_normal_needs_one_draw():
     class Counted:
         def __init__(self):

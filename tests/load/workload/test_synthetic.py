@@ -1,9 +1,10 @@
 from __future__ import annotations
 
+import json
 import pickle
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from upcurve.errors import InputError
@@ -122,3 +123,165 @@ def test_lengths_follow_their_distributions(seed):
     again = pickle.loads(pickle.dumps(workload))
     assert again.content_hash() == workload.content_hash()
     assert (again.prompt("measured", 7).content == prompts[7].content).all()
+
+
+lengths = st.sampled_from(
+    ["40", "uniform:0.2:60", "normal:50:20:12:90", "histogram:12=1,33=2,70=1"]
+).map(lambda text: parse_lengths(text, "isl"))
+
+
+@settings(deadline=None)
+@given(
+    lengths,
+    st.none() | st.builds(SharedPrefix, st.integers(1, 11), st.integers(1, 5)),
+    st.integers(0, 2**40),
+    st.text(max_size=3),
+)
+def test_drawn_lengths_and_shared_prefixes(isl, prefix, seed, salt):
+    osl = parse_lengths("uniform:0.5:20", "osl")
+    workload = SyntheticWorkload(isl, osl, seed=seed, vocabulary=(7, 400), prefix=prefix, salt=salt)
+    count = min(60, workload.distinct_prompts)
+    workload.require(count)
+    start = prefix.length if prefix else 0
+    beginnings, heads = [], []
+    for phase in ("measured", "warm-up", "probe"):
+        for index in range(count):
+            prompt = workload.prompt(phase, index)
+            assert len(prompt.content) == prompt.input_tokens
+            assert prompt.content.dtype == "uint32"
+            assert isl.minimum <= prompt.input_tokens <= isl.maximum
+            assert 10 <= prompt.output_tokens <= 20
+            assert prompt.content.min() >= 7
+            assert prompt.content.max() < 400
+            beginnings.append((index, prompt.content[:start].tobytes()))
+            heads.append(prompt.content[: start + 5].tobytes())
+    assert len(set(heads)) == len(heads)
+    if prefix:
+        of = {index % prefix.count: beginning for index, beginning in beginnings}
+        assert all(of[index % prefix.count] == beginning for index, beginning in beginnings)
+
+
+def test_drawn_lengths_follow_their_distribution():
+    isl, osl = parse_lengths("histogram:16=3,64=1", "isl"), parse_lengths("uniform:0.5:100", "osl")
+    workload = SyntheticWorkload(isl, osl)
+    prompts = [workload.prompt("measured", index) for index in range(4000)]
+    inputs = [each.input_tokens for each in prompts]
+    outputs = [each.output_tokens for each in prompts]
+    assert inputs.count(16) / 4000 == pytest.approx(0.75, abs=0.04)
+    assert sum(outputs) / 4000 == pytest.approx(osl.mean, abs=1.2)
+    # Input and output of one request are drawn apart.
+    short = [out for out, size in zip(outputs, inputs, strict=True) if size == 16]
+    assert sum(short) / len(short) == pytest.approx(osl.mean, abs=1.4)
+
+
+def test_points_share_no_prompt_and_keep_their_prefixes():
+    workload = SyntheticWorkload(
+        parse_lengths("40", "isl"), parse_lengths("1", "osl"), prefix=SharedPrefix(8, 2)
+    )
+    one, other = workload.salted("c8 r0"), workload.salted("c16 r0")
+    first = {one.prompt("measured", index).content.tobytes() for index in range(200)}
+    second = {other.prompt("measured", index).content.tobytes() for index in range(200)}
+    assert not first & second
+    assert (one.prompt("measured", 0).content[:8] == other.prompt("warm-up", 2).content[:8]).all()
+
+
+def test_a_pickled_workload_is_the_same():
+    workload = SyntheticWorkload(
+        parse_lengths("normal:100:20", "isl"),
+        parse_lengths("histogram:3=1,9=1", "osl"),
+        seed=5,
+        prefix=SharedPrefix(1, 3),
+        salt="c4",
+    )
+    copy = pickle.loads(pickle.dumps(workload))
+    assert copy == workload
+    assert copy.content_hash() == workload.content_hash()
+    for index in range(20):
+        one, other = workload.prompt("measured", index), copy.prompt("measured", index)
+        assert (one.content == other.content).all()
+        assert one.output_tokens == other.output_tokens
+
+
+def test_golden_prompts():
+    """The same prompts for the same seed in every version, or the hash has another number."""
+    workload = exact(isl=8, osl=1, seed=42)
+    assert workload.prompt("measured", 0).content.tolist() == [
+        855,
+        1030,
+        755,
+        876,
+        706,
+        326,
+        960,
+        829,
+    ]
+    assert workload.salted("c8").prompt("warm-up", 3).content.tolist() == [
+        1267,
+        1228,
+        531,
+        410,
+        639,
+        289,
+        656,
+        436,
+    ]
+    drawn = SyntheticWorkload(
+        parse_lengths("normal:9:3", "isl"), parse_lengths("uniform:0.5:99", "osl"), seed=42
+    )
+    assert drawn.prompt("measured", 1).content.tolist() == [
+        705,
+        1034,
+        887,
+        261,
+        768,
+        855,
+        265,
+        455,
+        1241,
+    ]
+    assert drawn.prompt("measured", 1).output_tokens == 65
+    assert (
+        workload.content_hash()
+        == "7b9b5373e6b67c84d611dbec2e3b3b340d6a59c2332fb096c2c42957906f38cf"
+    )
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"prefix": None},
+        {"prefix": SharedPrefix(4, 2)},
+        {"prefix": SharedPrefix(5)},
+        {"vocabulary": (256, 1281)},
+        {"input_length": parse_lengths("uniform:0.5:64", "isl")},
+    ],
+)
+def test_the_hash_knows_lengths_and_prefix(change):
+    facts = {
+        "input_length": parse_lengths("64", "isl"),
+        "output_length": parse_lengths("8", "osl"),
+        "prefix": SharedPrefix(4),
+    }
+    one, other = SyntheticWorkload(**facts), SyntheticWorkload(**(facts | change))
+    assert one.content_hash() != other.content_hash()
+    assert json.loads(json.dumps(one.facts())) == one.facts()
+
+
+def test_a_prefix_is_shorter_than_every_prompt():
+    lengths = parse_lengths("uniform:0.5:100", "isl")
+    SyntheticWorkload(lengths, parse_lengths("1", "osl"), prefix=SharedPrefix(49))
+    with pytest.raises(InputError, match="shared-prefix: 50 tokens leave nothing of 50"):
+        SyntheticWorkload(lengths, parse_lengths("1", "osl"), prefix=SharedPrefix(50))
+
+
+@pytest.mark.parametrize("values", [(0, 1), (1, 0), (-3, 1)])
+def test_no_prefix(values):
+    with pytest.raises(InputError, match="shared-prefix"):
+        SharedPrefix(*values)
+
+
+def test_a_normal_without_bounds_has_prompts_enough():
+    isl = parse_lengths("normal:1024:200", "isl")
+    SyntheticWorkload(isl, parse_lengths("1", "osl"), prefix=SharedPrefix(100)).require(10**6)
+    with pytest.raises(InputError, match="smallest length counts"):
+        SyntheticWorkload(parse_lengths("normal:10:5", "isl"), isl).require(10**6)

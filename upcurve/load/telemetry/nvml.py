@@ -25,11 +25,15 @@ REASONS = {
 """Bits of nvmlClocksEventReasons."""
 
 
+_POWER_INSTANT = 186
+"""NVML_FI_DEV_POWER_INSTANT, in mW."""
+
+
 class NvmlBackend:
     """All NVIDIA GPUs of this machine. CUDA_VISIBLE_DEVICES does not change how they are counted.
 
-    Power is what nvmlDeviceGetPowerUsage says: on GA100 and before Ampere the present power, later
-    the average of the last second.
+    Power is the present one, where the driver has that field; else what nvmlDeviceGetPowerUsage
+    says, which from Ampere on is the average of the last second.
     """
 
     def __init__(self, library: Any) -> None:
@@ -71,7 +75,7 @@ class NvmlBackend:
         handle, library = self._handles[index], self._library
         return GpuSample(
             time_ns=time.perf_counter_ns(),
-            power_w=scaled(self._ask("nvmlDeviceGetPowerUsage", handle), 1e-3),
+            power_w=self._power_w(handle),
             sm_clock_mhz=self._ask("nvmlDeviceGetClockInfo", handle, library.NVML_CLOCK_SM),
             memory_clock_mhz=self._ask("nvmlDeviceGetClockInfo", handle, library.NVML_CLOCK_MEM),
             memory_used_bytes=getattr(self._memory(handle), "used", None),
@@ -89,6 +93,12 @@ class NvmlBackend:
     def close(self) -> None:
         """Let go of the driver."""
         self._ask("nvmlShutdown")
+
+    def _power_w(self, handle: Any) -> float | None:
+        fields = self._ask("nvmlDeviceGetFieldValues", handle, [_POWER_INSTANT])
+        if fields and fields[0].nvmlReturn == 0 and fields[0].value.uiVal > 0:
+            return float(fields[0].value.uiVal) / 1e3
+        return scaled(self._ask("nvmlDeviceGetPowerUsage", handle), 1e-3)
 
     def _memory(self, handle: Any) -> Any:
         return self._ask("nvmlDeviceGetMemoryInfo", handle)

@@ -19,6 +19,8 @@ _MEND = (
     "give a number, uniform:RATIO:LENGTH, normal:MEAN:STD[:MIN:MAX] or histogram:LENGTH=WEIGHT,..."
 )
 _LONGEST = 2**24
+_CUT = 4
+"""Standard deviations at which a normal distribution without bounds is cut: 6e-5 lie beyond."""
 
 
 class Lengths(Protocol):
@@ -253,9 +255,11 @@ def _normal(texts: list[str]) -> Normal:
     if texts[2:]:
         minimum, maximum = _length(texts[2]), _length(texts[3])
     else:
-        minimum, maximum = 1, min(_LONGEST, math.ceil(mean + 6 * deviation))
+        # Without a tail of tiny prompts, of which there are too few distinct ones.
+        minimum = max(1, math.ceil(mean - _CUT * deviation))
+        maximum = min(_LONGEST, math.floor(mean + _CUT * deviation))
     if minimum > maximum:
-        raise ValueError(f"{minimum} to {maximum} is no range of lengths")
+        raise ValueError(f"{minimum} to {maximum} holds no length")
     if minimum > mean + 3 * deviation or maximum < mean - 3 * deviation:
         raise ValueError(f"{minimum} to {maximum} is far from the mean")
     return Normal(mean, deviation, minimum, maximum)

@@ -121,7 +121,9 @@ class SyntheticWorkload:
         if requests > self.distinct_prompts:
             low, high = self.vocabulary
             problem = f"{requests} distinct prompts cannot be made of {self._free} of the ids"
-            mend = "give a larger isl, a wider vocabulary or fewer requests"
+            mend = (
+                "give a larger isl (its smallest length counts), more vocabulary or fewer requests"
+            )
             raise InputError("isl", f"{problem} {low}:{high}", mend)
 
     def prompt(self, phase: Phase, index: int) -> Prompt:
