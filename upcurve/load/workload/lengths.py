@@ -256,8 +256,8 @@ def _normal(texts: list[str]) -> Normal:
         minimum, maximum = _length(texts[2]), _length(texts[3])
     else:
         # Without a tail of tiny prompts, of which there are too few distinct ones.
-        minimum = max(1, math.ceil(mean - _CUT * deviation))
-        maximum = min(_LONGEST, math.floor(mean + _CUT * deviation))
+        minimum = max(1, math.floor(mean - _CUT * deviation))
+        maximum = min(_LONGEST, math.ceil(mean + _CUT * deviation))
     if minimum > maximum:
         raise ValueError(f"{minimum} to {maximum} holds no length")
     if minimum > mean + 3 * deviation or maximum < mean - 3 * deviation:
