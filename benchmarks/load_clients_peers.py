@@ -170,16 +170,15 @@ def write_tokenizer(folder):
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
-    words = [
-        f" {start}{middle}{end}" for start in "bcdfgklm" for middle in "aeiou" for end in "nrst"
-    ]
+    syllables = [first + second for first in "bcdfghklmnprstvz" for second in "aeiou"]
+    words = [f" {one}{two}" for one in syllables for two in syllables]
     trainer = trainers.BpeTrainer(
-        vocab_size=2000,
+        vocab_size=4000,
         special_tokens=["<unk>", "<s>", "</s>"],
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    tokenizer.train_from_iterator([*words, " token"] * 3, trainer)
+    tokenizer.train_from_iterator([*words, *[" token"] * 1000], trainer)
     folder.mkdir()
     tokenizer.save(str(folder / "tokenizer.json"))
     special = {"unk_token": "<unk>", "bos_token": "<s>", "eos_token": "</s>", "pad_token": "</s>"}

@@ -174,16 +174,46 @@ def test_text_of_exact_length(capsys, server, tokenizer, endpoint):
 
 def test_a_dataset(capsys, server, tmp_path):
     file = tmp_path / "prompts.jsonl"
-    rows = [{"prompt": "word " * n, "max_tokens": 3 + n % 4} for n in range(1, 13)]
+    rows = [{"prompt": "word " * n, "max_tokens": 3 + n % 4} for n in range(1, 21)]
     file.write_text("\n".join(map(json.dumps, rows)))
     code, (point,), err = bench(capsys, server, "--dataset", file, "--concurrency", 3)
     assert code == 0, err
-    assert point["input_tokens"]["mean"] == 6.5
+    assert point["requests"] == 12
+    assert 1 <= point["input_tokens"]["min"] < point["input_tokens"]["max"] <= 20
     assert (point["output_tokens"]["min"], point["output_tokens"]["max"]) == (3, 6)
-    words = ("--dataset", file, "--concurrency", 4)
+    words = ("--dataset", file, "--concurrency", 5)
     code, _, err = bench(capsys, server, *words)
-    assert (code, "12 prompts" in err, "--dataset-repeat" in err) == (2, True, True)
+    assert (code, "20 requests" in err, "--dataset-repeat" in err) == (2, True, True)
     assert bench(capsys, server, *words, "--dataset-repeat")[0] == 0
+
+
+def test_what_a_dataset_cannot_be_used_for(capsys, server, tmp_path):
+    text, ids = tmp_path / "text.jsonl", tmp_path / "ids.jsonl"
+    text.write_text("\n".join(json.dumps({"prompt": f"word {n}"}) for n in range(99)))
+    ids.write_text(json.dumps({"token_ids": [1, 2], "max_tokens": 3}))
+    for file, words, says in (
+        (ids, ("--endpoint", "chat"), "has prompts of token ids, and chat takes none"),
+        (text, ("--duration", 1), "nobody knows how many of its 99 prompts"),
+        (text, ("--series", "mine"), "a series is kept by its input length"),
+    ):
+        code, _, err = bench(capsys, server, "--dataset", file, "--concurrency", 1, *words)
+        assert (code, says in err, err.count("\n")) == (2, True, 1), err
+
+
+def test_points_of_a_dataset_take_turns(capsys, tmp_path):
+    file = tmp_path / "d.jsonl"
+    rows = [{"prompt": f"{n} word", "max_tokens": 2} for n in range(40)]
+    file.write_text("\n".join(map(json.dumps, rows)))
+    with known_server_process(FAST) as (base_url, served):
+        words = ("--dataset", file, "--concurrency", "1,2", "--requests-per-stream", 4)
+        assert bench(capsys, base_url, *words, "--repeats", 2)[0] == 0
+    # Points of 4 and 8 requests, twice, after warm-ups of 1 and 2.
+    measured = [
+        each.prompt_digest
+        for first, count in ((1, 4), (7, 8), (16, 4), (22, 8))
+        for each in served[-30:][first : first + count]
+    ]
+    assert len(set(measured)) == len(measured) == 24
 
 
 def test_a_server_that_lies_is_accounted_for_to_the_request(capsys):

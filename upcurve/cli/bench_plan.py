@@ -112,7 +112,15 @@ class Plan:
 
     def workload_at(self, level: float, repeat: int) -> Workload:
         """Return the workload of a point, with prompts of its own."""
-        return self.workload.salted(f"c{level:g} r{repeat}")
+        workload = self.workload.salted(f"c{level:g} r{repeat}")
+        if isinstance(workload, DatasetWorkload) and not workload.repeat:
+            before = 0
+            for other in self.points():
+                if other == (repeat, level):
+                    break
+                before += self.load(other[1], other[0]).requests or 0
+            workload = workload.after(before)
+        return workload
 
     def label(self, level: float, repeat: int) -> str:
         """Return how a point is called in what is printed."""
@@ -174,9 +182,8 @@ def plan_of(given: dict[str, Any]) -> Plan:
         ),
         limits=limits,
     )
-    for level in levels:  # bad values are said before anything is sent
-        requests = plan.load(level).requests
-        plan.workload.require(requests or 1)
+    for repeat, level in plan.points():  # bad values are said before anything is sent
+        plan.workload_at(level, repeat).require(plan.load(level, repeat).requests or 1)
     return plan
 
 
@@ -220,7 +227,7 @@ def _workload(given: dict[str, Any], seed: int) -> Workload:
             if given[name] is not None:
                 option = name.replace("_", "-")
                 raise click.UsageError(f"--{option} and --dataset exclude each other")
-        return DatasetWorkload.load(
+        dataset = DatasetWorkload.load(
             Path(given["dataset"]),
             format=given["dataset_format"],
             tokenizer=None if given["tokenizer"] is None else Path(given["tokenizer"]),
@@ -228,6 +235,8 @@ def _workload(given: dict[str, Any], seed: int) -> Workload:
             seed=seed,
             repeat=given["dataset_repeat"],
         )
+        _check_dataset(dataset, given)
+        return dataset
     if given["isl"] is None or osl is None:
         raise click.UsageError("Missing option '--isl' or '--osl' (or '--dataset')")
     isl = parse_lengths(given["isl"], "isl")
@@ -235,6 +244,21 @@ def _workload(given: dict[str, Any], seed: int) -> Workload:
     if given["tokenizer"] is not None:
         return TextWorkload.load(Path(given["tokenizer"]), isl, osl, seed=seed, prefix=prefix)
     return SyntheticWorkload(isl, osl, seed=seed, vocabulary=given["vocabulary"], prefix=prefix)
+
+
+def _check_dataset(dataset: DatasetWorkload, given: dict[str, Any]) -> None:
+    """Refuse what a file's prompts cannot be used for."""
+    wrong = {"chat": "token ids", "completions": "messages"}[given["endpoint"]]
+    if wrong in dataset.kinds:
+        other = "completions" if given["endpoint"] == "chat" else "chat"
+        problem = f"{dataset.name} has prompts of {wrong}, and {given['endpoint']} takes none"
+        raise InputError("endpoint", problem, f"give --endpoint {other}")
+    if (given["duration"] or given["search"]) and not dataset.repeat:
+        problem = f"nobody knows how many of its {len(dataset.entries)} prompts will be sent"
+        raise InputError("dataset", problem, "give --requests, or --dataset-repeat")
+    if given["series"] is not None and not dataset.counted:
+        problem = "a series is kept by its input length, and that is not known"
+        raise InputError("tokenizer", problem, "give --tokenizer to count it")
 
 
 def _prefix(text: str | None) -> SharedPrefix | None:

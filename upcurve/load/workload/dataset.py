@@ -42,9 +42,8 @@ class DatasetWorkload:
     """Prompts of a file in a seeded order.
 
     Its last entries are kept for probe and warm-up, so that no measured prompt was sent before.
-    The warm-up begins again where its entries end, and so does a load that is bounded by time
-    alone: `require` cannot know its requests. Points of one server draw from the same entries,
-    each from a start of its own, so that their prompts may be the same.
+    The warm-up begins again where its entries end. Points of one server take turns: `after` moves
+    a point behind those before it.
     """
 
     name: str
@@ -61,6 +60,8 @@ class DatasetWorkload:
     seed: int = 0
     repeat: bool = False
     """Whether entries may be sent more than once."""
+    first: int = 0
+    """Measured entries that other points take before this one."""
     salt: str = ""
 
     @classmethod
@@ -158,10 +159,10 @@ class DatasetWorkload:
         Raises:
             InputError: the file has not so many beside those of probe and warm-up.
         """
-        if requests > self._measured and not self.repeat:
+        if self.first + requests > self._measured and not self.repeat:
             problem = (
-                f"{requests} requests, and {self.name} has {self._measured} prompts to measure "
-                f"({len(self.entries)} less those of the warm-up)"
+                f"{self.first + requests} requests, and {self.name} has {self._measured} prompts to "
+                f"measure ({len(self.entries)} less those of the warm-up)"
             )
             raise InputError("dataset", problem, "send fewer, or give --dataset-repeat")
 
@@ -170,9 +171,9 @@ class DatasetWorkload:
             return (entropy(self.seed, self.salt, phase) + index) % len(self.entries)
         if phase == "probe":
             return len(self.entries) - 1
-        start = entropy(self.seed, self.salt) + index
         if phase == "measured":
-            return start % max(1, self._measured)
+            return (self.first + index) % max(1, self._measured)
+        start = entropy(self.seed, self.salt) + index
         return len(self.entries) - 2 - start % self._warm_up if len(self.entries) > 1 else 0
 
     @property
@@ -187,7 +188,7 @@ class DatasetWorkload:
 
     def content_hash(self) -> str:
         """Return the SHA-256, in hex, of all that the prompts follow from."""
-        facts = ("upcurve.load.workload/3", self.facts(), self.seed, self.salt)
+        facts = ("upcurve.load.workload/4", self.facts(), self.seed, self.first, self.salt)
         return hashlib.sha256(repr(facts).encode()).hexdigest()
 
     def facts(self) -> dict[str, Any]:
@@ -205,8 +206,29 @@ class DatasetWorkload:
         }
 
     def salted(self, salt: str) -> Self:
-        """Return the same file, begun at another place."""
+        """Return the same file with other lengths drawn, and a warm-up of its own."""
         return replace(self, salt=salt)
+
+    def after(self, requests: int) -> Self:
+        """Return the same file without the entries that points before this one take."""
+        return replace(self, first=requests)
+
+    @property
+    def kinds(self) -> frozenset[str]:
+        """What its prompts are: text, token ids or messages."""
+        return frozenset(
+            "text"
+            if isinstance(each.content, str)
+            else "messages"
+            if isinstance(each.content, list)
+            else "token ids"
+            for each in self.entries
+        )
+
+    @property
+    def counted(self) -> bool:
+        """Whether the tokens of every prompt are known."""
+        return all(each.input_tokens is not None for each in self.entries)
 
 
 def _counter(path: Path | None) -> tuple[Callable[[str], int] | None, str | None]:
