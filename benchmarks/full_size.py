@@ -22,7 +22,17 @@ from engine_vs_transformers import FULL_SIZE
 
 from upcurve.engine.model.checkpoint import small_config
 
-HEADS = "ISL/OSL,streams,requests,TTFT ms,TPOT ms,tok/s/user,tok/s/GPU,W,J/token".split(",")
+HEADS = [
+    "ISL/OSL",
+    "streams",
+    "requests",
+    "TTFT ms",
+    "TPOT ms",
+    "tok/s/user",
+    "tok/s/GPU",
+    "W",
+    "J/token",
+]
 
 
 def main():

@@ -161,8 +161,8 @@ class DatasetWorkload:
         """
         if self.first + requests > self._measured and not self.repeat:
             problem = (
-                f"{self.first + requests} requests, and {self.name} has {self._measured} prompts to "
-                f"measure ({len(self.entries)} less those of the warm-up)"
+                f"{self.first + requests} requests, and {self.name} has {self._measured} prompts "
+                f"to measure ({len(self.entries)} less those of the warm-up)"
             )
             raise InputError("dataset", problem, "send fewer, or give --dataset-repeat")
 
