@@ -41,7 +41,8 @@ class Share:
         """Yield the requests of a closed loop that are this process's: those of its streams."""
         assert isinstance(self.load, ClosedLoop), "an open loop has arrivals"
         concurrency, requests = self.load.concurrency, self.load.requests
-        for first in itertools.count(0, concurrency):
+        rounds = itertools.count(0, concurrency) if self.streams else ()
+        for first in rounds:
             for stream in self.streams:
                 if requests is not None and first + stream >= requests:
                     return
