@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from upcurve.load import connection as connection_module
 from upcurve.load.connection import Connection, Exchange
 
 
@@ -193,6 +194,64 @@ def test_bytes_after_the_end_close_the_connection():
         return connection
 
     assert not asyncio.run(run()).reusable
+
+
+REFUSED = b"HTTP/1.1 408 Request Timeout\r\ncontent-length: 0\r\nx: y\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    "end", [[LAST + REFUSED], [LAST, REFUSED], [LAST, REFUSED[:-2]]], ids=["glued", "whole", "part"]
+)
+def test_an_answer_to_nothing_spoils_the_connection_and_not_the_answer(end):
+    exchange, connection = carry([*stream(2)[:-1], *end], requested=2)
+    assert (exchange.failure, exchange.status) == (None, 200)
+    assert not connection.reusable
+
+
+@pytest.mark.parametrize("glued", [True, False])
+def test_what_goes_ahead_of_an_answer_is_not_the_answer(glued):
+    early = b"HTTP/1.1 103 Early Hints\r\nlink: </x>\r\n\r\n"
+    start, *rest = stream(2)
+    reads = [early + start, *rest] if glued else [early, start, *rest]
+    exchange, connection = carry(reads, requested=2)
+    assert (exchange.failure, exchange.status) == (None, 200), exchange.detail
+    assert connection.reusable
+
+
+def test_another_protocol_is_no_answer():
+    switch = b"HTTP/1.1 101 Switching\r\nupgrade: websocket\r\nconnection: upgrade\r\n\r\n"
+    exchange, connection = carry([switch])
+    assert exchange.failure == "malformed"
+    assert not connection.reusable
+
+
+@given(st.data())
+def test_an_event_is_stamped_with_the_read_that_completed_it(data):
+    """Whatever the framing and the cuts: against the offsets of the whole stream."""
+    ends, whole = [], CHUNKED
+    for token in range(4):
+        body = event(token)
+        inside = data.draw(st.integers(0, len(body) - 1))
+        first = chunk(body[:inside]) if inside else b""
+        whole += first + chunk(body[inside:])
+        # A line is complete with its line feed, which stands 4 bytes before the chunk's end.
+        line = len(whole) - (3 if inside < len(body) - 1 else len(chunk(body[inside:])) + 2)
+        ends.append(line)
+    whole += chunk(usage(4)) + chunk(DONE) + LAST
+    cuts = data.draw(st.sets(st.integers(1, len(whole) - 1), max_size=12))
+    edges = sorted({0, *cuts, len(whole)})
+    reads = [whole[a:b] for a, b in itertools.pairwise(edges)]
+    ticks = iter(range(1000, 10**6, 1000))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(connection_module, "_clock", lambda: next(ticks))
+        exchange, _ = carry(reads, requested=4)
+    assert exchange.failure is None, exchange.detail
+    assert exchange.first_byte_ns == 1000
+    assert exchange.ended_ns == 1000 * len(reads)
+    expected = [
+        1000 * next(place for place, edge in enumerate(edges) if edge >= end) for end in ends
+    ]
+    assert list(exchange.answer.chunks[0]) == expected
 
 
 def test_a_long_answer_is_decoded_in_slices():

@@ -165,12 +165,13 @@ class Connection(asyncio.Protocol):
         try:
             for self._now, data in reads:
                 parser.feed_data(data)
-        except httptools.HttpParserError as error:
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
             if not self._complete:
                 exchange.ended_ns = self._now
                 exchange.fail("malformed", excerpt(f"no HTTP: {error}".encode()))
             self.close()
         if self._complete:
+            self._eager = True  # nothing more may come: what does closes the connection
             if not self._kept:
                 self.close()
         elif exchange.failure is None:
@@ -187,6 +188,11 @@ class Connection(asyncio.Protocol):
 
     # What httptools calls.
 
+    def on_message_begin(self) -> None:
+        """Note an answer to nothing that was asked: the server is out of step."""
+        if self._complete:
+            self._kept = False
+
     def on_header(self, name: bytes, value: bytes) -> None:
         """Learn how the body ends."""
         name = name.lower()
@@ -199,7 +205,8 @@ class Connection(asyncio.Protocol):
         """Learn the status."""
         assert self._exchange is not None, "inside an exchange"
         assert self._parser is not None, "inside an exchange"
-        self._exchange.status = self._parser.get_status_code()
+        if not self._complete:
+            self._exchange.status = self._parser.get_status_code()
 
     def on_body(self, data: bytes) -> None:
         """Keep a part of the body with the time of its read."""
@@ -211,7 +218,9 @@ class Connection(asyncio.Protocol):
         """Note the end of the answer."""
         assert self._exchange is not None, "inside an exchange"
         assert self._parser is not None, "inside an exchange"
-        if not self._complete:
+        status = self._parser.get_status_code()
+        # What is below 200 goes ahead of the answer (RFC 9110, section 15.2).
+        if status >= 200 and not self._complete:
             self._complete = True
             self._kept = self._parser.should_keep_alive()
             self._exchange.ended_ns = self._now
