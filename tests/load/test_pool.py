@@ -2,8 +2,11 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import socket
 import ssl
-from contextlib import asynccontextmanager
+import sys
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, replace
 
 import pytest
 import trustme
@@ -65,6 +68,14 @@ def test_one_that_was_idle_for_long_is_replaced(monkeypatch):
     assert [(each.failure, each.new_connection) for each in exchanges] == [(None, True)] * 2
 
 
+@dataclass(frozen=True)
+class Part:
+    """The start of an answer, after which the server closes the connection."""
+
+    data: bytes
+    after_s: float = 0.0
+
+
 @asynccontextmanager
 async def scripted(answers):
     """A server that gives each connection as many answers as it is told, then closes it.
@@ -82,6 +93,11 @@ async def scripted(answers):
             await reader.readexactly(length)
             if answer is None:
                 writer.transport.abort()
+                return
+            if isinstance(answer, Part):
+                writer.write(answer.data)
+                await asyncio.sleep(answer.after_s)
+                writer.close()
                 return
             writer.write(answer)
         await reader.read()
@@ -122,6 +138,58 @@ def test_a_connection_that_breaks_on_its_first_request_or_in_an_answer_is_a_fail
 
     exchange, accepted = asyncio.run(run([None]))
     assert (exchange.failure, accepted) == ("cut", 1)
+    exchange, accepted = asyncio.run(run([ANSWER, Part(ANSWER[:20])]))
+    assert (exchange.failure, accepted, exchange.new_connection) == ("cut", 1, False)
+
+
+def test_the_second_attempt_has_what_the_first_left_of_the_timeout(monkeypatch):
+    left = []
+
+    async def run():
+        async with scripted([ANSWER, Part(b"", after_s=0.5)]) as (url, _):
+            target = Target(url, "m")
+            async with pool_of(target, timeout_s=60.0) as used:
+                loop = asyncio.get_running_loop()
+                call_later = loop.call_later
+
+                def noted(delay, callback, *args, **more):
+                    if callback == used._expire:
+                        left.append(delay)
+                    return call_later(delay, callback, *args, **more)
+
+                monkeypatch.setattr(loop, "call_later", noted)
+                return [await ask(used, target) for _ in range(2)]
+
+    exchanges = asyncio.run(run())
+    assert [each.failure for each in exchanges] == [None, None]
+    _, first, second = left
+    assert second <= first - 0.5
+
+
+@pytest.mark.parametrize("host", ["a..b", "no-such-host.invalid"])
+def test_a_host_that_is_nowhere(host):
+    async def run():
+        target = Target(f"http://{host}:80", "m")
+        async with pool_of(target) as used:
+            return await ask(used, target)
+
+    exchange = asyncio.run(run())
+    assert exchange.failure == "connect"
+    assert exchange.detail
+
+
+def test_no_one_listens():
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # bound and not listening: connections are refused
+
+        async def run():
+            target = Target(f"http://127.0.0.1:{taken.getsockname()[1]}", "m")
+            async with pool_of(target) as used:
+                return await ask(used, target)
+
+        exchange = asyncio.run(run())
+    assert exchange.failure == "connect"
+    assert exchange.ended_ns >= exchange.sent_ns
 
 
 def test_no_end_within_the_timeout():
@@ -278,6 +346,61 @@ def test_a_proxy_that_refuses(certificate, scheme):
     exchange = asyncio.run(run())
     assert exchange.failure == ("http_4xx" if scheme == "http" else "connect")
     assert "407" in exchange.detail
+
+
+def test_a_tunnel_that_was_refused_is_closed():
+    async def run():
+        closed = asyncio.Event()
+
+        async def serve(reader, writer):
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(b"HTTP/1.1 407 Proxy Authentication Required\r\n\r\n")
+            with suppress(ConnectionError):
+                await reader.read()  # until the client has left
+            closed.set()
+            writer.close()
+
+        server = await asyncio.start_server(serve, "127.0.0.1", 0)
+        port = server.sockets[0].getsockname()[1]
+        target = Target("https://localhost:9", "m", proxy=f"http://127.0.0.1:{port}")
+        async with server, pool_of(target) as used:
+            exchange = await ask(used, target)
+            await asyncio.wait_for(closed.wait(), 10)
+            return exchange
+
+    assert asyncio.run(run()).failure == "connect"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="uvloop is not for Windows")
+def test_the_event_loop_of_the_measuring_processes_does_the_same(certificate):
+    """TLS, a tunnel, a replaced connection and a timeout, on uvloop."""
+    import uvloop
+
+    stalling = replace(FAST, faults=(Fault("stall", every=1, stall_ms=60_000),))
+
+    async def run():
+        found = []
+        async with over_tls(certificate) as server, proxy() as (port, _):
+            for via in (None, f"http://127.0.0.1:{port}"):
+                target = Target(named(server.base_url), "known", proxy=via)
+                async with pool_of(target) as used:
+                    found += [await ask(used, target, index) for index in range(2)]
+        async with scripted([ANSWER, None]) as (url, _):
+            target = Target(url, "m")
+            async with pool_of(target) as used:
+                found += [await ask(used, target) for _ in range(2)]
+        async with KnownServer(stalling) as server:
+            target = Target(server.base_url, "known")
+            async with pool_of(target, timeout_s=0.4) as used:
+                found.append(await ask(used, target))
+        return found
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        exchanges = runner.run(run())
+    assert [each.failure for each in exchanges] == [None] * 6 + ["timeout"]
+    assert [each.new_connection for each in exchanges[:6]] == [True, False, True, False, True, True]
+    # What came before the timeout is not lost.
+    assert sum(exchanges[-1].answer.chunks[1]) == 2
 
 
 @pytest.mark.parametrize(

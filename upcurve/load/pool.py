@@ -45,9 +45,7 @@ class Pool:
             if connection is None:
                 exchange.new_connection = True
                 connection = await self._connect()
-            loop = asyncio.get_running_loop()
-            left_s = self._timeout_s - (time.perf_counter_ns() - exchange.sent_ns) / 1e9
-            timer = loop.call_later(left_s, self._expire, connection, exchange)
+            timer = self._timer(connection, exchange)
             await connection.carry(exchange, payload)
             unread = exchange.failure == "cut" and exchange.first_byte_ns is None
             if unread and not exchange.new_connection:
@@ -56,7 +54,7 @@ class Pool:
                 exchange.new_connection = True
                 timer.cancel()
                 connection = await self._connect()
-                timer = loop.call_later(left_s, self._expire, connection, exchange)
+                timer = self._timer(connection, exchange)
                 await connection.carry(exchange, payload)
         except ConnectError as error:
             exchange.fail("connect", str(error))
@@ -81,6 +79,11 @@ class Pool:
             connection.close()
         return None
 
+    def _timer(self, connection: Connection, exchange: Exchange) -> asyncio.TimerHandle:
+        left_s = self._timeout_s - (time.perf_counter_ns() - exchange.sent_ns) / 1e9
+        loop = asyncio.get_running_loop()
+        return loop.call_later(left_s, self._expire, connection, exchange)
+
     def _expire(self, connection: Connection, exchange: Exchange) -> None:
         exchange.fail("timeout", f"no end within {self._timeout_s:g} s")
         exchange.ended_ns = time.perf_counter_ns()
@@ -94,7 +97,7 @@ class Pool:
             raise ConnectError(f"no connection within {_CONNECT_S:g} s") from None
         except (ssl.SSLError, ssl.CertificateError) as error:
             raise ConnectError(excerpt(f"{TLS_FAILURE}{error}".encode())) from None
-        except OSError as error:
+        except (OSError, UnicodeError) as error:  # a host that is no name has no IDNA form
             raise ConnectError(excerpt(str(error).encode())) from None
 
     async def _connect_any(self) -> Connection:
@@ -128,7 +131,11 @@ class Pool:
         transport, tunnel = await loop.create_connection(
             lambda: _Tunnel(self._target), address, port
         )
-        await tunnel.opened
+        try:
+            await tunnel.opened
+        except BaseException:
+            transport.abort()
+            raise
         connection = Connection()
         encrypted = await loop.start_tls(transport, connection, self._context, server_hostname=name)
         assert encrypted is not None, "the transport is open"
