@@ -56,6 +56,15 @@ def test_a_duration_bounds_the_last_arrival(rate, duration, seed):
     assert (seconds(OpenLoop(rate, duration_s=duration, seed=seed)) < duration).all()
 
 
+@given(rates, st.floats(0.5, 5), st.floats(0, 0.4), st.integers(0, 99))
+def test_a_duration_and_a_number_bound_the_same_arrivals(rate, duration, ramp, seed):
+    """However many are drawn at once: the drawing that a duration needs may start over."""
+    bounded = OpenLoop(rate, duration_s=duration, ramp_s=ramp, seed=seed).offsets_ns()
+    counted = OpenLoop(rate, requests=len(bounded) + 1, ramp_s=ramp, seed=seed).offsets_ns()
+    assert (counted[:-1] == bounded).all()
+    assert counted[-1] >= duration * 1e9 - 1
+
+
 def test_a_ramp_has_half_of_the_arrivals_and_then_the_whole_rate():
     offsets = seconds(OpenLoop(100, "constant", duration_s=30, ramp_s=10))
     assert (offsets < 10).sum() == pytest.approx(500, abs=1)
@@ -90,6 +99,7 @@ def test_streams_start_apart():
         (OpenLoop, {"rate": 1, "requests": 1, "process": "gamma", "burstiness": 0}, "burstiness"),
         (OpenLoop, {"rate": 1, "requests": 1, "process": "bursty"}, "arrivals"),
         (OpenLoop, {"rate": 1, "duration_s": 3, "ramp_s": 3}, "ramp"),
+        (OpenLoop, {"rate": 1, "requests": 1, "seed": -1}, "seed"),
     ],
 )
 def test_what_is_no_load_is_one_line(kind, values, field):

@@ -92,13 +92,16 @@ class OpenLoop:
         """Check the values.
 
         Raises:
-            InputError: a value is not positive, or a burstiness without gamma gaps.
+            InputError: a value is not positive, the seed negative, or a burstiness without gamma
+                gaps.
         """
         _positive("rate", self.rate)
         _positive("burstiness", self.burstiness)
         _positive("ramp", self.ramp_s, or_zero=True)
         _positive("max-in-flight", self.limit)
         _one_bound(self.requests, self.duration_s)
+        if self.seed < 0:
+            raise InputError("seed", f"{self.seed} is out of range", "give 0 or more")
         if self.process not in ("constant", "poisson", "gamma"):
             raise InputError("arrivals", f"{self.process!r}", "give constant, poisson or gamma")
         if self.burstiness != 1.0 and self.process != "gamma":
