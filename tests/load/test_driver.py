@@ -39,6 +39,16 @@ def test_arrivals_are_dealt_out_once(requests, workers):
     assert sorted(dealt) == list(enumerate(load.offsets_ns().tolist()))
 
 
+@given(st.integers(1, 12), st.integers(1, 8))
+def test_places_of_all_processes_are_the_limit(limit, workers):
+    shares = [Share(OpenLoop(50, requests=40, limit=limit), w, workers) for w in range(workers)]
+    assert sum(share.places for share in shares) == limit
+    dealt = [list(share.arrivals()) for share in shares]
+    assert sorted(index for mine in dealt for index, _ in mine) == list(range(40))
+    # One without a place would wait for ever with what it was dealt.
+    assert all(share.places or not mine for share, mine in zip(shares, dealt, strict=True))
+
+
 def test_requests_are_made_ahead_and_no_more_than_memory_allows(monkeypatch):
     made = []
 

@@ -5,14 +5,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.load.examples import MS, answers, trace
-from upcurve.load.pace import arrivals, chunk_gaps_ms, gaps_ms, paced, tpot_ms
+from upcurve.load.pace import Pace, arrivals, gaps_ms, tpot_ms
 
 
 def test_tokens_of_a_chunk_share_its_time():
     coalesced = trace(chunks=((100, 4), (120, 4), (140, 4)))
     assert tpot_ms(coalesced) == pytest.approx(40 / 8)
     assert gaps_ms(coalesced) == pytest.approx([5.0] * 8)
-    assert chunk_gaps_ms(coalesced) == pytest.approx([20.0] * 2)
+    assert Pace.of(coalesced).chunk_gaps_ms == pytest.approx([20.0] * 2)
 
 
 def test_chunks_of_one_read_are_one_arrival():
@@ -40,7 +40,7 @@ def test_the_server_counts_where_it_does():
     ],
 )
 def test_what_has_a_pace(chunks, has_pace):
-    assert paced(trace(chunks=chunks)) is has_pace
+    assert (Pace.of(trace(chunks=chunks)).tpot_ms is not None) is has_pace
 
 
 @given(answers)
@@ -48,6 +48,10 @@ def test_the_mean_gap_of_a_request_is_its_tpot(answer):
     gaps = gaps_ms(answer)
     assert len(gaps) == answer.output_tokens - answer.chunk_tokens[0]
     assert gaps.mean() == pytest.approx(tpot_ms(answer))
+    pace = Pace.of(answer)
+    assert pace.gaps_ms == pytest.approx(gaps)
+    assert pace.tpot_ms == tpot_ms(answer)
+    assert (pace.arrivals, pace.tokens) == (len(set(answer.chunk_ns)), sum(answer.chunk_tokens))
 
 
 @given(st.lists(st.integers(0, 3), min_size=1, max_size=8), st.integers(1, 3))

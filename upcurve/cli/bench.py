@@ -13,7 +13,7 @@ import click
 from upcurve.cli.bench_files import SaveFile, save
 from upcurve.cli.bench_plan import Plan, plan_of
 from upcurve.cli.bench_record import previous_points, recording, run_record
-from upcurve.cli.bench_view import View, print_points, print_search
+from upcurve.cli.bench_view import View, print_points, print_search, print_warnings
 from upcurve.cli.options import NumberList, json_option, store_option
 from upcurve.load.search import strain
 from upcurve.load.session import Result, Session
@@ -281,9 +281,7 @@ class _Bench:
             save(file, self._found, self._traces)
         if not given["as_json"]:
             print_points(plan, self._found)
-        for repeat, level, figures in self._found:
-            for words in figures["warnings"]:
-                click.echo(f"upcurve: warning: {plan.label(level, repeat)}: {words}", err=True)
+        print_warnings(plan, self._found)
         if plan.search is not None:
             print_search(plan, answer, as_json=given["as_json"])
         empty = any(each["requests"] == each["failed"] for _, _, each in self._found)

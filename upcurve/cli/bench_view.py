@@ -108,12 +108,24 @@ def print_points(plan: Plan, found: Sequence[tuple[int, float, dict[str, Any]]])
     heads = [first, *(["repeat"] if plan.repeats > 1 else []), *columns]
     for head in [*heads, "requests\nin all", "failed"]:
         table.add_column(head, justify="right", no_wrap=True)
-    for repeat, level, point in found:
+    shown = sorted(found, key=lambda each: each[1]) if plan.search else found
+    for repeat, level, point in shown:
         mark = "" if point["client"]["trusted"] else "*"
         cells = [f"{level:g}{mark}", *([str(repeat + 1)] if plan.repeats > 1 else [])]
         cells += [number(value(point)) for value in columns.values()]
         table.add_row(*cells, str(point["requests"]), str(point["failed"]))
     print_table(table)
+
+
+def print_warnings(plan: Plan, found: Sequence[tuple[int, float, dict[str, Any]]]) -> None:
+    """Say on stderr what a reader must know: each thing once, with the points that it is of."""
+    points: dict[str, list[str]] = {}
+    for repeat, level, figures in found:
+        for words in figures["warnings"]:
+            points.setdefault(words, []).append(plan.label(level, repeat))
+    for words, labels in points.items():
+        where = "all points" if 1 < len(labels) == len(found) else "; ".join(labels)
+        click.echo(f"upcurve: warning: {where}: {words}", err=True)
 
 
 def print_search(plan: Plan, answer: float | None, *, as_json: bool) -> None:

@@ -51,13 +51,25 @@ class Share:
     def arrivals(self) -> Iterator[tuple[int, int]]:
         """Yield index and offset in ns of the arrivals of an open loop that are this process's."""
         assert isinstance(self.load, OpenLoop), "a closed loop has streams"
+        # Every process that sends has a place; where there are fewer places, the others idle.
+        workers = min(self.workers, self.load.limit or self.workers)
         for index, offset in enumerate(self.load.offsets_ns().tolist()):
-            if index % self.workers == self.worker:
+            if index % workers == self.worker:
                 yield index, offset
 
+    @property
+    def places(self) -> int | None:
+        """Requests of an open loop that this process may have in flight; None: any number."""
+        assert isinstance(self.load, OpenLoop), "a closed loop has streams"
+        limit = self.load.limit
+        return None if limit is None else len(range(self.worker, limit, self.workers))
 
-_AHEAD_BYTES = 2**25
-"""Requests that are made before the clock runs; beyond, each is made as one before it is sent."""
+
+_TIMER_NS = 1_000_000
+"""Before the time that is meant, lest a timer fires after it."""
+
+_AHEAD, _AHEAD_BYTES = 2**12, 2**25
+"""Requests, and bytes of them, that are made before the clock runs; beyond, as others are sent."""
 
 
 class Payloads:
@@ -72,8 +84,8 @@ class Payloads:
         self._ready: deque[tuple[int, Prompt, bytes]] = deque()
         self._all_made = False
         room = _AHEAD_BYTES
-        while (made := self._make()) and (ahead > 0 or room > 0):
-            ahead, room = ahead - 1, room - made
+        while (made := self._make()) and (len(self._ready) < ahead or room > 0):
+            room -= max(made, _AHEAD_BYTES // _AHEAD)
 
     def take(self) -> tuple[int, Prompt, bytes] | None:
         """Return index, prompt (without its content) and bytes of the next request, or None."""
@@ -137,11 +149,7 @@ class Driver:
                     due_ns = start_ns + stream * load.stagger_ns
                     tasks.create_task(self._stream(stream, due_ns, end_ns, payloads))
         else:
-            room = (
-                asyncio.Semaphore(-(-share.load.limit // share.workers))
-                if share.load.limit
-                else None
-            )
+            room = None if share.places is None else asyncio.Semaphore(share.places)
             async with asyncio.TaskGroup() as tasks:
                 for _, offset_ns in share.arrivals():
                     await _until(start_ns + offset_ns)
@@ -234,6 +242,6 @@ def trace_of(
 
 
 async def _until(due_ns: int) -> None:
-    """Sleep until a time. The event loop's timers know milliseconds: the rest is spent in turns."""
+    """Sleep until a time. The event loop's timers know milliseconds: the last is spent in turns."""
     while (left_ns := due_ns - time.perf_counter_ns()) > 0:
-        await asyncio.sleep(left_ns / 1e9 if left_ns > 500_000 else 0)
+        await asyncio.sleep(max(0, left_ns - _TIMER_NS) / 1e9)

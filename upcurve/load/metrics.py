@@ -13,7 +13,7 @@ from upcurve.errors import InputError
 from upcurve.load.arrivals import ClosedLoop, Load, OpenLoop
 from upcurve.load.health import ClientHealth
 from upcurve.load.limits import Limits
-from upcurve.load.pace import arrivals, chunk_gaps_ms, gaps_ms, paced, tpot_ms
+from upcurve.load.pace import Pace
 from upcurve.load.statistics import LOW_MINIMUM_SAMPLES, statistics
 from upcurve.load.steady import Span, full_span, mean_in_flight, steady_span, tokens_within
 from upcurve.load.trace import RequestTrace
@@ -72,8 +72,9 @@ def point_metrics(
     start_ns = min((each.sent_ns for each in measured), default=0)
     whole = Span(start_ns, max((each.ended_ns for each in measured), default=0))
     steady = steady_span(measured, load)
-    arrived = [arrivals(each)[1] for each in good]
-    chunks = sum(len(each) for each in arrived)
+    paces = [Pace.of(each) for each in good]
+    chunks = sum(each.arrivals for each in paces)
+    inside = [] if steady is None else [n for n, each in enumerate(good) if _inside(each, steady)]
     point: dict[str, Any] = {
         "concurrency": _concurrency(measured, load, whole),
         "isl": workload.isl,
@@ -91,12 +92,12 @@ def point_metrics(
             "start_s": (steady.start_ns - start_ns) / 1e9,
             "end_s": (steady.end_ns - start_ns) / 1e9,
             **_throughput(good, workload, steady, gpus),
-            **_latencies([each for each in good if _inside(each, steady)], load),
+            **_latencies([good[n] for n in inside], [paces[n] for n in inside], load),
         },
         **_throughput(good, workload, whole, gpus),
-        **_latencies(good, load),
+        **_latencies(good, paces, load),
         "chunk_gap_ms": statistics(
-            numpy.concatenate([numpy.zeros(0), *(chunk_gaps_ms(each) for each in good)])
+            numpy.concatenate([numpy.zeros(0), *(each.chunk_gaps_ms for each in paces)])
         ),
         "first_answer_ms": statistics(
             [
@@ -111,11 +112,13 @@ def point_metrics(
         "request_rate": len(good) / whole.seconds if whole.seconds > 0 else None,
         "input_tokens": statistics([_input_tokens(each, workload) for each in good]),
         "output_tokens": statistics([each.tokens for each in good]),
-        "goodput": None if goal is None else _goodput(measured, load, goal, whole),
+        "goodput": None
+        if goal is None
+        else _goodput(good, paces, len(measured), load, goal, whole),
         "output_length_ok": bool(good)
         and all(each.requested_tokens in (None, each.tokens) for each in good)
         and not any(each.failure in LENGTH_FAILURES for each in measured),
-        "chunk_coalescing": sum(int(each.sum()) for each in arrived) / chunks if chunks else None,
+        "chunk_coalescing": sum(each.tokens for each in paces) / chunks if chunks else None,
         **_delivered(measured, load),
         "finish_reasons": dict(
             sorted(Counter(each.finish_reason or "none" for each in good).items())
@@ -155,15 +158,15 @@ def _input_tokens(trace: RequestTrace, workload: Workload) -> int:
     return workload.isl if trace.input_tokens is None else trace.input_tokens
 
 
-def _latencies(good: Sequence[RequestTrace], load: Load) -> dict[str, Any]:
+def _latencies(good: Sequence[RequestTrace], paces: Sequence[Pace], load: Load) -> dict[str, Any]:
     ttft, e2e = [], []
     for each in good:
         assert each.first_content_ns is not None, "a request without failure has content"
         assert each.last_ns is not None, "a request without failure has content"
         ttft.append((each.first_content_ns - _start(each, load)) / 1e6)
         e2e.append((each.last_ns - _start(each, load)) / 1e6)
-    tpot = numpy.array([tpot_ms(each) for each in good if paced(each)])
-    gaps = numpy.concatenate([numpy.zeros(0), *(gaps_ms(each) for each in good)])
+    tpot = numpy.array([each.tpot_ms for each in paces if each.tpot_ms is not None])
+    gaps = numpy.concatenate([numpy.zeros(0), *(each.gaps_ms for each in paces)])
     return {
         # Half of the users are slower than 1000 / median TPOT, half are faster.
         "interactivity": 1000 / float(numpy.median(tpot)) if len(tpot) else None,
@@ -218,23 +221,24 @@ def _delivered(measured: Sequence[RequestTrace], load: Load) -> dict[str, float 
 
 
 def _goodput(
-    measured: Sequence[RequestTrace], load: Load, goal: Goal, whole: Span
+    good: Sequence[RequestTrace],
+    paces: Sequence[Pace],
+    sent: int,
+    load: Load,
+    goal: Goal,
+    whole: Span,
 ) -> dict[str, Any]:
     """Return the requests that kept the goal: per second, and as a share of all that were sent."""
     kept = 0
-    for each in measured:
-        if each.failure is not None:
-            continue
+    for each, pace in zip(good, paces, strict=True):
         assert each.first_content_ns is not None, "a request without failure has content"
-        slow_start = (
-            goal.ttft_ms is not None
-            and (each.first_content_ns - _start(each, load)) / 1e6 > goal.ttft_ms
+        ttft_ms = (each.first_content_ns - _start(each, load)) / 1e6
+        kept += (goal.ttft_ms is None or ttft_ms <= goal.ttft_ms) and (
+            goal.tpot_ms is None or pace.tpot_ms is None or pace.tpot_ms <= goal.tpot_ms
         )
-        slow_pace = goal.tpot_ms is not None and paced(each) and tpot_ms(each) > goal.tpot_ms
-        kept += not (slow_start or slow_pace)
     return {
         "ttft_limit_ms": goal.ttft_ms,
         "tpot_limit_ms": goal.tpot_ms,
         "requests_per_s": kept / whole.seconds if whole.seconds > 0 else None,
-        "share": kept / len(measured) if measured else None,
+        "share": kept / sent if sent else None,
     }

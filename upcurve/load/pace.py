@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Self
+
 import numpy
 import numpy.typing
 
@@ -17,9 +20,42 @@ def arrivals(trace: RequestTrace) -> tuple[Whole, Whole]:
     A proxy that buffers an answer hands over many chunks at once; their tokens have no pace of
     their own, no more than those of one chunk have.
     """
-    times, first = numpy.unique(numpy.array(trace.chunk_ns, dtype=numpy.int64), return_index=True)
+    times = numpy.array(trace.chunk_ns, dtype=numpy.int64)
     tokens = numpy.array(trace.chunk_tokens, dtype=numpy.int64)
-    return times, numpy.add.reduceat(tokens, first) if len(first) else tokens
+    new = numpy.diff(times, prepend=times[:1] - 1) > 0
+    if new.all():
+        return times, tokens
+    return times[new], numpy.add.reduceat(tokens, numpy.flatnonzero(new))
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """All that the arrivals of one request tell, found once."""
+
+    tpot_ms: float | None
+    """None where no token came after the first ones."""
+    gaps_ms: Values
+    chunk_gaps_ms: Values
+    arrivals: int
+    """Reads with content."""
+    tokens: int
+    """Tokens that they carried."""
+
+    @classmethod
+    def of(cls, trace: RequestTrace) -> Self:
+        """Return the pace of a request that did not fail."""
+        times, counts = arrivals(trace)
+        has_pace = len(times) > 1 and trace.tokens > int(counts[0])
+        chunk_gaps = numpy.diff(times) / 1e6
+        alone = len(counts) > 0 and counts.min() == counts.max() == 1
+        return cls(
+            tpot_ms=tpot_ms(trace) if has_pace else None,
+            # Where each token comes alone there is nothing to spread.
+            gaps_ms=chunk_gaps if alone else gaps_ms(trace),
+            chunk_gaps_ms=chunk_gaps,
+            arrivals=len(times),
+            tokens=int(counts.sum()),
+        )
 
 
 def tpot_ms(trace: RequestTrace) -> float:
@@ -41,14 +77,3 @@ def gaps_ms(trace: RequestTrace) -> Values:
     filled = tokens[tokens > 0]
     sums = numpy.bincount(owner.astype(numpy.int64), gaps, minlength=len(filled))[: len(filled)]
     return numpy.repeat(sums / filled, filled)
-
-
-def chunk_gaps_ms(trace: RequestTrace) -> Values:
-    """Return the gaps in ms between reads with content, whatever tokens they carried."""
-    return numpy.diff(arrivals(trace)[0]) / 1e6
-
-
-def paced(trace: RequestTrace) -> bool:
-    """Whether tokens came after the first ones, so that they have a pace."""
-    times, tokens = arrivals(trace)
-    return len(times) > 1 and trace.tokens > int(tokens[0])

@@ -8,6 +8,7 @@ from typing import Any
 
 from upcurve.load.health import BUSY_LIMIT, LAG_LIMIT_MS
 from upcurve.load.limits import TRUSTED_SHARE
+from upcurve.load.statistics import MINIMUM_SAMPLES
 from upcurve.load.trace import RequestTrace
 from upcurve.load.workload import Workload
 
@@ -17,6 +18,9 @@ DELIVERED_SHARE = 0.98
 BUFFERED = 1.5
 """Tokens that arrive together beyond which something between engine and client holds them back;
 below, reads of several chunks are a busy machine, which the event loop's lag tells."""
+
+FEW_SAMPLES = "fewer than 64 requests carry a median, and no p90 or p99"
+"""The warning that every short point has: a sweep of many need not repeat it."""
 
 STEADY_SPAN = 0.5
 """Share of a run below which its steady state is too short to stand for it."""
@@ -168,8 +172,8 @@ def _sample_warnings(point: dict[str, Any]) -> list[str]:
                 f"ramp-up and drain are {1 - share:.0%} of the run and weigh on its throughput: "
                 "send more requests, or read steady_state"
             )
-    if 0 < succeeded < 64:
-        words.append(f"{succeeded} requests carry a median, p90 needs 64 and p99 662")
+    if 0 < succeeded < MINIMUM_SAMPLES["p90"]:
+        words.append(FEW_SAMPLES)
     return words
 
 

@@ -66,7 +66,7 @@ class PointRecord:
     gpus: int
     """GPUs used, prefill and decode together."""
     concurrency: int
-    """Requests in flight, closed loop."""
+    """Requests in flight; of an open loop the mean, rounded."""
     measured_at: datetime
     """When the point was measured; aware of its time zone."""
     tput_per_gpu: float

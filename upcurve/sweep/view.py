@@ -17,6 +17,7 @@ from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
+from upcurve.load.verdict import FEW_SAMPLES
 from upcurve.records.run import PointRecord
 from upcurve.sweep.plan import Launch
 from upcurve.sweep.runner import Failure, Measured
@@ -261,7 +262,8 @@ def _place(launch: Launch) -> str:
 def _warnings(measured: Measured) -> list[str]:
     """Return what a reader of the point must know, as the load client found it."""
     place = f"{_place(measured.launch)}, concurrency {measured.point.concurrency}"
-    return [f"warning: {place}: {words}" for words in measured.point.result.get("warnings", ())]
+    said = measured.point.result.get("warnings", ())
+    return [f"warning: {place}: {words}" for words in said if words != FEW_SAMPLES]
 
 
 def _failure(failure: Failure) -> str:
