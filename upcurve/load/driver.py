@@ -65,8 +65,11 @@ class Share:
         return None if limit is None else len(range(self.worker, limit, self.workers))
 
 
-_AHEAD_BYTES = 2**25
-"""Requests that are made before the clock runs; beyond, each is made as one before it is sent."""
+_TIMER_NS = 1_000_000
+"""Before the time that is meant, lest a timer fires after it."""
+
+_AHEAD, _AHEAD_BYTES = 2**12, 2**25
+"""Requests, and bytes of them, that are made before the clock runs; beyond, as others are sent."""
 
 
 class Payloads:
@@ -81,8 +84,8 @@ class Payloads:
         self._ready: deque[tuple[int, Prompt, bytes]] = deque()
         self._all_made = False
         room = _AHEAD_BYTES
-        while (made := self._make()) and (ahead > 0 or room > 0):
-            ahead, room = ahead - 1, room - made
+        while (made := self._make()) and (len(self._ready) < ahead or room > 0):
+            room -= max(made, _AHEAD_BYTES // _AHEAD)
 
     def take(self) -> tuple[int, Prompt, bytes] | None:
         """Return index, prompt (without its content) and bytes of the next request, or None."""
@@ -239,6 +242,6 @@ def trace_of(
 
 
 async def _until(due_ns: int) -> None:
-    """Sleep until a time. The event loop's timers know milliseconds: the rest is spent in turns."""
+    """Sleep until a time. The event loop's timers know milliseconds: the last is spent in turns."""
     while (left_ns := due_ns - time.perf_counter_ns()) > 0:
-        await asyncio.sleep(left_ns / 1e9 if left_ns > 500_000 else 0)
+        await asyncio.sleep(max(0, left_ns - _TIMER_NS) / 1e9)
