@@ -110,3 +110,107 @@ def test_every_broken_answer_is_a_failure(stream, failure):
 )
 def test_what_an_error_says(body, message):
     assert error_message(body) == message
+
+
+def sse(*objects):
+    return [b"data: " + orjson.dumps(each) + b"\n\n" for each in objects] + [DONE]
+
+
+STREAMS = {
+    # As the servers write them, fields that do not count included.
+    "vllm completions with ids": sse(
+        *(
+            {"id": "cmpl-1", "object": "text_completion", "created": 1, "model": "m", "usage": None,
+             "choices": [{"index": 0, "text": text, "logprobs": None, "finish_reason": end,
+                          "stop_reason": None, "prompt_token_ids": None, "token_ids": [token]}]}
+            for token, text, end in ((5, " a", None), (6, "", None), (7, " b", "length"))
+        ),
+        {"id": "cmpl-1", "object": "text_completion", "choices": [],
+         "usage": {"prompt_tokens": 4, "total_tokens": 7, "completion_tokens": 3}},
+    ),
+    "vllm chat with running usage": sse(
+        {"choices": [{"index": 0, "delta": {"role": "assistant", "content": ""},
+                      "logprobs": None, "finish_reason": None}],
+         "usage": {"prompt_tokens": 4, "total_tokens": 4, "completion_tokens": 0}},
+        *(
+            {"choices": [{"index": 0, "delta": {"content": "x"}, "finish_reason": end}],
+             "usage": {"prompt_tokens": 4, "total_tokens": 4 + count, "completion_tokens": count}}
+            for count, end in ((2, None), (3, "length"))
+        ),
+        {"choices": [], "usage": {"prompt_tokens": 4, "total_tokens": 7, "completion_tokens": 3}},
+    ),
+    "sglang chat": sse(
+        {"choices": [{"index": 0, "delta": {"role": "assistant", "content": "",
+                      "reasoning_content": None, "tool_calls": None},
+                      "logprobs": None, "finish_reason": None, "matched_stop": None}],
+         "usage": None},
+        *(
+            {"choices": [{"index": 0, "delta": {"role": None, "content": "x",
+                          "reasoning_content": None, "tool_calls": None},
+                          "logprobs": None, "finish_reason": None, "matched_stop": None}],
+             "usage": None}
+            for _ in range(3)
+        ),
+        {"choices": [{"index": 0, "delta": {"content": None}, "finish_reason": "length"}]},
+        {"choices": [], "usage": {"prompt_tokens": 4, "completion_tokens": 3, "total_tokens": 7,
+                                  "prompt_tokens_details": None}},
+    ),
+    "llama.cpp completions": sse(
+        *(
+            {"choices": [{"text": "x", "index": 0, "logprobs": None, "finish_reason": None}],
+             "created": 1, "model": "m", "system_fingerprint": "b1", "object": "text_completion"}
+            for _ in range(3)
+        ),
+        {"choices": [{"text": "", "index": 0, "logprobs": None, "finish_reason": "length"}],
+         "usage": {"completion_tokens": 3, "prompt_tokens": 4, "total_tokens": 7},
+         "timings": {"prompt_n": 4, "predicted_n": 3, "predicted_per_second": 9.5}},
+    ),
+    "reasoning before the answer": sse(
+        {"choices": [{"index": 0, "delta": {"reasoning_content": "hm"}, "finish_reason": None}]},
+        {"choices": [{"index": 0, "delta": {"reasoning": "hm"}, "finish_reason": None}]},
+        {"choices": [{"index": 0, "delta": {"content": "so"}, "finish_reason": "length"}]},
+        {"choices": [], "usage": {"prompt_tokens": 4, "completion_tokens": 3}},
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", STREAMS)
+@pytest.mark.parametrize("bulk", [True, False])
+def test_streams_as_servers_write_them(name, bulk):
+    answer = Answer()
+    reads = [(1000 * time, data) for time, data in enumerate(STREAMS[name], 1)]
+    if bulk:
+        answer.take(reads)
+    else:
+        for time, data in reads:
+            answer.feed(time, data)
+    answer.finish(3)
+    assert answer.failure is None, answer.detail
+    assert (answer.prompt_tokens, answer.output_tokens) == (4, 3)
+    assert sum(answer.chunks[1]) == 3
+    assert answer.finish_reason == "length"
+    first = {"reasoning before the answer": 3, "vllm completions with ids": 1}.get(name)
+    if first is not None:
+        assert answer.first_answer_ns == first * 1000
+    if "chat" in name:  # the first event has a role and no token
+        assert answer.chunks[0][0] == 2000
+
+
+@given(st.lists(st.sampled_from(["id", "text", "both", "comment", "usage"]), max_size=30))
+def test_at_once_or_one_by_one_is_the_same(kinds):
+    made = {
+        "id": lambda: event("", [1]),
+        "text": lambda: event("a"),
+        "both": lambda: event("a", [1, 2]),
+        "comment": lambda: b": ping\n\n",
+        "usage": lambda: usage(3, 4),
+    }
+    reads = [(1000 * n, made[kind]()) for n, kind in enumerate(kinds)] + [(99_000, DONE)]
+    at_once, one_by_one = Answer(), Answer()
+    at_once.take(reads)
+    for time, data in reads:
+        one_by_one.feed(time, data)
+    for answer in (at_once, one_by_one):
+        answer.finish()
+    assert at_once == one_by_one
+    assert at_once.chunks == one_by_one.chunks
