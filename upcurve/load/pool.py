@@ -90,11 +90,12 @@ class Pool:
         connection.expire()
 
     async def _connect(self) -> Connection:
+        within_s = min(_CONNECT_S, self._timeout_s)
         try:
-            async with asyncio.timeout(_CONNECT_S):
+            async with asyncio.timeout(within_s):
                 return await self._connect_any()
         except TimeoutError:
-            raise ConnectError(f"no connection within {_CONNECT_S:g} s") from None
+            raise ConnectError(f"no connection within {within_s:g} s") from None
         except (ssl.SSLError, ssl.CertificateError) as error:
             raise ConnectError(excerpt(f"{TLS_FAILURE}{error}".encode())) from None
         except (OSError, UnicodeError) as error:  # a host that is no name has no IDNA form
