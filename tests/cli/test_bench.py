@@ -170,6 +170,7 @@ def test_every_request_failed(capsys, tmp_path, server):
         ({"search": "ttft<1s", "concurrency": "4"}, "--search needs two loads"),
         ({"rate": "5"}, "exclude each other"),
         ({"burstiness": 2}, "belong to an open loop"),
+        ({"arrivals": "constant"}, "belong to an open loop"),
         ({"endpoint": "chat"}, "endpoint: chat takes text"),
         ({"save": "x.txt"}, "ends in none of"),
         ({"dataset": "nowhere.jsonl"}, "exclude each other"),

@@ -10,23 +10,6 @@ from upcurve.errors import InputError
 from upcurve.records import folder
 
 
-def test_a_write_that_breaks_leaves_the_old_file_alone(tmp_path: Path) -> None:
-    path = tmp_path / "file"
-    path.write_bytes(b"old")
-
-    def half(file) -> None:
-        file.write(b"ne")
-        file.flush()
-        assert path.read_bytes() == b"old"
-        raise OSError("the disk is gone")
-
-    with pytest.raises(OSError, match="the disk is gone"):
-        folder.write_whole(path, half)
-    assert [(each.name, each.read_bytes()) for each in tmp_path.iterdir()] == [("file", b"old")]
-    folder.write_whole(path, lambda file: file.write(b"new"))
-    assert [(each.name, each.read_bytes()) for each in tmp_path.iterdir()] == [("file", b"new")]
-
-
 def test_traces_of_one_point_do_not_overwrite_each_other(tmp_path: Path) -> None:
     tables = [pyarrow.table({"request": [number]}) for number in range(2)]
     paths = [folder.write_trace(tmp_path / "new", "tp1", table) for table in tables]

@@ -5,15 +5,16 @@ from __future__ import annotations
 import csv
 import io
 import json
-import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import click
 
 from upcurve.errors import InputError
+from upcurve.files import write_whole
 from upcurve.load.session import Result
 from upcurve.load.trace import to_table
 
@@ -64,17 +65,16 @@ def save(
     Raises:
         InputError: the file cannot be written.
     """
-    part = file.path.with_name(f".{file.path.name}.{os.getpid()}.part")
+    rows = [{"repeat": repeat, **figures} for repeat, _, figures in points]
+    write: Callable[[Any], object]
+    if file.format == "parquet":
+        write = partial(_write_requests, traces)
+    else:
+        text = json.dumps(rows, indent=2) + "\n" if file.format == "json" else _csv(rows)
+        write = partial(_write_text, text)
     try:
-        if file.format == "parquet":
-            _write_requests(part, traces)
-        else:
-            rows = [{"repeat": repeat, **figures} for repeat, _, figures in points]
-            text = json.dumps(rows, indent=2) + "\n" if file.format == "json" else _csv(rows)
-            part.write_text(text)
-        part.replace(file.path)
+        write_whole(file.path, write)
     except OSError as error:
-        part.unlink(missing_ok=True)
         problem = f"{file.path} cannot be written ({error.strerror})"
         raise InputError("save", problem, "name another file") from error
 
@@ -100,7 +100,11 @@ def _csv(rows: Sequence[dict[str, Any]]) -> str:
     return text.getvalue()
 
 
-def _write_requests(path: Path, traces: Sequence[tuple[int, float, Result]]) -> None:
+def _write_text(text: str, file: Any) -> None:
+    file.write(text.encode())
+
+
+def _write_requests(traces: Sequence[tuple[int, float, Result]], file: Any) -> None:
     import pyarrow
     import pyarrow.parquet
 
@@ -112,4 +116,4 @@ def _write_requests(path: Path, traces: Sequence[tuple[int, float, Result]]) -> 
         tables.append(table.add_column(1, "load", loads))
     if not tables:
         tables = [to_table([])]
-    pyarrow.parquet.write_table(pyarrow.concat_tables(tables), path, compression="zstd")
+    pyarrow.parquet.write_table(pyarrow.concat_tables(tables), file, compression="zstd")

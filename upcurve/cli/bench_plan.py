@@ -26,6 +26,9 @@ from upcurve.load.workload import (
     parse_lengths,
 )
 
+DEFAULT_PER_STREAM = 4
+"""Measured requests of a stream where neither a number nor a duration is given."""
+
 DEFAULT_OPEN_S = 30.0
 """Seconds that an open loop lasts where neither a number nor a duration is given."""
 
@@ -86,7 +89,7 @@ class Plan:
         amount = self.amount
         if self.arrivals is None:
             streams = round(level)
-            requests = amount.requests or (amount.per_stream or 4) * streams
+            requests = amount.requests or (amount.per_stream or DEFAULT_PER_STREAM) * streams
             return ClosedLoop(
                 streams,
                 requests=None if amount.duration_s else max(requests, amount.least),
@@ -208,8 +211,10 @@ def _amount(given: dict[str, Any], open_loop: bool, least: int) -> Amount:
         )
     if open_loop and given["requests_per_stream"]:
         raise click.UsageError("an open loop has no streams: give --requests or --duration")
-    if not open_loop and (given["max_in_flight"] or given["burstiness"] != 1.0):
-        raise click.UsageError("--max-in-flight and --burstiness belong to an open loop: --rate")
+    spaced = given["arrivals"] != "poisson" or given["burstiness"] != 1.0
+    if not open_loop and (given["max_in_flight"] or spaced):
+        options = "--arrivals, --burstiness and --max-in-flight"
+        raise click.UsageError(f"{options} belong to an open loop: --rate")
     return Amount(
         requests=given["requests"],
         per_stream=given["requests_per_stream"],

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import click
 
 import upcurve
-from upcurve.cli.bench_plan import Plan
+from upcurve.cli.bench_plan import DEFAULT_PER_STREAM, Plan
 from upcurve.load.session import Result, Session
 from upcurve.load.trace import to_table
 from upcurve.records import environment
@@ -96,7 +96,7 @@ def run_record(
         "requests": plan.amount.requests,
         "requests_per_stream": None
         if plan.arrivals or plan.amount.requests or plan.amount.duration_s
-        else plan.amount.per_stream or 4,
+        else plan.amount.per_stream or DEFAULT_PER_STREAM,
         "fewest_requests": plan.amount.least,
         "warmup": plan.amount.warmup,
         "endpoint": target.endpoint,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from types import TracebackType
 from typing import Any, Self
 
 import click
@@ -14,12 +13,13 @@ from rich.table import Table
 
 from upcurve.cli.bench_plan import Plan
 from upcurve.cli.tables import print_table
+from upcurve.closing import Closing
 from upcurve.load.client import Progress as State
 
 _REFRESHES_PER_S = 2  # each refresh is time that another process does not have
 
 
-class View:
+class View(Closing):
     """The live view, on stderr."""
 
     def __init__(self, plan: Plan) -> None:
@@ -43,14 +43,6 @@ class View:
     def __enter__(self) -> Self:
         self._bar.start()
         return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """Take the live line away."""

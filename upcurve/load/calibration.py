@@ -75,13 +75,13 @@ def calibrate(workers: int | None = None, *, told: Told = lambda _: None) -> Lim
 def _row(streams: int, workers: int | None) -> dict[str, Any]:
     """Measure one number of streams, on a server of its own."""
     workload = SyntheticWorkload.exact(64, OSL)
-    load = ClosedLoop(streams, requests=REQUESTS_PER_STREAM * streams)
+    requests = REQUESTS_PER_STREAM * streams
+    load = ClosedLoop(streams, requests=requests)
     server, client = known_server_process(BEHAVIOUR), LoadClient(workers, timeout_s=120.0)
     with server as (base_url, served), client:
         target = client.probe(Target(base_url, BEHAVIOUR.model), workload)
         measured = client.measure(target, workload, load)
-    warm = sum(trace.warm_up for trace in measured.traces)
-    truth = truth_summary(served[-(len(measured.traces) - warm) :])
+    truth = truth_summary(served[-requests:])
     point = point_metrics(measured.traces, measured.health, workload, load, gpus=1)
     row = {
         "streams": streams,

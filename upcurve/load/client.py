@@ -10,16 +10,16 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection as Pipe
 from multiprocessing.connection import wait
 from multiprocessing.sharedctypes import RawArray
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
+from upcurve.closing import Closing
 from upcurve.errors import InputError
 from upcurve.load.arrivals import ClosedLoop, Load, OpenLoop
 from upcurve.load.driver import ENDED, FAILED, SENT, TOKENS, Share
 from upcurve.load.health import ClientHealth
 from upcurve.load.target import Target
 from upcurve.load.trace import RequestTrace
-from upcurve.load.worker import Order, PhaseOrder, ProbeOrder, Refusal, StartOrder, work
+from upcurve.load.worker import Order, PhaseOrder, ProbeOrder, StartOrder, work
 from upcurve.load.workload import Phase, Workload
 
 STREAMS_PER_WORKER = 256
@@ -68,7 +68,7 @@ class Measurement:
     """When the measured phase began, by `time.perf_counter_ns`."""
 
 
-class LoadClient:
+class LoadClient(Closing):
     """Measuring processes, from entering its context until leaving it.
 
     The processes do nothing but send, stamp and decode; the calling process makes the metrics and
@@ -88,17 +88,6 @@ class LoadClient:
         self._most = workers
         self._timeout_s = timeout_s
         self._workers: list[_Worker] = []
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """End the measuring processes."""
@@ -226,8 +215,8 @@ class LoadClient:
             for pipe in wait(list(open_pipes), timeout=_LOOK_S):
                 assert isinstance(pipe, Pipe), "what was waited for"
                 reply = open_pipes[pipe].receive()
-                if isinstance(reply, Refusal):
-                    raise InputError(reply.field, reply.problem, reply.mend)
+                if isinstance(reply, InputError):
+                    raise reply
                 replies[pipe].append(reply)
                 if not isinstance(reply, list):  # the last one
                     del open_pipes[pipe]

@@ -11,6 +11,7 @@ from typing import Any, Self
 import msgspec
 
 import upcurve
+from upcurve.files import write_whole
 
 TRUSTED_SHARE = 0.5
 """Share of the limit up to which a point is trusted: beyond half of it queueing shows."""
@@ -76,9 +77,8 @@ class Limits:
             OSError: the file cannot be written.
         """
         path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_name(f"{path.name}.{os.getpid()}.part")
-        part.write_bytes(msgspec.json.format(msgspec.json.encode(self)) + b"\n")
-        part.replace(path)
+        text = msgspec.json.format(msgspec.json.encode(self)) + b"\n"
+        write_whole(path, lambda file: file.write(text))
 
     @classmethod
     def load(cls, path: Path, machine: Machine) -> Self | None:

@@ -15,7 +15,14 @@ from upcurve.load.health import ClientHealth
 from upcurve.load.limits import Limits
 from upcurve.load.pace import Pace
 from upcurve.load.statistics import LOW_MINIMUM_SAMPLES, statistics
-from upcurve.load.steady import Span, full_span, mean_in_flight, steady_span, tokens_within
+from upcurve.load.steady import (
+    Span,
+    full_span,
+    mean_in_flight,
+    steady_span,
+    tokens_within,
+    whole_span,
+)
 from upcurve.load.trace import RequestTrace
 from upcurve.load.verdict import marks, warnings
 from upcurve.load.workload import Workload
@@ -69,8 +76,7 @@ def point_metrics(
     """
     measured = [each for each in traces if not each.warm_up]
     good = [each for each in measured if each.failure is None]
-    start_ns = min((each.sent_ns for each in measured), default=0)
-    whole = Span(start_ns, max((each.ended_ns for each in measured), default=0))
+    whole = whole_span(measured)
     steady = steady_span(measured, load)
     paces = [Pace.of(each) for each in good]
     chunks = sum(each.arrivals for each in paces)
@@ -89,8 +95,8 @@ def point_metrics(
         "steady_state": None
         if steady is None
         else {
-            "start_s": (steady.start_ns - start_ns) / 1e9,
-            "end_s": (steady.end_ns - start_ns) / 1e9,
+            "start_s": (steady.start_ns - whole.start_ns) / 1e9,
+            "end_s": (steady.end_ns - whole.start_ns) / 1e9,
             **_throughput(good, workload, steady, gpus),
             **_latencies([good[n] for n in inside], [paces[n] for n in inside], load),
         },

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
+from upcurve.closing import Closing
 from upcurve.load.arrivals import Load
 from upcurve.load.client import LoadClient, Watch, most_workers
 from upcurve.load.limits import Limits, Machine, default_path
 from upcurve.load.metrics import Goal, point_metrics
-from upcurve.load.steady import Span, steady_span
+from upcurve.load.steady import output_within, steady_span, whole_span
 from upcurve.load.target import Target
 from upcurve.load.telemetry import GpuSampler, MetricsScraper
 from upcurve.load.trace import RequestTrace
@@ -50,7 +50,7 @@ class Result:
     """Tables (`pyarrow.Table`) of what was sampled along it: `server`, `gpus`."""
 
 
-class Session:
+class Session(Closing):
     """Measures points on one server, from entering its context until leaving it."""
 
     def __init__(self, target: Target, settings: Settings) -> None:
@@ -59,17 +59,6 @@ class Session:
         self._client = LoadClient(settings.workers, timeout_s=settings.timeout_s)
         self.limits = Limits.load(default_path(), Machine.this(most_workers(settings.workers)))
         """What this client can carry here; None where it is not calibrated."""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """End the measuring processes."""
@@ -111,9 +100,13 @@ class Session:
             limits=self.limits,
             goal=self._settings.goal,
         )
-        span, tokens = _span(measured.traces, load)
-        figures["server"] = server and server.summary(span.start_ns, span.end_ns)
-        figures["power"] = gpus and gpus.summary(span.start_ns, span.end_ns, tokens)
+        figures["server"] = figures["power"] = None
+        if server is not None or gpus is not None:
+            sent = [each for each in measured.traces if not each.warm_up]
+            span = steady_span(sent, load) or whole_span(sent)
+            figures["server"] = server and server.summary(span.start_ns, span.end_ns)
+            tokens = sum(output_within(each, span) for each in sent)
+            figures["power"] = gpus and gpus.summary(span.start_ns, span.end_ns, tokens)
         telemetry = {"server": server, "gpus": gpus}
         tables = {name: each.table() for name, each in telemetry.items() if each is not None}
         return Result(figures, measured.traces, tables)
@@ -132,18 +125,3 @@ class Session:
         if indices is None and self.target.host not in LOCAL_HOSTS:
             return None  # this machine's GPUs have nothing to do with that server
         return GpuSampler.find(indices)
-
-
-def _span(traces: list[RequestTrace], load: Load) -> tuple[Span, int]:
-    """Return the span that the server's side is summed over, and the tokens that came in it."""
-    measured = [each for each in traces if not each.warm_up]
-    span = steady_span(measured, load) or Span(
-        min(each.sent_ns for each in measured), max(each.ended_ns for each in measured)
-    )
-    tokens = sum(
-        count
-        for each in measured
-        for time_ns, count in zip(each.chunk_ns, each.chunk_tokens, strict=True)
-        if span.start_ns < time_ns <= span.end_ns
-    )
-    return span, tokens

@@ -51,6 +51,14 @@ def steady_span(traces: Sequence[RequestTrace], load: Load) -> Span | None:
     return None if best is None else Span(max(best.start_ns, first_ns), best.end_ns)
 
 
+def whole_span(traces: Sequence[RequestTrace]) -> Span:
+    """Return the span from the first request sent to the last end; empty where there is none."""
+    return Span(
+        min((each.sent_ns for each in traces), default=0),
+        max((each.ended_ns for each in traces), default=0),
+    )
+
+
 def longest_span(spans: Sequence[Span], target: int) -> Span | None:
     """Return the longest span in which at least `target` of the spans are open, or None."""
     # At one instant starts come before ends: a stream that goes on has never left.
@@ -104,11 +112,15 @@ def tokens_within(trace: RequestTrace, input_tokens: int, span: Span) -> tuple[f
     Output tokens count where they arrive. When the input was processed is not visible: it is
     spread evenly from sending to the first token, so that spans add up to the whole.
     """
-    first = bisect_right(trace.chunk_ns, span.start_ns)
-    last = bisect_right(trace.chunk_ns, span.end_ns)
-    output = sum(trace.chunk_tokens[first:last])
     assert trace.first_content_ns is not None, "a request without failure has content"
     prefill_ns = trace.first_content_ns - trace.sent_ns
     overlap = min(trace.first_content_ns, span.end_ns) - max(trace.sent_ns, span.start_ns)
     share = max(0, overlap) / prefill_ns if prefill_ns > 0 else 0.0
-    return share * input_tokens, output
+    return share * input_tokens, output_within(trace, span)
+
+
+def output_within(trace: RequestTrace, span: Span) -> int:
+    """Return the output tokens of a request, failed or not, that arrive in (start, end]."""
+    first = bisect_right(trace.chunk_ns, span.start_ns)
+    last = bisect_right(trace.chunk_ns, span.end_ns)
+    return sum(trace.chunk_tokens[first:last])

@@ -49,15 +49,6 @@ class StartOrder:
     start_ns: int
 
 
-@dataclass(frozen=True, slots=True)
-class Refusal:
-    """An `InputError`, as it travels."""
-
-    field: str
-    problem: str
-    mend: str
-
-
 Order = ProbeOrder | PhaseOrder | StartOrder
 
 
@@ -76,7 +67,7 @@ def work(pipe: Pipe, counters: MutableSequence[int]) -> None:
                 for reply in runner.run(worker.obey(order)):
                     pipe.send(reply)
             except InputError as error:
-                pipe.send(Refusal(error.field, error.problem, error.mend))
+                pipe.send(error)
             except (EOFError, BrokenPipeError, ConnectionResetError, ParentGoneError):
                 return
 

@@ -12,8 +12,8 @@ from typing import Any, BinaryIO, Literal
 import orjson
 
 from upcurve.errors import InputError
+from upcurve.files import write_whole
 from upcurve.records.columns import COLUMNS
-from upcurve.records.folder import write_whole
 from upcurve.records.store import Store
 
 Form = Literal["csv", "json"]

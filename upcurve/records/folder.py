@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import os
 import re
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import pyarrow
 import pyarrow.parquet
 
 from upcurve.errors import InputError
+from upcurve.files import write_whole
 
 RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}")
 """What may name a run: it becomes a file name."""
@@ -66,33 +65,6 @@ def remove_trace(trace: Path) -> None:
 
 def _write_table(path: Path, table: pyarrow.Table) -> None:
     write_whole(path, lambda file: pyarrow.parquet.write_table(table, file, compression="zstd"))
-
-
-def write_whole(path: Path, write: Callable[[Any], object]) -> None:
-    """Write a file under a temporary name beside it, force it to the disk, then rename it.
-
-    Whatever happens, `path` either stays as it was or holds all that `write` wrote.
-    """
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-        _force_names(path.parent)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-
-
-def _force_names(folder: Path) -> None:
-    """Force a rename to the disk."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def remove_orphans(folder: Path, known: set[str]) -> None:

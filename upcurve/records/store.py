@@ -10,14 +10,14 @@ from dataclasses import fields
 from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 import pyarrow
 import pyarrow.parquet
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
+from upcurve.closing import Closing
 from upcurve.errors import InputError
 from upcurve.frontier.point import Point
 from upcurve.records import database, folder, process, queries
@@ -26,7 +26,7 @@ from upcurve.records.run import PointRecord, RunRecord, SeriesSummary
 from upcurve.records.schema import points, runs
 
 
-class Store:
+class Store(Closing):
     """Runs, points, traces and logs, in a folder or in PostgreSQL with a folder for the files.
 
     Several processes may write at once. A point is visible whole or not at all.
@@ -94,17 +94,6 @@ class Store:
     def close(self) -> None:
         """Close the connections."""
         self._engine.dispose()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     # Writing
 

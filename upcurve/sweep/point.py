@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
-from types import TracebackType
-from typing import Self, TypeVar
+from typing import TypeVar
 
+from upcurve.closing import Closing
 from upcurve.errors import InputError
 from upcurve.load.arrivals import ClosedLoop
 from upcurve.load.client import ClientError, Progress
@@ -30,7 +30,7 @@ class PointError(Exception):
     """A living engine gave no figures for a point."""
 
 
-class Measurement:
+class Measurement(Closing):
     """A running engine under load, while its context is entered; `probe` comes first, once."""
 
     def __init__(self, recipe: Recipe, host: str, port: int, engine: EngineProcess) -> None:
@@ -43,15 +43,8 @@ class Measurement:
         settings = Settings(gpus=recipe.gpus, timeout_s=recipe.workload.timeout_s)
         self._session = Session(target, settings)
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
+        """End the measuring processes."""
         self._session.close()
 
     def probe(self) -> None:

@@ -47,8 +47,8 @@ def known_server_process(
     served: list[Served] = []
     try:
         said = ours.recv()
-        if not isinstance(said, str):
-            raise InputError(*said)
+        if isinstance(said, InputError):
+            raise said
         yield said, served
         ours.send(None)
         served.extend(ours.recv())
@@ -98,7 +98,7 @@ def _serve_until_told(
     try:
         served = _run(serve(KnownServer(behaviour, certificate=certificate, key=key)))
     except InputError as error:
-        pipe.send((error.field, error.problem, error.mend))
+        pipe.send(error)
         return
     os.set_blocking(pipe.fileno(), True)  # the event loop took that away
     with suppress(EOFError, BrokenPipeError, ConnectionResetError):  # the client's process is gone

@@ -6,7 +6,6 @@ import os
 import time
 from array import array
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ import numpy
 import orjson
 
 from upcurve.errors import InputError
+from upcurve.files import write_whole
 from upcurve.load.known_server.behaviour import FaultKind
 
 _WHOLE = (None, "stall", "burst")
@@ -98,16 +98,12 @@ def write_truth(path: Path, served: Sequence[Served]) -> None:
     Raises:
         InputError: the file cannot be written.
     """
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    text = orjson.dumps(truth(served), option=orjson.OPT_APPEND_NEWLINE)
     try:
-        part.write_bytes(orjson.dumps(truth(served), option=orjson.OPT_APPEND_NEWLINE))
-        part.replace(path)
+        write_whole(path, lambda file: file.write(text))
     except OSError as error:
         problem = f"{path} cannot be written ({error.strerror})"
         raise InputError("truth", problem, "name a file in a writable folder") from error
-    finally:
-        with suppress(OSError):
-            part.unlink()
 
 
 def check_truth_file(path: Path) -> None:
