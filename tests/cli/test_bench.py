@@ -171,6 +171,7 @@ def test_every_request_failed(capsys, tmp_path, server):
         ({"rate": "5"}, "exclude each other"),
         ({"burstiness": 2}, "belong to an open loop"),
         ({"arrivals": "constant"}, "belong to an open loop"),
+        ({"dataset_format": "jsonl"}, "belong to --dataset"),
         ({"endpoint": "chat"}, "endpoint: chat takes text"),
         ({"save": "x.txt"}, "ends in none of"),
         ({"dataset": "nowhere.jsonl"}, "exclude each other"),

@@ -242,6 +242,8 @@ def _workload(given: dict[str, Any], seed: int) -> Workload:
         )
         _check_dataset(dataset, given)
         return dataset
+    if given["dataset_repeat"] or given["dataset_format"] != "auto":
+        raise click.UsageError("--dataset-format and --dataset-repeat belong to --dataset")
     if given["isl"] is None or osl is None:
         raise click.UsageError("Missing option '--isl' or '--osl' (or '--dataset')")
     isl = parse_lengths(given["isl"], "isl")
