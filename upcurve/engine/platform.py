@@ -1,0 +1,55 @@
+"""What differs between the machines that the engine runs on: the only file that asks.
+
+NVIDIA and AMD GPUs are both `torch.device("cuda")`, with streams, events and graphs by the same
+names (torch's HIP build maps them), and their kernels are the same Triton source. What is left is
+here.
+"""
+
+from __future__ import annotations
+
+import os
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+HAS_TRITON = find_spec("triton") is not None
+"""Every GPU build of torch brings Triton; CPU builds do not."""
+
+if TYPE_CHECKING:
+    triton: Any
+    tl: Any
+elif HAS_TRITON:
+    import triton
+    import triton.language as tl
+else:
+
+    class _Missing:
+        """Stands where Triton is missing: a kernel can be defined, not launched."""
+
+        constexpr = None
+
+        def jit(self, kernel: Any) -> Any:
+            return kernel
+
+    triton = tl = _Missing()
+
+INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
+"""Kernels run in Python on CPU tensors: slow, for tests."""
+
+
+def runs_kernels(device: torch.device) -> bool:
+    """Return whether Triton kernels are the way to compute on a device."""
+    return HAS_TRITON and device.type == "cuda"
+
+
+def is_amd() -> bool:
+    """Return whether this torch drives AMD GPUs."""
+    return torch.version.hip is not None
+
+
+def multiprocessors(device: torch.device) -> int:
+    """Return how many programs run side by side at least (SMs, CUs); 1 on the CPU."""
+    if device.type != "cuda":
+        return 1
+    return int(torch.cuda.get_device_properties(device).multi_processor_count)
