@@ -78,7 +78,8 @@ def test_a_size_is_a_positive_whole_number(name: str, value: Any) -> None:
         ),
         (
             {"quantization_config": {"bits": 4}},
-            "quantization_config: quantised checkpoints are not supported yet; give a bf16 one",
+            "quantization_config.quant_method: None is not supported; "
+            "give a checkpoint with 'fp8', or a bf16 one",
         ),
         ({"hidden_act": "gelu"}, "hidden_act: 'gelu'; only silu is supported"),
         ({"attention_bias": True}, "attention_bias: true; only models without it are supported"),

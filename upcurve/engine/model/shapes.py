@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from upcurve.engine.errors import EngineInputError
+from upcurve.engine.model.quantization import Quantization
 
 MODEL_TYPES = ("qwen3_5_moe", "qwen3_5_moe_text")
 LAYER_TYPES = ("linear_attention", "full_attention")
@@ -41,6 +42,8 @@ class ModelShapes:
     max_position_embeddings: int
     tie_word_embeddings: bool
     end_of_sequence_ids: tuple[int, ...]
+    quantization: Quantization | None
+    """Of an FP8 checkpoint; None where its matrices are plain."""
 
     @property
     def num_layers(self) -> int:
@@ -103,12 +106,7 @@ class ModelShapes:
             EngineInputError: naming the field that is missing, out of range or not supported.
         """
         text = {**config, **_part(config, "text_config")}
-        if text.get("quantization_config"):
-            raise EngineInputError(
-                "quantization_config",
-                "quantised checkpoints are not supported yet",
-                "give a bf16 one",
-            )
+        quantization = _part(text, "quantization_config")
         kind = text.get("model_type")
         if kind not in MODEL_TYPES:
             raise EngineInputError(
@@ -131,6 +129,7 @@ class ModelShapes:
             rms_norm_eps=_positive_number("rms_norm_eps", text.get("rms_norm_eps", 1e-6)),
             tie_word_embeddings=bool(text.get("tie_word_embeddings", False)),
             end_of_sequence_ids=_ids(text.get("eos_token_id")),
+            quantization=Quantization.from_config(quantization) if quantization else None,
             **{name: _positive(text, name) for name in _SIZES},
         )
         shapes._check()
