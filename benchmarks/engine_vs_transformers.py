@@ -26,7 +26,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import torch
 
-from upcurve.engine.execute.engine import Engine, EngineOptions
+from upcurve.engine.execute.options import EngineOptions, build_engine
 from upcurve.engine.model.batch import ForwardBatch, SequenceSlice
 from upcurve.engine.model.checkpoint import small_config
 from upcurve.engine.model.weights import weight_map
@@ -76,7 +76,7 @@ def main():
 
 def run(folder, config, arguments):
     (folder / "config.json").write_text(json.dumps(config))
-    engine = Engine.from_folder(
+    engine = build_engine(
         folder,
         EngineOptions(
             device=arguments.device,

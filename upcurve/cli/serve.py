@@ -101,7 +101,7 @@ def command(
       upcurve serve ./small --port 0 --off shared_expert_fusion,fused_norm
       upcurve serve ./config-only --load-format dummy --context-length 2048
     """  # noqa: D301
-    from upcurve.engine.execute.engine import EngineOptions
+    from upcurve.engine.execute.options import EngineOptions
     from upcurve.engine.serve.launch import serve
 
     return serve(

@@ -21,6 +21,10 @@ class Switches:
     """Residual add and RMSNorm with a prepared (1 + w); off: one operation at a time."""
     fused_projections: bool = True
     """One matrix product for all input projections of a mixer; off: one each."""
+    cuda_graphs: bool = True
+    """Decode steps as captured graphs (HIP graphs on AMD); off: one launch for each kernel."""
+    host_overlap: bool = True
+    """The host launches a step before it looks at the last one's tokens; off: one by one."""
 
     @classmethod
     def names(cls) -> list[str]:

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from upcurve.engine.errors import EngineInputError
-from upcurve.engine.execute.engine import Engine, EngineOptions
+from upcurve.engine.execute.options import EngineOptions, build_engine
 from upcurve.engine.schedule.request import Request, SamplingParameters
 
 GREEDY = SamplingParameters(max_tokens=24, temperature=0, ignore_eos=True)
@@ -12,7 +12,7 @@ GREEDY = SamplingParameters(max_tokens=24, temperature=0, ignore_eos=True)
 
 def engine_of(folder, **options):
     defaults = {"threads": 1, "max_running_requests": 4, "max_batch_tokens": 16}
-    return Engine.from_folder(folder, EngineOptions(**{**defaults, **options}))
+    return build_engine(folder, EngineOptions(**{**defaults, **options}))
 
 
 def prompts(*lengths, seed=0):
@@ -78,11 +78,11 @@ def test_a_failed_step_fails_its_requests_and_the_engine_goes_on(tiny, monkeypat
     expected = engine.generate(prompts(6), GREEDY)
     engine.add(Request("doomed", prompts(6)[0], GREEDY))
 
-    def broken(batch, memory):
+    def broken(batch, caches):
         raise RuntimeError("device lost")
 
     with monkeypatch.context() as patch:
-        patch.setattr(engine.model, "forward", broken)
+        patch.setattr(engine.device.model, "forward", broken)
         (event,) = engine.step()
     assert (event.finish, event.error) == ("failed", "RuntimeError: device lost")
     assert engine.failed_steps_in_a_row == 1
@@ -97,15 +97,15 @@ def test_logits_that_are_not_finite_fail_their_request_alone(tiny, monkeypatch):
     bad, good = (Request(str(i), each, GREEDY) for i, each in enumerate(prompts(6, 9)))
     engine.add(bad)
     engine.add(good)
-    forward = engine.model.forward
+    forward = engine.device.model.forward
 
-    def poisoned(batch, memory):
-        logits = forward(batch, memory).clone()
+    def poisoned(batch, caches):
+        logits = forward(batch, caches).clone()
         logits[0] = float("nan")
         return logits
 
     with monkeypatch.context() as patch:
-        patch.setattr(engine.model, "forward", poisoned)
+        patch.setattr(engine.device.model, "forward", poisoned)
         events = engine.step()
     assert [(event.request_id, event.finish) for event in events] == [("0", "failed"), ("1", None)]
     assert "not finite" in events[0].error
@@ -155,7 +155,7 @@ def test_end_of_sequence_stops_unless_ignored_and_stop_tokens_stop(tiny):
     first = output.index(stop)
     stopping = SamplingParameters(24, temperature=0, ignore_eos=True, stop_token_ids=(stop,))
     assert engine.generate(prompts(8), stopping) == [output[: first + 1]]
-    object.__setattr__(engine.model.shapes, "end_of_sequence_ids", (stop,))
+    engine._end_of_sequence_ids = (stop,)
     ending = SamplingParameters(24, temperature=0)
     assert engine.generate(prompts(8), ending) == [output[: first + 1]]
     assert engine.generate(prompts(8), GREEDY) == [output]

@@ -2,8 +2,8 @@ import threading
 
 import pytest
 
-from upcurve.engine.execute.engine import Engine, EngineOptions
 from upcurve.engine.execute.loop import FAILED_STEPS, EngineLoop
+from upcurve.engine.execute.options import EngineOptions, build_engine
 from upcurve.engine.schedule.request import Request, SamplingParameters
 
 GREEDY = SamplingParameters(max_tokens=8, temperature=0, ignore_eos=True)
@@ -38,9 +38,7 @@ class Collector:
 
 @pytest.fixture
 def engine(tiny):
-    return Engine.from_folder(
-        tiny, EngineOptions(threads=1, max_running_requests=2, max_batch_tokens=16)
-    )
+    return build_engine(tiny, EngineOptions(threads=1, max_running_requests=2, max_batch_tokens=16))
 
 
 @pytest.fixture
@@ -116,10 +114,10 @@ def test_abort_and_stop_end_what_is_left(engine, collector):
 
 
 def test_an_engine_that_keeps_failing_is_given_up_and_nobody_hangs(engine, collector, monkeypatch):
-    def broken(batch, memory):
+    def broken(batch, caches):
         raise RuntimeError("device lost")
 
-    monkeypatch.setattr(engine.model, "forward", broken)
+    monkeypatch.setattr(engine.device.model, "forward", broken)
     loop = start(engine, collector)
     names = [str(index) for index in range(2 * FAILED_STEPS + 4)]
     for name in names:

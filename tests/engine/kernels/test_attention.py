@@ -58,10 +58,10 @@ def test_a_step(lengths: list[int], size: int, share: int, seed: int) -> None:
     held = [pool.add(length) for length in lengths]
     width = max(len(table) for table, _, _ in held)
     tables = torch.tensor([table + [0] * (width - len(table)) for table, _, _ in held])
-    beyond = torch.arange(width * size) >= torch.tensor(lengths).unsqueeze(-1)
-    mask = torch.zeros(beyond.shape).masked_fill(beyond, -torch.inf)[:, None, None]
+    # What an earlier owner left behind the end of a sequence must not be looked at.
+    pool.keys[0], pool.values[0] = torch.nan, torch.inf
     q = pool.normal(len(lengths), KV_HEADS * share, DIM)
-    got = attend_step(q, pool.keys, pool.values, tables, mask)
+    got = attend_step(q, pool.keys, pool.values, tables, torch.tensor(lengths))
     want = torch.cat([naive(q[i, None], k, v) for i, (_, k, v) in enumerate(held)])
     torch.testing.assert_close(got.double(), want, atol=1e-5, rtol=1e-5)
 
@@ -82,3 +82,20 @@ def test_a_chunk(context: int, length: int, size: int, share: int, seed: int) ->
     q = pool.normal(length, DIM, KV_HEADS * share).transpose(1, 2)
     got = attend_chunk(q, pool.keys, pool.values, pages, context)
     torch.testing.assert_close(got.double(), naive(q, k, v), atol=1e-5, rtol=1e-5)
+
+
+def test_fp8_pages_hold_what_the_format_can_and_saturate() -> None:
+    cache = torch.zeros(3, 4, KV_HEADS, DIM, dtype=torch.float8_e4m3fn)
+    rows = torch.randn(2, KV_HEADS, DIM, generator=torch.Generator().manual_seed(0))
+    rows[0, 0, :2] = torch.tensor([1e4, -1e4])
+    store(cache, rows, torch.tensor([5, 9]))
+    held = cache.flatten(0, 1).float()
+    assert held[5, 0, :2].tolist() == [448.0, -448.0]
+    within = rows.clamp(-448, 448)
+    # Three bits of mantissa: half a step is 1/16 of the value, or the smallest step.
+    assert ((held[[5, 9]] - within).abs() <= within.abs() / 16 + 2**-10).all()
+    q = torch.randn(1, KV_HEADS, DIM, generator=torch.Generator().manual_seed(1))
+    table = torch.tensor([[1, 2]])
+    got = attend_step(q, cache, cache, table, torch.tensor([6]))
+    seen = cache.float()[1:].flatten(0, 1)[:6]
+    torch.testing.assert_close(got.double(), naive(q, seen, seen), atol=1e-5, rtol=1e-5)

@@ -3,28 +3,17 @@
 from __future__ import annotations
 
 import pytest
-import torch
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from upcurve.engine.memory.memory import Memory
 from upcurve.engine.memory.reservation import Reservation
-from upcurve.engine.model.checkpoint import small_config
-from upcurve.engine.model.shapes import ModelShapes
 
-SHAPES = ModelShapes.from_config(small_config(num_hidden_layers=4))
 PAGE, PAGES, SLOTS = 4, 9, 3
 
 
 def new_memory() -> Memory:
-    return Memory(
-        SHAPES,
-        max_running_requests=SLOTS,
-        token_capacity=PAGE * PAGES,
-        page_size=PAGE,
-        device=torch.device("cpu"),
-        dtype=torch.float32,
-    )
+    return Memory(max_running_requests=SLOTS, token_capacity=PAGE * PAGES, page_size=PAGE)
 
 
 class Owners(RuleBasedStateMachine):
@@ -33,26 +22,31 @@ class Owners(RuleBasedStateMachine):
         self.memory = new_memory()
         self.held: list[Reservation] = []
 
-    @rule(tokens=st.integers(0, PAGE * PAGES + 3))
-    def reserve(self, tokens: int) -> None:
+    @rule(tokens=st.integers(0, PAGE * PAGES + 3), spare=st.integers(0, 2))
+    def reserve(self, tokens: int, spare: int) -> None:
         need = max(1, -(-tokens // PAGE))
         used = sum(len(each.pages) for each in self.held)
-        got = self.memory.reserve(tokens)
+        got = self.memory.reserve(tokens, spare)
         assert self.memory.fits(tokens) == (need <= PAGES)
-        if used + need > PAGES or len(self.held) == SLOTS:
+        if used + need + spare > PAGES or len(self.held) == SLOTS:
             assert got is None
             return
         assert got is not None
         assert len(got.pages) == need
         assert got.capacity == need * PAGE >= tokens
-        assert got.page_table.tolist() == got.pages
         assert 0 not in got.pages
-        for state in self.memory.linear.values():
-            assert not state.recurrent[got.slot].any()
-            assert not state.convolution[got.slot].any()
-            state.recurrent[got.slot] = 1.0
-            state.convolution[got.slot] = 1.0
         self.held.append(got)
+
+    @precondition(lambda self: self.held)
+    @rule(data=st.data(), tokens=st.integers(0, PAGE * PAGES + 3))
+    def grow(self, data: st.DataObject, tokens: int) -> None:
+        which = data.draw(st.sampled_from(self.held))
+        used = sum(len(each.pages) for each in self.held)
+        had = list(which.pages)
+        more = max(0, -(-tokens // PAGE) - len(had))
+        assert which.grow(tokens) == (used + more <= PAGES)
+        assert which.pages[: len(had)] == had
+        assert len(which.pages) == len(had) + (more if used + more <= PAGES else 0)
 
     @precondition(lambda self: self.held)
     @rule(data=st.data())
@@ -63,6 +57,8 @@ class Owners(RuleBasedStateMachine):
         assert which.released
         with pytest.raises(RuntimeError, match=rf"slot {which.slot} was released twice"):
             which.release()
+        with pytest.raises(RuntimeError, match="cannot grow"):
+            which.grow(which.capacity + 1)
 
     @invariant()
     def everything_is_free_or_owned_once(self) -> None:
@@ -102,14 +98,7 @@ def test_check_finds_what_is_shared(kind: str) -> None:
 
 
 def test_capacity_is_rounded_up_to_whole_pages() -> None:
-    memory = Memory(
-        SHAPES,
-        max_running_requests=1,
-        token_capacity=PAGE + 1,
-        page_size=PAGE,
-        device=torch.device("cpu"),
-        dtype=torch.float32,
-    )
+    memory = Memory(max_running_requests=1, token_capacity=PAGE + 1, page_size=PAGE)
     assert memory.usage().total_pages == 2
     assert memory.fits(2 * PAGE)
     assert not memory.fits(2 * PAGE + 1)

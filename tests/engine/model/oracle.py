@@ -9,9 +9,10 @@ from typing import Any
 
 import torch
 
+from upcurve.engine.memory.caches import Caches, CacheTypes
 from upcurve.engine.memory.memory import Memory
 from upcurve.engine.memory.reservation import Reservation
-from upcurve.engine.model.batch import ForwardBatch, SequenceSlice
+from upcurve.engine.model.batch import Chunk, ForwardBatch
 from upcurve.engine.model.checkpoint import small_config, write_checkpoint
 from upcurve.engine.model.model import Model, load_model
 from upcurve.engine.switches import Switches
@@ -78,16 +79,35 @@ def transformers_logits(model: Any, ids: list[int]) -> torch.Tensor:
     return logits
 
 
-def new_memory(model: Model, *, requests: int = 4, tokens: int = 1024, page: int = 8) -> Memory:
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Memory and the caches behind it."""
+
+    memory: Memory
+    caches: Caches
+
+
+def new_memory(
+    model: Model,
+    *,
+    requests: int = 4,
+    tokens: int = 1024,
+    page: int = 8,
+    types: CacheTypes | None = None,
+) -> Place:
     """Allocate memory for a few short sequences."""
-    return Memory(
+    memory = Memory(max_running_requests=requests, token_capacity=tokens, page_size=page)
+    pages = memory.usage().total_pages
+    caches = Caches(
         model.shapes,
-        max_running_requests=requests,
-        token_capacity=tokens,
+        types or CacheTypes(model.dtype, model.dtype),
+        slots=requests,
+        pages=pages,
         page_size=page,
+        pages_per_request=pages,
         device=CPU,
-        dtype=model.dtype,
     )
+    return Place(memory, caches)
 
 
 @dataclass(slots=True)
@@ -99,34 +119,50 @@ class Sequence:
     done: int = 0
 
 
-def reserve(memory: Memory, ids: list[int], tokens: int = 0) -> Sequence:
+def reserve(place: Place, ids: list[int], tokens: int = 0) -> Sequence:
     """Start a sequence that may grow to `tokens`."""
-    reservation = memory.reserve(max(len(ids), tokens))
+    reservation = place.memory.reserve(max(len(ids), tokens))
     assert reservation is not None
+    where, pages = place.caches.unwritten([reservation])
+    place.caches.write_tables(torch.tensor(where), torch.tensor(pages))
+    place.caches.clear(torch.tensor([reservation.slot]))
     return Sequence(list(ids), reservation)
 
 
-def step(model: Model, memory: Memory, work: list[tuple[Sequence, int]]) -> list[torch.Tensor]:
-    """Run the next tokens of some sequences in one forward; logits of every token, by sequence."""
-    slices: list[SequenceSlice] = []
+def step(model: Model, place: Place, work: list[tuple[Sequence, int]]) -> list[torch.Tensor]:
+    """Run the next tokens of some sequences in one forward; logits of every token, by sequence.
+
+    Sequences with one token come first.
+    """
+    chunks: list[Chunk] = []
     ids: list[int] = []
     positions: list[int] = []
-    start = 0
+    slots: list[int] = []
+    longest = 0
     for sequence, count in work:
-        slices.append(SequenceSlice(start, count, sequence.done, sequence.memory))
+        slot = sequence.memory.slot
+        if count > 1:
+            chunks.append(Chunk(len(ids), count, sequence.done, slot))
+        else:
+            longest = max(longest, sequence.done + 1)
         ids += sequence.ids[sequence.done : sequence.done + count]
         positions += range(sequence.done, sequence.done + count)
+        slots += [slot] * count
         sequence.done += count
-        start += count
-    assert len(ids) == start
     batch = ForwardBatch(
-        torch.tensor(ids), torch.tensor(positions), tuple(slices), torch.arange(start)
+        torch.tensor(ids),
+        torch.tensor(positions),
+        torch.tensor(slots),
+        len(work) - len(chunks),
+        longest,
+        tuple(chunks),
+        None,
     )
-    logits = model.forward(batch, memory)
+    logits = model.forward(batch, place.caches)
     return list(logits.split([count for _, count in work]))
 
 
-def in_pieces(model: Model, memory: Memory, ids: list[int], pieces: list[int]) -> torch.Tensor:
+def in_pieces(model: Model, memory: Place, ids: list[int], pieces: list[int]) -> torch.Tensor:
     """Return the logits of one sequence whose tokens come in pieces."""
     sequence = reserve(memory, ids)
     out = torch.cat([step(model, memory, [(sequence, count)])[0] for count in pieces])
@@ -134,7 +170,7 @@ def in_pieces(model: Model, memory: Memory, ids: list[int], pieces: list[int]) -
     return out
 
 
-def greedy(model: Model, memory: Memory, prompt: list[int], steps: int) -> list[int]:
+def greedy(model: Model, memory: Place, prompt: list[int], steps: int) -> list[int]:
     """Continue a prompt by the most likely token, one forward each."""
     sequence = reserve(memory, prompt, len(prompt) + steps)
     (logits,) = step(model, memory, [(sequence, len(prompt))])

@@ -24,7 +24,7 @@ from tests.engine.model.oracle import (
     transformers_logits,
     write,
 )
-from upcurve.engine.model.batch import ForwardBatch, SequenceSlice
+from upcurve.engine.model.batch import Chunk, ForwardBatch
 from upcurve.engine.model.model import Model
 from upcurve.engine.switches import Switches
 
@@ -148,7 +148,7 @@ def test_a_mixed_batch_is_each_sequence_alone(model: Model, data: st.DataObject)
                 # The first: the sequence sits this step out.
                 taken = (0, 1, left // 2 + 1, left)[next(shares, 3)]
                 if taken:
-                    work.append((index, taken, each.done > 0 and taken == 1))
+                    work.append((index, taken, taken == 1))
         if not work:
             continue
         work.sort(key=lambda entry: not entry[2])
@@ -159,19 +159,24 @@ def test_a_mixed_batch_is_each_sequence_alone(model: Model, data: st.DataObject)
         torch.testing.assert_close(torch.cat(parts), want, atol=TOLERANCE, rtol=1e-4)
     for each in sequences:
         each.memory.release()
-    memory.check()
+    memory.memory.check()
 
 
 def test_only_the_wanted_rows_have_logits(model: Model) -> None:
     memory, ids = new_memory(model), random_ids(20, seed=3)
     whole = in_pieces(model, memory, ids, [20])
-    reservation = memory.reserve(20)
-    assert reservation is not None
+    slot = reserve(memory, ids).memory.slot
     wanted = torch.tensor([19, 4])
     batch = ForwardBatch(
-        torch.tensor(ids), torch.arange(20), (SequenceSlice(0, 20, 0, reservation),), wanted
+        torch.tensor(ids),
+        torch.arange(20),
+        torch.full((20,), slot),
+        0,
+        0,
+        (Chunk(0, 20, 0, slot),),
+        wanted,
     )
-    logits = model.forward(batch, memory)
+    logits = model.forward(batch, memory.caches)
     assert logits.dtype == torch.float32
     torch.testing.assert_close(logits, whole[wanted], atol=TOLERANCE, rtol=1e-4)
 
@@ -208,7 +213,7 @@ def test_a_slot_that_was_used_before_shows_nothing_of_it(model: Model) -> None:
         in_pieces(model, memory, random_ids(length, seed=length), [length])
         again = in_pieces(model, memory, random_ids(30, seed=1), [11, 1, 18])
         torch.testing.assert_close(again, fresh, atol=TOLERANCE, rtol=1e-4)
-    assert memory.usage().pages == 0
+    assert memory.memory.usage().pages == 0
 
 
 @pytest.mark.parametrize("left", [float("nan"), float("inf")])
@@ -216,12 +221,12 @@ def test_a_request_that_ended_in_nan_harms_no_later_one(model: Model, left: floa
     ids, pieces = random_ids(30, seed=1), [11, 1, 1, 17]
     fresh = in_pieces(model, new_memory(model), ids, pieces)
     memory = new_memory(model)
-    earlier = memory.reserve(1024)
+    earlier = memory.memory.reserve(1024)
     assert earlier is not None
-    for cache in memory.attention.values():
-        cache.keys[earlier.page_table] = left
-        cache.values[earlier.page_table] = left
-    for state in memory.linear.values():
+    for cache in memory.caches.attention.values():
+        cache.keys[earlier.pages] = left
+        cache.values[earlier.pages] = left
+    for state in memory.caches.linear.values():
         state.recurrent[earlier.slot] = left
         state.convolution[earlier.slot] = left
     earlier.release()

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 import uvicorn
 from openai import OpenAI
 
-from upcurve.engine.execute.engine import Engine, EngineOptions
+from upcurve.engine.execute.options import EngineOptions, build_engine
 from upcurve.engine.model.checkpoint import small_config, write_checkpoint
 from upcurve.engine.serve.app import Server
 from upcurve.engine.serve.bridge import Bridge
@@ -94,7 +94,7 @@ class Running:
     """One running server."""
 
     def __init__(self, folder, api_key=None):
-        self.engine = Engine.from_folder(folder, OPTIONS)
+        self.engine = build_engine(folder, OPTIONS)
         self.gate = Gate(self.engine)
         self.metrics = Metrics()
         self.bridge = Bridge(self.engine, self.metrics)

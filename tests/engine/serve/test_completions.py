@@ -5,7 +5,7 @@ from dataclasses import replace
 import httpx2 as httpx
 import pytest
 
-from upcurve.engine.execute.engine import Engine
+from upcurve.engine.execute.options import build_engine
 from upcurve.engine.schedule.request import SamplingParameters
 
 from .running import CONTEXT, MODEL, OPTIONS
@@ -17,7 +17,7 @@ EXTRA = {"ignore_eos": True, "return_token_ids": True}
 @pytest.fixture(scope="module")
 def offline(checkpoint):
     """The same model without a server: the oracle."""
-    return Engine.from_folder(checkpoint, OPTIONS)
+    return build_engine(checkpoint, OPTIONS)
 
 
 def complete(client, prompt=PROMPT, extra=None, **options):

@@ -8,10 +8,7 @@ import psutil
 import torch
 
 from upcurve.engine.errors import EngineInputError
-from upcurve.engine.memory.memory import CacheShapes
-
-FREE_SHARE = 0.8
-"""Share of the memory that is free after loading; the rest is for activations."""
+from upcurve.engine.memory.caches import CacheShapes, CacheTypes
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +19,12 @@ class Budget:
     bytes_per_request: int
     max_running_requests: int
     token_capacity: int
+    page_size: int
+
+    @property
+    def pages(self) -> int:
+        """KV pages, without the one for padding."""
+        return self.token_capacity // self.page_size
 
     @property
     def total_bytes(self) -> int:
@@ -41,47 +44,64 @@ class Budget:
 
 
 def free_bytes(device: torch.device) -> int:
-    """Return the free memory of a device in bytes."""
+    """Return the free memory of a device in bytes, with what torch holds but does not use."""
     if device.type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[0])
+        unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return int(torch.cuda.mem_get_info(device)[0]) + unused
     return int(psutil.virtual_memory().available)
+
+
+def bytes_per_token(shapes: CacheShapes, types: CacheTypes) -> int:
+    """Return the KV bytes of one token over all layers."""
+    layers, heads = len(shapes.attention_layers), shapes.num_key_value_heads
+    return layers * 2 * heads * shapes.head_dim * types.key_value.itemsize
+
+
+def bytes_per_request(shapes: CacheShapes, types: CacheTypes) -> int:
+    """Return the state bytes of one request over all layers."""
+    state = (
+        shapes.linear_num_value_heads * shapes.linear_key_head_dim * shapes.linear_value_head_dim
+    )
+    window = (shapes.linear_conv_kernel_dim - 1) * shapes.conv_dim
+    return len(shapes.linear_layers) * (
+        state * types.recurrent.itemsize + window * types.activation.itemsize
+    )
 
 
 def budget(
     shapes: CacheShapes,
+    types: CacheTypes,
     *,
     max_running_requests: int,
     context_length: int,
     page_size: int,
-    dtype: torch.dtype,
-    free: int,
+    available: int,
 ) -> Budget:
-    """Size the memory: enough for every running request at full context, or what is free.
+    """Size the memory: enough for every running request at full context, or what is available.
+
+    Args:
+        shapes: of the model.
+        types: of the caches.
+        max_running_requests: states; one more is kept for padding.
+        context_length: most tokens of one request.
+        page_size: tokens of a page.
+        available: bytes that pages and states may take together.
 
     Raises:
         EngineInputError: not even one request of `context_length` tokens fits.
     """
-    element = dtype.itemsize
-    per_token = (
-        len(shapes.attention_layers) * 2 * shapes.num_key_value_heads * shapes.head_dim * element
-    )
-    per_request = len(shapes.linear_layers) * (
-        shapes.linear_num_value_heads
-        * shapes.linear_key_head_dim
-        * shapes.linear_value_head_dim
-        * 4
-        + (shapes.linear_conv_kernel_dim - 1) * shapes.conv_dim * element
-    )
+    per_token, per_request = bytes_per_token(shapes, types), bytes_per_request(shapes, types)
     pages_each = -(-context_length // page_size)
-    wanted = max_running_requests * pages_each * page_size
-    left = int(free * FREE_SHARE) - per_request * max_running_requests
-    affordable = wanted if per_token == 0 else left // per_token // page_size * page_size
-    tokens = min(wanted, affordable)
-    if left < 0 or tokens < pages_each * page_size:
+    wanted = max_running_requests * pages_each
+    # One page and one state belong to padding.
+    left = available - per_request * (max_running_requests + 1) - per_token * page_size
+    affordable = wanted if per_token == 0 else left // (per_token * page_size)
+    pages = min(wanted, affordable)
+    if left < 0 or pages < pages_each:
         raise EngineInputError(
             "context-length",
             f"one request of {context_length} tokens beside {max_running_requests} states needs "
-            f"more than the {free / 2**30:.1f} GiB that are free",
+            f"more than the {available / 2**30:.1f} GiB that are free for them",
             "lower --context-length or --max-running-requests",
         )
-    return Budget(per_token, per_request, max_running_requests, tokens)
+    return Budget(per_token, per_request, max_running_requests, pages * page_size, page_size)

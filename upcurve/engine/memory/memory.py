@@ -1,55 +1,13 @@
-"""The two kinds of memory of a hybrid model: KV pages and recurrent-state slots."""
+"""Who owns which KV page and which state slot; the tensors behind them are in `caches`."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
-
-import torch
 
 from upcurve.engine.memory.reservation import Reservation
 
-
-class CacheShapes(Protocol):
-    """The sizes of a model that its memory depends on."""
-
-    @property
-    def attention_layers(self) -> tuple[int, ...]: ...  # noqa: D102
-    @property
-    def linear_layers(self) -> tuple[int, ...]: ...  # noqa: D102
-    @property
-    def num_key_value_heads(self) -> int: ...  # noqa: D102
-    @property
-    def head_dim(self) -> int: ...  # noqa: D102
-    @property
-    def linear_num_value_heads(self) -> int: ...  # noqa: D102
-    @property
-    def linear_key_head_dim(self) -> int: ...  # noqa: D102
-    @property
-    def linear_value_head_dim(self) -> int: ...  # noqa: D102
-    @property
-    def linear_conv_kernel_dim(self) -> int: ...  # noqa: D102
-    @property
-    def conv_dim(self) -> int: ...  # noqa: D102
-
-
-@dataclass(frozen=True, slots=True)
-class KeyValuePages:
-    """KV of one gated-attention layer: keys and values, [pages, page_size, kv_heads, head_dim]."""
-
-    keys: torch.Tensor
-    values: torch.Tensor
-
-
-@dataclass(frozen=True, slots=True)
-class RecurrentState:
-    """State of one Gated DeltaNet layer, one slot per running request."""
-
-    recurrent: torch.Tensor
-    """float32 [slots, value_heads, key_head_dim, value_head_dim]."""
-    convolution: torch.Tensor
-    """[slots, kernel - 1, conv_dim], oldest first, channel innermost: a step reads it coalesced."""
+PADDING_PAGE = 0
+"""Belongs to nobody: unused places of a page table and rows that only pad a step point there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,78 +21,53 @@ class Usage:
 
 
 class Memory:
-    """Pages and slots of all layers, handed out as owned reservations.
+    """Hands out pages 1..total_pages and slots 0..max_running_requests-1 as owned reservations.
 
-    A page number or slot number means the same place in every layer. Page 0 of the pool belongs to
-    nobody and stays zero: padded page tables read there.
+    A page number or slot number means the same place in every layer. Nothing here waits for the
+    device or is waited for: what a released page is used for next is computed after what it was
+    used for before, because steps run in order.
     """
 
-    def __init__(
-        self,
-        shapes: CacheShapes,
-        *,
-        max_running_requests: int,
-        token_capacity: int,
-        page_size: int,
-        device: torch.device,
-        dtype: torch.dtype,
-    ) -> None:
+    def __init__(self, *, max_running_requests: int, token_capacity: int, page_size: int) -> None:
         self.page_size = page_size
-        self.device = device
         self._total_pages = -(-token_capacity // page_size)
         self._total_slots = max_running_requests
-        kv = (self._total_pages + 1, page_size, shapes.num_key_value_heads, shapes.head_dim)
-        self.attention: Mapping[int, KeyValuePages] = {
-            layer: KeyValuePages(
-                torch.zeros(kv, device=device, dtype=dtype),
-                torch.zeros(kv, device=device, dtype=dtype),
-            )
-            for layer in shapes.attention_layers
-        }
-        recurrent = (
-            max_running_requests,
-            shapes.linear_num_value_heads,
-            shapes.linear_key_head_dim,
-            shapes.linear_value_head_dim,
-        )
-        convolution = (
-            max_running_requests,
-            shapes.linear_conv_kernel_dim - 1,
-            shapes.conv_dim,
-        )
-        self.linear: Mapping[int, RecurrentState] = {
-            layer: RecurrentState(
-                torch.zeros(recurrent, device=device, dtype=torch.float32),
-                torch.zeros(convolution, device=device, dtype=dtype),
-            )
-            for layer in shapes.linear_layers
-        }
         # Lowest first, so that the same requests get the same places on every run.
         self._free_pages = list(range(self._total_pages, 0, -1))
         self._free_slots = list(range(max_running_requests - 1, -1, -1))
         self._owned: dict[int, Reservation] = {}
 
     def fits(self, tokens: int) -> bool:
-        """Return whether a request of that many tokens could ever be admitted."""
+        """Return whether a request of that many tokens could ever be computed."""
         return self._pages_for(tokens) <= self._total_pages
 
-    def reserve(self, tokens: int) -> Reservation | None:
-        """Hand out zeroed pages for `tokens` tokens and a zeroed slot; None if not free now."""
+    def reserve(self, tokens: int, spare: int = 0) -> Reservation | None:
+        """Hand out a slot and pages for `tokens` tokens; None if they are not free now.
+
+        Args:
+            tokens: one page at least is handed out.
+            spare: pages that have to stay free beside them.
+        """
         count = self._pages_for(tokens)
-        if not self._free_slots or count > len(self._free_pages):
+        if not self._free_slots or count + spare > len(self._free_pages):
             return None
-        pages = [self._free_pages.pop() for _ in range(count)]
-        slot = self._free_slots.pop()
-        for state in self.linear.values():
-            state.recurrent[slot].zero_()
-            state.convolution[slot].zero_()
-        reservation = Reservation(pages, slot, self.page_size, self.device, self._take_back)
-        # A mask hides what an earlier owner left, but not its NaN or infinity: 0 * NaN is NaN.
-        for cache in self.attention.values():
-            cache.keys.index_fill_(0, reservation.page_table, 0)
-            cache.values.index_fill_(0, reservation.page_table, 0)
-        self._owned[slot] = reservation
+        pages = self.take(count)
+        assert pages is not None
+        reservation = Reservation(pages, self._free_slots.pop(), self.page_size, self)
+        self._owned[reservation.slot] = reservation
         return reservation
+
+    def take(self, pages: int) -> list[int] | None:
+        """Hand out pages, or None if so many are not free now; for reservations that grow."""
+        if pages > len(self._free_pages):
+            return None
+        return [self._free_pages.pop() for _ in range(pages)]
+
+    def take_back(self, reservation: Reservation) -> None:
+        """Own a reservation's pages and slot again; called by the reservation."""
+        del self._owned[reservation.slot]
+        self._free_pages.extend(reversed(reservation.pages))
+        self._free_slots.append(reservation.slot)
 
     def usage(self) -> Usage:
         """Return what is owned and what there is."""
@@ -160,8 +93,3 @@ class Memory:
 
     def _pages_for(self, tokens: int) -> int:
         return max(1, -(-tokens // self.page_size))
-
-    def _take_back(self, reservation: Reservation) -> None:
-        del self._owned[reservation.slot]
-        self._free_pages.extend(reversed(reservation.pages))
-        self._free_slots.append(reservation.slot)

@@ -6,42 +6,38 @@ from dataclasses import dataclass
 
 import torch
 
-from upcurve.engine.memory.reservation import Reservation
-
 
 @dataclass(frozen=True, slots=True)
-class SequenceSlice:
-    """The part of the flat batch that belongs to one sequence."""
+class Chunk:
+    """Consecutive tokens of one sequence in the flat batch."""
 
     start: int
-    """Row of its first token."""
+    """Row of the first."""
     length: int
     """Tokens in this step."""
     context: int
     """Tokens already in memory before this step."""
-    memory: Reservation
+    slot: int
+    """Of its state, and row of the page table."""
 
 
 @dataclass(frozen=True, slots=True)
 class ForwardBatch:
     """What one forward pass computes.
 
-    Sequences of one token that have a context (decodes) come first, so that their rows are one
-    slice; prefill chunks follow.
+    The first `singles` rows are one token of one sequence each; chunks follow. Nothing here says
+    where a token comes from: a decode's token may never have been on the host.
     """
 
     token_ids: torch.Tensor
     """int64 [T]."""
     positions: torch.Tensor
     """int64 [T]: position of each token in its sequence."""
-    sequences: tuple[SequenceSlice, ...]
-    logit_rows: torch.Tensor
-    """int64 [R]: rows whose logits are wanted."""
-
-    @property
-    def decodes(self) -> int:
-        """How many leading sequences are decodes of one token."""
-        for index, each in enumerate(self.sequences):
-            if each.length != 1 or each.context == 0:
-                return index
-        return len(self.sequences)
+    slots: torch.Tensor
+    """int64 [T]: slot of the sequence of each token."""
+    singles: int
+    longest: int
+    """Tokens of the longest of the singles' sequences, with this one; 0 without singles."""
+    chunks: tuple[Chunk, ...]
+    logit_rows: torch.Tensor | None
+    """int64 [R]: rows whose logits are wanted; None where all are."""

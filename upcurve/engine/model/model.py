@@ -10,7 +10,7 @@ import torch.nn.functional as F
 
 from upcurve.engine.kernels import attention, causal_conv, experts, gated_delta, rms_norm, routing
 from upcurve.engine.kernels.rotary import rotate
-from upcurve.engine.memory.memory import Memory
+from upcurve.engine.memory.caches import Caches
 from upcurve.engine.model.batch import ForwardBatch
 from upcurve.engine.model.checkpoint import fill_dummy
 from upcurve.engine.model.loader import load_weights
@@ -69,21 +69,26 @@ class Model:
         self.shared_expert_fused = switches.shared_expert_fusion and fusable
         """False too where the shared expert has another size than the routed ones."""
 
+    @property
+    def capturable(self) -> bool:
+        """Whether a decode step is wanted as a graph and depends on no number of the host."""
+        return self.switches.cuda_graphs
+
     @torch.inference_mode()
-    def forward(self, batch: ForwardBatch, memory: Memory) -> torch.Tensor:
-        """Run one step: write the tokens into memory, return float32 logits [R, vocab]."""
-        plan = plan_step(batch, self.shapes, memory, self.dtype)
+    def forward(self, batch: ForwardBatch, caches: Caches) -> torch.Tensor:
+        """Run one step: write the tokens into the caches, return float32 logits [R, vocab]."""
+        plan = plan_step(batch, self.shapes, caches)
         residual = F.embedding(batch.token_ids, self.weights.embedding)
         update: torch.Tensor | None = None
         for index, layer in enumerate(self.weights.layers):
             residual, x = self._add_norm(residual, update, layer.input_norm)
             if isinstance(layer.mixer, GatedAttentionWeights):
-                update = self._gated_attention(x, layer.mixer, index, plan, memory)
+                update = self._gated_attention(x, layer.mixer, index, plan, caches)
             else:
-                update = self._gated_delta(x, layer.mixer, index, plan, memory)
+                update = self._gated_delta(x, layer.mixer, index, plan, caches)
             residual, x = self._add_norm(residual, update, layer.post_norm)
             update = self._experts(x, layer.experts)
-        if len(batch.logit_rows) < len(residual):
+        if batch.logit_rows is not None:
             residual = residual[batch.logit_rows]
             update = None if update is None else update[batch.logit_rows]
         _, x = self._add_norm(residual, update, self.weights.norm)
@@ -110,7 +115,7 @@ class Model:
         weights: GatedAttentionWeights,
         layer: int,
         plan: StepPlan,
-        memory: Memory,
+        caches: Caches,
     ) -> torch.Tensor:
         shapes = self.shapes
         heads, kv_heads, dim = (
@@ -128,14 +133,19 @@ class Model:
             k.view(-1, kv_heads, dim), weights.k_norm.weight, weights.k_norm.one_plus, eps, fused
         )
         q, k = rotate(q, plan.cos, plan.sin), rotate(k, plan.cos, plan.sin)
-        cache = memory.attention[layer]
+        cache = caches.attention[layer]
         attention.store(cache.keys, k, plan.places)
         attention.store(cache.values, v.view(-1, kv_heads, dim), plan.places)
         parts = []
-        if plan.decodes:
+        if plan.singles:
+            pages = -(-plan.longest // caches.page_size)
             parts.append(
                 attention.attend_step(
-                    q[: plan.decodes], cache.keys, cache.values, plan.page_tables, plan.mask
+                    q[: plan.singles],
+                    cache.keys,
+                    cache.values,
+                    caches.page_tables[plan.slots, :pages],
+                    plan.lengths,
                 )
             )
         parts += [
@@ -143,7 +153,7 @@ class Model:
                 q[chunk.start : chunk.start + chunk.length],
                 cache.keys,
                 cache.values,
-                chunk.memory.page_table,
+                caches.page_tables[chunk.slot],
                 chunk.context,
             )
             for chunk in plan.chunks
@@ -157,24 +167,24 @@ class Model:
         weights: GatedDeltaWeights,
         layer: int,
         plan: StepPlan,
-        memory: Memory,
+        caches: Caches,
     ) -> torch.Tensor:
-        shapes, state = self.shapes, memory.linear[layer]
+        shapes, state = self.shapes, caches.linear[layer]
         key_heads, value_heads = shapes.linear_num_key_heads, shapes.linear_num_value_heads
         qkv, z, b, a = self._project(
             x, weights.projection, [shapes.conv_dim, shapes.value_dim, value_heads, value_heads]
         )
         parts = []
-        if plan.decodes:
+        if plan.singles:
             out, inputs = causal_conv.convolve_step(
-                qkv[: plan.decodes],
+                qkv[: plan.singles],
                 state.convolution.index_select(0, plan.slots),
                 weights.convolution,
             )
             parts.append(out)
             state.convolution.index_copy_(0, plan.slots, inputs)
         for chunk in plan.chunks:
-            slot = chunk.memory.slot
+            slot = chunk.slot
             out, state.convolution[slot] = causal_conv.convolve_sequence(
                 qkv[chunk.start : chunk.start + chunk.length],
                 state.convolution[slot],
@@ -190,16 +200,16 @@ class Model:
         v = v.view(len(x), value_heads, -1).float()
         g, beta = gated_delta.gates(a, b, weights.a_log, weights.dt_bias)
         parts = []
-        if plan.decodes:
-            rows = slice(plan.decodes)
-            states = state.recurrent.index_select(0, plan.slots)
+        if plan.singles:
+            rows = slice(plan.singles)
+            states = state.recurrent.index_select(0, plan.slots).float()
             parts.append(gated_delta.step(q[rows], k[rows], v[rows], g[rows], beta[rows], states))
-            state.recurrent.index_copy_(0, plan.slots, states)
+            state.recurrent.index_copy_(0, plan.slots, states.to(state.recurrent.dtype))
         for chunk in plan.chunks:
             rows = slice(chunk.start, chunk.start + chunk.length)
-            slot = chunk.memory.slot
+            slot = chunk.slot
             out, state.recurrent[slot] = gated_delta.chunked(
-                q[rows], k[rows], v[rows], g[rows], beta[rows], state.recurrent[slot]
+                q[rows], k[rows], v[rows], g[rows], beta[rows], state.recurrent[slot].float()
             )
             parts.append(out)
         norm = (

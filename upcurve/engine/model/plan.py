@@ -7,63 +7,44 @@ from dataclasses import dataclass
 import torch
 
 from upcurve.engine.kernels.rotary import rotary_table
-from upcurve.engine.memory.memory import Memory
-from upcurve.engine.model.batch import ForwardBatch, SequenceSlice
+from upcurve.engine.memory.caches import Caches
+from upcurve.engine.model.batch import Chunk, ForwardBatch
 from upcurve.engine.model.shapes import ModelShapes
 
 
 @dataclass(frozen=True, slots=True)
 class StepPlan:
-    """Indices, masks and rotation tables of one step."""
+    """Indices and rotation tables of one step; nothing in it was waited for."""
 
-    decodes: int
+    singles: int
     """Leading rows that are one token of one sequence each."""
     slots: torch.Tensor
-    """int64 [decodes]: state slot of each."""
+    """int64 [singles]: slot of each."""
+    lengths: torch.Tensor
+    """int32 [singles]: tokens of each sequence, with this one."""
+    longest: int
+    """At least the largest of them, known to the host."""
     places: torch.Tensor
     """int64 [T]: where each token's key and value go (page * page_size + offset)."""
-    page_tables: torch.Tensor
-    """int64 [decodes, P]: pages of each decode, padded with page 0."""
-    mask: torch.Tensor
-    """[decodes, 1, 1, P * page_size]: 0 where a token is, -inf behind it."""
-    chunks: tuple[SequenceSlice, ...]
-    """The sequences that are not decodes."""
+    chunks: tuple[Chunk, ...]
+    """The sequences with more than one token."""
     cos: torch.Tensor
     """float32 [T, 1, rotary_dim]."""
     sin: torch.Tensor
 
 
-def plan_step(
-    batch: ForwardBatch, shapes: ModelShapes, memory: Memory, dtype: torch.dtype
-) -> StepPlan:
-    """Prepare one step; the mask has the activation dtype."""
-    device, size = memory.device, memory.page_size
-    decodes = batch.decodes
-    first, rest = batch.sequences[:decodes], batch.sequences[decodes:]
-    width = max((-(-(each.context + 1) // size) for each in first), default=0)
-    tables = torch.tensor(
-        [(each.memory.pages[:width] + [0] * width)[:width] for each in first],
-        dtype=torch.int64,
-        device=device,
-    ).view(decodes, width)
-    lengths = batch.positions[:decodes] + 1
-    beyond = torch.arange(width * size, device=device) >= lengths.unsqueeze(-1)
-    mask = torch.zeros(beyond.shape, dtype=dtype, device=device).masked_fill_(beyond, -torch.inf)
-    positions = batch.positions
-    pages = torch.empty_like(positions)
-    own = positions[:decodes]
-    pages[:decodes] = tables.gather(1, (own // size).unsqueeze(-1)).squeeze(-1)
-    for each in rest:
-        rows = slice(each.start, each.start + each.length)
-        pages[rows] = each.memory.page_table[positions[rows] // size]
+def plan_step(batch: ForwardBatch, shapes: ModelShapes, caches: Caches) -> StepPlan:
+    """Prepare one step."""
+    positions, size = batch.positions, caches.page_size
+    pages = caches.page_tables[batch.slots, positions // size]
     cos, sin = rotary_table(positions, shapes.rotary_dim, shapes.rope_theta)
     return StepPlan(
-        decodes=decodes,
-        slots=torch.tensor([each.memory.slot for each in first], dtype=torch.int64, device=device),
+        singles=batch.singles,
+        slots=batch.slots[: batch.singles],
+        lengths=(positions[: batch.singles] + 1).to(torch.int32),
+        longest=batch.longest,
         places=pages * size + positions % size,
-        page_tables=tables,
-        mask=mask[:, None, None],
-        chunks=rest,
+        chunks=batch.chunks,
         cos=cos,
         sin=sin,
     )

@@ -52,7 +52,9 @@ class Request:
     output: list[int] = field(default_factory=list)
     phase: Phase = Phase.WAITING
     computed: int = 0
-    """Tokens of prompt and output whose keys, values and state are in memory."""
+    """Tokens whose keys, values and state are in memory after all steps that were launched."""
+    pending: int = 0
+    """Tokens that launched steps draw and that have not come back yet: 0 or 1."""
     memory: Reservation | None = None
 
     def token(self, index: int) -> int:
@@ -63,15 +65,40 @@ class Request:
             else self.output[index - len(self.prompt)]
         )
 
+    def tokens(self, begin: int, end: int) -> list[int]:
+        """Return the tokens of prompt + output at positions begin..end-1."""
+        own = len(self.prompt)
+        if end <= own:
+            return self.prompt[begin:end]
+        return self.prompt[begin:] + self.output[max(0, begin - own) : end - own]
+
     @property
     def length(self) -> int:
-        """Tokens of prompt and output so far."""
+        """Tokens of prompt and output that have come back so far."""
         return len(self.prompt) + len(self.output)
 
     @property
     def most_tokens(self) -> int:
         """Tokens that it can come to hold in memory."""
         return len(self.prompt) + self.sampling.max_tokens
+
+    @property
+    def drawn_out(self) -> bool:
+        """Whether max_tokens have been drawn, with those that have not come back yet."""
+        return len(self.output) + self.pending >= self.sampling.max_tokens
+
+    def preempt(self) -> None:
+        """Give the memory back and wait again: everything is to be computed anew.
+
+        Raises:
+            RuntimeError: the request owns no memory.
+        """
+        if self.memory is None:
+            raise RuntimeError(f"request {self.id} has nothing to give back")
+        self.phase = Phase.WAITING
+        self.computed = 0
+        self.memory.release()
+        self.memory = None
 
     def end(self, phase: Phase) -> None:
         """Enter a terminal phase and give the memory back: the only place that does either.

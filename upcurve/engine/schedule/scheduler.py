@@ -2,27 +2,28 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from dataclasses import dataclass
-from typing import Protocol
 
 from upcurve.engine.errors import EngineInputError
-from upcurve.engine.memory.reservation import Reservation
+from upcurve.engine.memory.memory import Memory
 from upcurve.engine.schedule.request import Phase, Request
 
-
-class ReservesMemory(Protocol):
-    """The part of the memory that admission needs."""
-
-    def reserve(self, tokens: int) -> Reservation | None:
-        """Hand out memory for that many tokens, or None if it is not free now."""
+LONG_PROMPT_SHARE = 0.75
+"""Share of a step's prefill budget that one prompt takes while others are behind it."""
+SPARE_SHARE = 0.01
+"""Share of the pages that admission leaves to the requests that run already and grow."""
 
 
 @dataclass(frozen=True, slots=True)
 class Scheduled:
-    """The next `count` tokens of one request."""
+    """The next `count` tokens of one request, whose first `begin` are in memory."""
 
     request: Request
+    begin: int
     count: int
+    draws: bool
+    """Whether a token is drawn after the last of them."""
 
 
 def check_step(max_batch_tokens: int, max_running_requests: int) -> None:
@@ -43,21 +44,27 @@ def check_step(max_batch_tokens: int, max_running_requests: int) -> None:
 class Scheduler:
     """Token-budget steps that mix decodes with prefill chunks, first come first served.
 
-    A request is admitted when memory for its prompt and all the tokens it may generate is free, so
-    a running one cannot run out half-way. The head of the queue waits for its memory and is not
-    overtaken. The order depends on arrivals alone.
+    `schedule` takes what it returns for launched: the next call may come before that step has been
+    computed, and needs none of its tokens.
+
+    A request is admitted when memory for what it has is free, and grows page by page. Where a
+    running one finds no page, the latest of the running gives its memory back and is computed anew
+    later, with the tokens it has. Requests run in the order of arrival: whoever waits has come
+    later than whoever runs, so the earliest is never preempted and always gets on. The order
+    depends on arrivals and tokens alone.
     """
 
-    def __init__(
-        self, memory: ReservesMemory, *, max_running_requests: int, max_batch_tokens: int
-    ) -> None:
+    def __init__(self, memory: Memory, *, max_running_requests: int, max_batch_tokens: int) -> None:
         check_step(max_batch_tokens, max_running_requests)
         self._memory = memory
         self._max_running_requests = max_running_requests
         self._max_batch_tokens = max_batch_tokens
-        # In the order of arrival and of admission; by id, so that any one leaves at once.
-        self.waiting: dict[str, Request] = {}
+        self._spare = int(memory.usage().total_pages * SPARE_SHARE)
+        # In the order of arrival; by id, so that any one leaves at once.
+        self.waiting: OrderedDict[str, Request] = OrderedDict()
         self.running: dict[str, Request] = {}
+        self.preemptions = 0
+        """How often a request was sent back to wait."""
 
     def add(self, request: Request) -> None:
         """Append a request to the queue."""
@@ -70,33 +77,87 @@ class Scheduler:
 
     def schedule(self) -> list[Scheduled]:
         """Choose the next step: all decodes, then prefill chunks while the budget lasts."""
-        running = self.running.values()
-        step = [Scheduled(each, 1) for each in running if each.phase is Phase.DECODING]
+        before = self.preemptions
+        step = self._decodes()
         left = self._max_batch_tokens - len(step)
-        for request in running:
-            if request.phase is Phase.PREFILLING and left:
-                left -= self._prefill(request, left, step)
-        while left and len(self.running) < self._max_running_requests:
-            admitted = self._admit()
-            if admitted is None:
+        counts: dict[Request, int] = {}
+        for request in self.running.values():
+            if request.phase is Phase.PREFILLING:
+                left -= self._share(request, left, counts)
+        # What was just preempted waits until its memory is not wanted at once.
+        while self.waiting and self.preemptions == before:
+            request = next(iter(self.waiting.values()))
+            if not self._share(request, left, counts):
                 break
-            left -= self._prefill(admitted, left, step)
+            if not self._admit(request):
+                del counts[request]
+                break
+            left -= counts[request]
+        for request, count in counts.items():
+            # Nobody behind a long prompt wanted what it left.
+            more = min(left, request.length - request.computed - count)
+            left -= more
+            step.append(self._prefill(request, count + more))
+        # One token each first: the device computes them together.
+        step.sort(key=lambda each: each.count > 1)
         return step
 
-    def _prefill(self, request: Request, left: int, step: list[Scheduled]) -> int:
-        count = min(left, request.length - request.computed)
-        step.append(Scheduled(request, count))
-        return count
+    def _decodes(self) -> list[Scheduled]:
+        step = []
+        for request in list(self.running.values()):
+            if request.phase is not Phase.DECODING or request.drawn_out:
+                continue
+            if self._grow(request):
+                step.append(Scheduled(request, request.computed, 1, draws=True))
+                request.computed += 1
+                request.pending += 1
+        return step
 
-    def _admit(self) -> Request | None:
-        request = next(iter(self.waiting.values()), None)
-        if request is None:
-            return None
-        memory = self._memory.reserve(request.most_tokens)
-        if memory is None:
-            return None
+    def _grow(self, request: Request) -> bool:
+        """Make room for one token more; False where the request itself had to give way."""
+        while request.memory is not None and not request.memory.grow(request.computed + 1):
+            self._preempt(next(reversed(self.running.values())))
+        return request.memory is not None
+
+    def _preempt(self, request: Request) -> None:
+        del self.running[request.id]
+        request.preempt()
+        self.waiting[request.id] = request
+        self.waiting.move_to_end(request.id, last=False)
+        self.preemptions += 1
+
+    def _share(self, request: Request, left: int, counts: dict[Request, int]) -> int:
+        """Give a prompt its part of the budget: all of it, or most of what is left to one.
+
+        What the first long prompt leaves is for those behind it that fit whole, so that short ones
+        do not wait for a long one, and no prompt is cut into crumbs.
+        """
+        missing = request.length - request.computed
+        if missing > left:
+            cut = any(count < each.length - each.computed for each, count in counts.items())
+            missing = 0 if cut else min(left, max(1, int(left * LONG_PROMPT_SHARE)))
+        if missing:
+            counts[request] = missing
+        return missing
+
+    def _prefill(self, request: Request, count: int) -> Scheduled:
+        begin = request.computed
+        request.computed += count
+        draws = request.computed == request.length
+        if draws:
+            request.phase = Phase.DECODING
+            request.pending += 1
+        return Scheduled(request, begin, count, draws)
+
+    def _admit(self, request: Request) -> bool:
+        # All tokens of a preempted request have to be known before it is computed anew.
+        if request.pending or len(self.running) >= self._max_running_requests:
+            return False
+        spare = self._spare if self.running else 0
+        request.memory = self._memory.reserve(request.length, spare)
+        if request.memory is None:
+            return False
         del self.waiting[request.id]
-        request.memory = memory
         request.phase = Phase.PREFILLING
         self.running[request.id] = request
-        return request
+        return True

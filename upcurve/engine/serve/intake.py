@@ -84,7 +84,7 @@ class Intake:
         return self.tokenizer
 
     def _check(self, prompt: Sequence[int], max_tokens: int, field: str) -> None:
-        vocab_size = self._engine.model.shapes.vocab_size
+        vocab_size = self._engine.vocab_size
         if not prompt:
             raise ApiError.bad_input(field, "it has no tokens", "give one or more")
         if min(prompt) < 0 or max(prompt) >= vocab_size:

@@ -14,7 +14,7 @@ from pathlib import Path
 import uvicorn
 
 from upcurve.engine.errors import EngineInputError
-from upcurve.engine.execute.engine import Engine, EngineOptions
+from upcurve.engine.execute.options import EngineOptions, build_engine
 from upcurve.engine.serve.app import Server
 from upcurve.engine.serve.bridge import Bridge
 from upcurve.engine.serve.chat import ChatTemplate
@@ -57,8 +57,8 @@ def serve(
     with bind(host, port) as listener:
         tokenizer = ByteTokenizer.from_folder(folder)
         template = ChatTemplate.from_folder(folder)
-        engine = Engine.from_folder(folder, options)
-        logger.info(engine.budget.describe())
+        engine = build_engine(folder, options)
+        logger.info(engine.description)
         metrics = Metrics()
         bridge = Bridge(engine, metrics)
         server = Server(
