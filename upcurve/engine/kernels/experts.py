@@ -66,8 +66,9 @@ def experts_grouped(
     rows = x.index_select(0, order // choices)
     gate, up = _grouped_product(rows, gate_up, ends).chunk(2, dim=-1)
     results = _grouped_product(F.silu(gate) * up, down, ends)
-    out = torch.empty_like(results)
-    out[order] = results
+    # Reading rows in another order is fast; writing them in one is not.
+    back = torch.empty_like(order).scatter_(0, order, torch.arange(len(order), device=order.device))
+    out = results.index_select(0, back)
     mixed = torch.bmm(weights.unsqueeze(1), out.view(tokens, choices, -1).to(weights.dtype))
     return mixed.squeeze(1).to(x.dtype)
 
