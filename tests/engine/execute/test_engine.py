@@ -155,7 +155,7 @@ def test_end_of_sequence_stops_unless_ignored_and_stop_tokens_stop(tiny):
     first = output.index(stop)
     stopping = SamplingParameters(24, temperature=0, ignore_eos=True, stop_token_ids=(stop,))
     assert engine.generate(prompts(8), stopping) == [output[: first + 1]]
-    engine._end_of_sequence_ids = (stop,)
+    engine.end_of_sequence_ids = (stop,)
     ending = SamplingParameters(24, temperature=0)
     assert engine.generate(prompts(8), ending) == [output[: first + 1]]
     assert engine.generate(prompts(8), GREEDY) == [output]

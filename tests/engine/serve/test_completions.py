@@ -1,6 +1,5 @@
 import json
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 
 import httpx2 as httpx
 import pytest
@@ -130,8 +129,7 @@ def test_a_stop_token_ends(client, offline):
 def test_end_of_sequence_ends_unless_ignored(client, server, offline, monkeypatch):
     expected = greedy(offline)
     # A random model seldom says its own end; one that it is certain to say takes its place.
-    shapes = replace(server.engine.model.shapes, end_of_sequence_ids=(expected[5],))
-    monkeypatch.setattr(server.engine.model, "shapes", shapes)
+    monkeypatch.setattr(server.engine, "end_of_sequence_ids", (expected[5],))
     ended = complete(client, extra={"ignore_eos": False})
     assert ended.choices[0].token_ids == expected[: expected.index(expected[5]) + 1]
     assert ended.choices[0].finish_reason == "stop"

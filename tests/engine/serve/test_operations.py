@@ -66,7 +66,7 @@ def test_gauges_follow_the_engine(server):
     with server.post("/v1/completions", {**BODY, "prompt": prompts, "max_tokens": 20}):
         until(lambda: server.gate.holding, "held")
         busy = scrape(server)
-        assert [busy[f"upcurve_{name}",] for name in names] == [RUNNING, 2, 2 * RUNNING, RUNNING]
+        assert [busy[f"upcurve_{name}",] for name in names] == [RUNNING, 2, RUNNING, RUNNING]
 
 
 @pytest.fixture
@@ -79,7 +79,7 @@ def break_forward(server, monkeypatch):
     def forward(*_):
         raise RuntimeError("no such luck")
 
-    monkeypatch.setattr(server.engine.model, "forward", forward)
+    monkeypatch.setattr(server.engine.device.model, "forward", forward)
 
 
 def test_a_failed_step_fails_its_requests_and_the_engine_goes_on(failing, monkeypatch):

@@ -50,7 +50,7 @@ class Engine:
         self.description = description
         """What its memory is, in a line."""
         self.vocab_size = vocab_size
-        self._end_of_sequence_ids = end_of_sequence_ids
+        self.end_of_sequence_ids = end_of_sequence_ids
         self._overlap = overlap and device.asynchronous
         self._check_memory = check_memory
         self._scheduler = Scheduler(
@@ -222,7 +222,7 @@ class Engine:
 
     def _finish(self, request: Request, token: int) -> FinishReason | None:
         sampling = request.sampling
-        ends = () if sampling.ignore_eos else self._end_of_sequence_ids
+        ends = () if sampling.ignore_eos else self.end_of_sequence_ids
         if token in ends or token in sampling.stop_token_ids:
             return "stop"
         return "length" if len(request.output) >= sampling.max_tokens else None
