@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 
@@ -154,29 +153,29 @@ def _padded(size: int) -> int:
     return max(16, 1 << (size - 1).bit_length())
 
 
-@triton.jit
-def _share(length: Any, splits: Any, tile: tl.constexpr) -> Any:
+@triton.jit  # type: ignore[untyped-decorator]
+def _share(length: tl.tensor, splits: tl.tensor, tile: tl.constexpr) -> tl.tensor:
     """Tokens of each split but the last that has any: whole tiles."""
     return tl.cdiv(tl.cdiv(length, splits), tile) * tile
 
 
-@triton.jit
+@triton.jit  # type: ignore[untyped-decorator]
 def _attend_share(
-    q: Any,
-    keys: Any,
-    values: Any,
-    page_tables: Any,
-    slots: Any,
-    lengths: Any,
-    parts: Any,
-    sums: Any,
-    scale: Any,
-    q_row: Any,
-    q_head: Any,
-    kv_page: Any,
-    kv_token: Any,
-    kv_head: Any,
-    table_row: Any,
+    q: tl.tensor,
+    keys: tl.tensor,
+    values: tl.tensor,
+    page_tables: tl.tensor,
+    slots: tl.tensor,
+    lengths: tl.tensor,
+    parts: tl.tensor,
+    sums: tl.tensor,
+    scale: tl.tensor,
+    q_row: tl.tensor,
+    q_head: tl.tensor,
+    kv_page: tl.tensor,
+    kv_token: tl.tensor,
+    kv_head: tl.tensor,
+    table_row: tl.tensor,
     group: tl.constexpr,
     rows: tl.constexpr,
     head_dim: tl.constexpr,
@@ -232,13 +231,13 @@ def _attend_share(
     tl.store(parts + at_part, mean / total[:, None], mask=inside_q)
 
 
-@triton.jit
+@triton.jit  # type: ignore[untyped-decorator]
 def _combine(
-    parts: Any,
-    sums: Any,
-    lengths: Any,
-    out: Any,
-    splits: Any,
+    parts: tl.tensor,
+    sums: tl.tensor,
+    lengths: tl.tensor,
+    out: tl.tensor,
+    splits: tl.tensor,
     head_dim: tl.constexpr,
     shares: tl.constexpr,
     columns: tl.constexpr,
