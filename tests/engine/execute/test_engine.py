@@ -5,6 +5,7 @@ import torch
 
 from upcurve.engine.errors import EngineInputError
 from upcurve.engine.execute.options import EngineOptions, build_engine
+from upcurve.engine.memory.memory import Memory
 from upcurve.engine.schedule.request import Request, SamplingParameters
 
 GREEDY = SamplingParameters(max_tokens=24, temperature=0, ignore_eos=True)
@@ -203,3 +204,73 @@ def test_what_cannot_be_admitted_is_refused_with_both_numbers(tiny):
 def test_unusable_options_are_named(tiny, options, message):
     with pytest.raises(EngineInputError, match=message):
         engine_of(tiny, **options)
+
+
+def ahead(engine):
+    """Let it launch steps before it has seen the last one's tokens, as on a GPU."""
+    engine._overlap = True
+    return engine
+
+
+def test_preempted_and_launched_ahead_the_tokens_are_the_same(tiny):
+    batch = prompts(9, 40, 4, 21, 33, 2, seed=2)
+    expected = engine_of(tiny).generate(batch, GREEDY)
+    # Two requests at full length, of six.
+    engine = ahead(engine_of(tiny, context_length=64, check_memory=True))
+    engine.memory = engine._scheduler._memory = Memory(
+        max_running_requests=4, token_capacity=112, page_size=16
+    )
+    assert engine.generate(batch, GREEDY) == expected
+    assert engine.preemptions > 0
+
+
+def test_what_ends_while_its_next_step_is_on_its_way_ends_once(tiny):
+    batch = prompts(8, 11, 30, seed=4)
+    expected = engine_of(tiny).generate(batch, GREEDY)
+    stop = expected[0][5]
+    sampling = SamplingParameters(24, temperature=0, ignore_eos=True, stop_token_ids=(stop,))
+    engine = ahead(engine_of(tiny, check_memory=True))
+    requests = [Request(str(index), prompt, sampling) for index, prompt in enumerate(batch)]
+    for request in requests:
+        engine.add(request)
+    events = []
+    while engine.has_work:
+        events += engine.step()
+    for request, tokens in zip(requests, expected, strict=True):
+        cut = tokens[: tokens.index(stop) + 1] if stop in tokens else tokens
+        mine = [event for event in events if event.request_id == request.id]
+        assert request.output == [event.token for event in mine] == cut
+        assert [bool(event.finish) for event in mine] == [False] * (len(cut) - 1) + [True]
+    assert engine.memory.usage().slots == 0
+
+
+@pytest.mark.parametrize("changes", [{"kv_cache_dtype": "fp8"}, {"state_dtype": "bf16"}])
+def test_narrow_caches_change_little_and_sequences_stay_apart(tiny, changes):
+    batch = prompts(9, 30, 21, seed=1)
+    alone = [engine_of(tiny, **changes).generate([prompt], GREEDY)[0] for prompt in batch]
+    engine = engine_of(tiny, **changes)
+    assert engine.generate(batch, GREEDY) == alone
+    wide, narrow = (
+        [first_logprobs(engine_of(tiny, **each), prompt) for prompt in batch]
+        for each in ({}, changes)
+    )
+    assert narrow != wide
+    assert max(abs(a - b) for a, b in zip(wide, narrow, strict=True)) < 0.1
+
+
+def first_logprobs(engine, prompt):
+    """Return the log probability of the first token after a prompt that came in chunks."""
+    engine.add(Request("a", prompt, SamplingParameters(1, temperature=0, logprobs=0)))
+    events = []
+    while engine.has_work:
+        events += engine.step()
+    return events[0].logprobs.chosen
+
+
+def test_a_page_table_that_is_not_its_owners_is_found(tiny):
+    engine = engine_of(tiny, check_memory=True)
+    engine.add(Request("a", prompts(20)[0], GREEDY))
+    engine.step()
+    engine.device.caches.page_tables[0, 0] += 1
+    with pytest.raises(RuntimeError, match="slot 0 is not its owner's"):
+        engine.step()
