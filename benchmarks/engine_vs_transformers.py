@@ -8,8 +8,8 @@ Both run in one process on the very same tensors, which are random; rounds alter
 gives output tokens per second (prefill included) as median [lowest, highest] over the rounds, and
 the ratio round by round. Greedy tokens are compared first: a speed-up of wrong tokens is none.
 
-In bf16 rounding decides between near tokens, so greedy ones part; `--accuracy` compares the logits
-of both, prefill and eight decode steps, with those of transformers in float32 on the same weights.
+In bf16 rounding decides between near tokens, so greedy ones part: `full_shape_logits.py` compares
+the logits.
 """
 
 import argparse
@@ -19,7 +19,6 @@ import os
 import statistics
 import tempfile
 import time
-from itertools import pairwise
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -27,12 +26,10 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import torch
 
 from upcurve.engine.execute.options import EngineOptions, build_engine
-from upcurve.engine.model.batch import ForwardBatch, SequenceSlice
 from upcurve.engine.model.checkpoint import small_config
 from upcurve.engine.model.weights import weight_map
 from upcurve.engine.schedule.request import SamplingParameters
 
-DECODES = 8
 FULL_SIZE = {
     "vocab_size": 248320,
     "hidden_size": 2048,
@@ -64,7 +61,6 @@ def main():
     parser.add_argument("--output", type=int, default=64)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--off", default="", help="switches to turn off")
-    parser.add_argument("--accuracy", action="store_true", help="also compare logits")
     arguments = parser.parse_args()
     logging.getLogger("transformers").setLevel(logging.ERROR)
     changes = dict(FULL_SIZE) if arguments.model == "35b" else {}
@@ -88,7 +84,7 @@ def run(folder, config, arguments):
             seed=1,
         ),
     )
-    oracle = transformers_model(folder, engine, arguments.device, engine.model.dtype)
+    oracle = transformers_model(folder, engine.device.model, arguments.device)
     torch.set_num_threads(1)
     vocabulary = config["vocab_size"]
     sampling = SamplingParameters(arguments.output, temperature=0, ignore_eos=True)
@@ -98,8 +94,6 @@ def run(folder, config, arguments):
         generator = torch.Generator().manual_seed(batch)
         prompts = torch.randint(3, vocabulary, (batch, arguments.prompt), generator=generator)
         rows = prompts.tolist()
-        if arguments.accuracy:
-            compare_logits(folder, engine, oracle, prompts.to(arguments.device))
 
         def ours(rows=rows):
             return engine.generate(rows, sampling)
@@ -130,17 +124,18 @@ def run(folder, config, arguments):
         )
 
 
-def transformers_model(folder, engine, device, dtype):
+def transformers_model(folder, ours, device):
     """Build transformers' model around the engine's own tensors: no second copy has to fit."""
     from transformers import AutoConfig, AutoModelForCausalLM
 
+    dtype = ours.dtype
     config = AutoConfig.from_pretrained(folder)
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config, dtype=dtype)
     model.requires_grad_(False)
     tensors = {
         ("" if name.startswith("lm_head") else "model.") + name: as_held(tensor, dtype)
-        for name, tensor in weight_map(engine.model.weights).items()
+        for name, tensor in weight_map(ours.weights).items()
     }
     model.load_state_dict(tensors, assign=True)
     # Its table of frequencies is in no checkpoint.
@@ -151,42 +146,6 @@ def transformers_model(folder, engine, device, dtype):
 
 def as_held(tensor, dtype):
     return tensor.contiguous() if tensor.dtype == torch.float32 else tensor.to(dtype).contiguous()
-
-
-@torch.inference_mode()
-def compare_logits(folder, engine, oracle, prompts):
-    exact = transformers_model(folder, engine, prompts.device, torch.float32)
-    truth = exact(prompts).logits[:, -DECODES - 1 :]
-    found = {
-        "engine": engine_logits(engine, prompts),
-        "transformers": oracle(prompts).logits[:, -DECODES - 1 :].float(),
-    }
-    for name, logits in found.items():
-        error = (logits - truth).norm() / truth.norm()
-        same = int((logits.argmax(-1) == truth.argmax(-1)).sum())
-        print(
-            f"{name}: relative error of the logits {error:.2e}, "
-            f"most likely token that of float32 in {same} of {truth[..., 0].numel()}"
-        )
-
-
-def engine_logits(engine, prompts):
-    """Return the logits after all but the last tokens, then after each of them as a decode."""
-    count, length = prompts.shape
-    held = [engine.memory.reserve(length) for _ in range(count)]
-    logits = []
-    for begin, end in pairwise([0, *range(length - DECODES, length + 1)]):
-        size = end - begin
-        batch = ForwardBatch(
-            prompts[:, begin:end].flatten(),
-            torch.arange(begin, end, device=prompts.device).repeat(count),
-            tuple(SequenceSlice(i * size, size, begin, each) for i, each in enumerate(held)),
-            torch.arange(1, count + 1, device=prompts.device) * size - 1,
-        )
-        logits.append(engine.model.forward(batch, engine.memory))
-    for each in held:
-        each.release()
-    return torch.stack(logits, 1)
 
 
 def spread(values, form):

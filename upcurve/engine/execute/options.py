@@ -82,8 +82,10 @@ def build_engine(folder: Path, options: EngineOptions) -> Engine:
     return engine_of(model, options, device)
 
 
-def engine_of(model: Model, options: EngineOptions, device: torch.device) -> Engine:
-    """Give a model its memory, and an engine.
+def engine_of(
+    model: Model, options: EngineOptions, device: torch.device, *, graphs: bool = True
+) -> Engine:
+    """Give a model its memory, and an engine; without `graphs` none are captured.
 
     Raises:
         EngineInputError: the context length is over the model's, or the memory does not do.
@@ -109,7 +111,7 @@ def engine_of(model: Model, options: EngineOptions, device: torch.device) -> Eng
     )
     caches = _caches(model, types, sizes, context_length, device)
     runner = ModelRunner(model, caches, device=device, seed=options.seed)
-    if is_gpu(device) and model.capturable:
+    if graphs and is_gpu(device) and model.capturable:
         runner.capture(options.max_running_requests)
     return Engine(
         runner,

@@ -9,8 +9,9 @@ import torch
 import torch.nn.functional as F
 
 from upcurve.engine.kernels import attention, causal_conv, experts, gated_delta, rms_norm, routing
+from upcurve.engine.kernels.paged_attention import attend_step_paged
 from upcurve.engine.kernels.rotary import rotate
-from upcurve.engine.memory.caches import Caches
+from upcurve.engine.memory.caches import Caches, KeyValuePages
 from upcurve.engine.model.batch import ForwardBatch
 from upcurve.engine.model.checkpoint import fill_dummy
 from upcurve.engine.model.loader import load_weights
@@ -23,6 +24,7 @@ from upcurve.engine.model.weights import (
     ModelWeights,
     Norm,
 )
+from upcurve.engine.platform import runs_kernels
 from upcurve.engine.switches import Switches
 
 LoadFormat = Literal["auto", "dummy"]
@@ -68,11 +70,16 @@ class Model:
         fusable = len(weights.layers[0].experts.gate_up) > shapes.num_experts
         self.shared_expert_fused = switches.shared_expert_fusion and fusable
         """False too where the shared expert has another size than the routed ones."""
+        self._kernels = runs_kernels(weights.embedding.device)
 
     @property
     def capturable(self) -> bool:
-        """Whether a decode step is wanted as a graph and depends on no number of the host."""
-        return self.switches.cuda_graphs
+        """Whether a decode step is wanted as a graph, and depends on no number of the host."""
+        return self.switches.cuda_graphs and self._paged
+
+    @property
+    def _paged(self) -> bool:
+        return self.switches.paged_attention and self._kernels
 
     @torch.inference_mode()
     def forward(self, batch: ForwardBatch, caches: Caches) -> torch.Tensor:
@@ -138,16 +145,7 @@ class Model:
         attention.store(cache.values, v.view(-1, kv_heads, dim), plan.places)
         parts = []
         if plan.singles:
-            pages = -(-plan.longest // caches.page_size)
-            parts.append(
-                attention.attend_step(
-                    q[: plan.singles],
-                    cache.keys,
-                    cache.values,
-                    caches.page_tables[plan.slots, :pages],
-                    plan.lengths,
-                )
-            )
+            parts.append(self._attend_step(q[: plan.singles], cache, plan, caches.page_tables))
         parts += [
             attention.attend_chunk(
                 q[chunk.start : chunk.start + chunk.length],
@@ -160,6 +158,16 @@ class Model:
         ]
         out = _joined(parts) * torch.sigmoid(gate)
         return F.linear(out.reshape(len(x), heads * dim), weights.output)
+
+    def _attend_step(
+        self, q: torch.Tensor, cache: KeyValuePages, plan: StepPlan, page_tables: torch.Tensor
+    ) -> torch.Tensor:
+        keys, values = cache.keys, cache.values
+        if self._paged:
+            return attend_step_paged(q, keys, values, page_tables, plan.slots, plan.lengths)
+        pages = -(-plan.longest // keys.shape[1])
+        tables = page_tables[plan.slots, :pages]
+        return attention.attend_step(q, keys, values, tables, plan.lengths)
 
     def _gated_delta(
         self,

@@ -1,0 +1,343 @@
+"""The full-size model on one GPU: decode and prefill against transformers' own forward.
+
+    python benchmarks/one_gpu.py                                Qwen3.5-35B-A3B's shapes, bf16
+    python benchmarks/one_gpu.py --quantization none,fp8        and FP8 beside it
+    python benchmarks/one_gpu.py --device cpu --model small     the same on the CPU, to try it
+
+One process. bf16 and transformers share one set of random weights; FP8 draws its own. In every
+round each of them takes its turn: a turn is a run of decode steps on requests that have
+`--context` tokens each, or one prefill of a prompt of `--prefill` tokens. A cell is the median
+[lowest, highest] over the rounds. Decode steps of the engine are its real ones: scheduled, launched
+ahead, tokens drawn, copied back and taken.
+
+"Idle" is the time of a step in which the device had nothing to do, by device events at the begin
+and end of what each step launches; "host" is what the host computed in a step, hidden or not.
+"""
+
+import argparse
+import gc
+import json
+import logging
+import os
+import statistics
+import tempfile
+import time
+from collections import defaultdict
+from pathlib import Path
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import torch
+from engine_vs_transformers import FULL_SIZE, spread, transformers_model
+
+from upcurve.engine.execute.options import DTYPES, EngineOptions, engine_of
+from upcurve.engine.model.checkpoint import small_config
+from upcurve.engine.model.model import load_model
+from upcurve.engine.schedule.request import Request, SamplingParameters
+from upcurve.engine.switches import Switches
+
+CHUNK = 16_384
+"""Tokens of one forward pass in which transformers prefills: more do not fit beside the rest."""
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--device", default="cuda", choices=["cpu", "cuda"])
+    parser.add_argument("--model", default="35b", choices=["small", "35b"])
+    parser.add_argument("--layers", type=int, help="fewer layers than the model has")
+    parser.add_argument("--quantization", default="none", help="none, fp8 or both")
+    parser.add_argument("--off", default="", help="switches to turn off")
+    parser.add_argument("--batch", default="1,16,64")
+    parser.add_argument("--context", type=int, default=1024)
+    parser.add_argument("--prefill", type=int, default=8192)
+    parser.add_argument("--step-tokens", default="2048,8192", help="most tokens of a prefill step")
+    parser.add_argument("--steps", type=int, default=24, help="decode steps of a turn")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--no-transformers", action="store_true")
+    arguments = parser.parse_args()
+    logging.getLogger("transformers").setLevel(logging.ERROR)
+    torch.set_num_threads(1)
+    print(f"torch {torch.__version__}, {arguments}", flush=True)
+    models = load(arguments)
+    decode_table(models, arguments)
+    prefill_table(models, arguments)
+
+
+def load(arguments):
+    """Return what is compared: the engine's models by name, and transformers'."""
+    config = small_config(**(FULL_SIZE if arguments.model == "35b" else {}))
+    config["max_position_embeddings"] = 32768
+    if arguments.layers:
+        config["num_hidden_layers"] = arguments.layers
+    device = torch.device(arguments.device)
+    models = {}
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        (folder / "config.json").write_text(json.dumps(config))
+        for kind in arguments.quantization.split(","):
+            started = time.perf_counter()
+            model = load_model(
+                folder,
+                device=device,
+                dtype=DTYPES["bf16" if device.type == "cuda" else "fp32"],
+                switches=Switches.without(arguments.off),
+                load_format="dummy",
+                **({"quantization": kind} if kind != "none" else {}),
+            )
+            synchronize()
+            label = "fp8" if kind == "fp8" else str(model.dtype).removeprefix("torch.")
+            models[label] = model
+            size = model.weights.parameter_bytes() / 2**30
+            took = time.perf_counter() - started
+            print(f"{label}: {size:.2f} GiB of parameters, drawn in {took:.1f} s", flush=True)
+        if not arguments.no_transformers and "none" in arguments.quantization.split(","):
+            ours = next(iter(models.values()))
+            models["transformers"] = transformers_model(folder, ours, device)
+    return models
+
+
+class Decoding:
+    """The engine with some requests in the middle of their output."""
+
+    def __init__(self, model, arguments, batch):
+        output = (arguments.rounds + 2) * (arguments.steps + 2) + 40
+        self._engine = new_engine(
+            model, arguments, context=arguments.context + output, requests=batch, tokens=4096
+        )
+        self._batch = batch
+        self._steps = arguments.steps
+        self._spans, self._host = [], []
+        self._watch()
+        generator = torch.Generator().manual_seed(batch)
+        sampling = SamplingParameters(output, temperature=0, ignore_eos=True)
+        size = (batch, arguments.context)
+        for index, row in enumerate(
+            torch.randint(3, model.shapes.vocab_size, size, generator=generator).tolist()
+        ):
+            self._engine.add(Request(str(index), row, sampling))
+        for _ in range(3):
+            while len(checked(self._engine.step())) < batch:
+                pass
+
+    def _watch(self):
+        """Note when each step begins and ends on the device, and how long the host waits."""
+        device, events = self._engine.device, torch.cuda.is_available()
+        launch = device.launch
+
+        def watched(step):
+            span = [torch.cuda.Event(enable_timing=True) for _ in range(2)] if events else []
+            if span:
+                span[0].record()
+            flight = launch(step)
+            if span:
+                span[1].record()
+            self._spans.append(span)
+            return Waited(flight, self._host)
+
+        device.launch = watched
+
+    def turn(self):
+        """Take the steps of a turn; return milliseconds of a step, idle, and on the host."""
+        self._spans.clear()
+        self._host.clear()
+        started = time.perf_counter()
+        for _ in range(self._steps):
+            tokens = len(checked(self._engine.step()))
+            if tokens != self._batch:
+                raise SystemExit(f"{tokens} tokens of a step over {self._batch} requests")
+        took = 1000 * (time.perf_counter() - started) / self._steps
+        synchronize()
+        pairs = list(zip(self._spans, self._spans[1:], strict=False))
+        idle = [before[1].elapsed_time(after[0]) for before, after in pairs if before]
+        host = took - 1000 * sum(self._host) / self._steps
+        return took, statistics.median(idle) if idle else 0.0, host
+
+
+class Waited:
+    """A flight whose waiting is timed."""
+
+    def __init__(self, flight, seconds):
+        self._flight = flight
+        self._seconds = seconds
+
+    def wait(self):
+        started = time.perf_counter()
+        try:
+            return self._flight.wait()
+        finally:
+            self._seconds.append(time.perf_counter() - started)
+
+
+class TheirDecoding:
+    """transformers with a cache of the same size."""
+
+    def __init__(self, model, arguments, batch):
+        self._model, self._steps = model, arguments.steps
+        self._cache = None
+        generator = torch.Generator().manual_seed(batch)
+        size = (batch, arguments.context)
+        ids = torch.randint(3, model.config.vocab_size, size, generator=generator)
+        # In pieces, so that it fits. Its delta layers forget the piece before: same time, other
+        # values, which nobody looks at.
+        for piece in ids.to(arguments.device).split(max(1, CHUNK // batch), dim=1):
+            self._forward(piece)
+        self._token = ids[:, -1:].to(arguments.device)
+
+    @torch.inference_mode()
+    def _forward(self, ids):
+        out = self._model(ids, past_key_values=self._cache, use_cache=True, logits_to_keep=1)
+        self._cache = out.past_key_values
+        return out.logits.argmax(-1)
+
+    def turn(self):
+        """Take some steps; return milliseconds of a step."""
+        steps = max(3, self._steps // 6)
+        synchronize()
+        started = time.perf_counter()
+        for _ in range(steps):
+            self._token = self._forward(self._token)
+            self._token.tolist()
+        return 1000 * (time.perf_counter() - started) / steps, None, None
+
+
+def decode_table(models, arguments):
+    heads = ("batch", "", "ms a step", "idle, ms", "host, ms", "times transformers", "GiB")
+    table = [heads]
+    for batch in map(int, arguments.batch.split(",")):
+        turns = {
+            name: (TheirDecoding if name == "transformers" else Decoding)(model, arguments, batch)
+            for name, model in models.items()
+        }
+        found = rounds(turns, arguments.rounds)
+        theirs = [each[0] for each in found.get("transformers", [])]
+        for name, each in found.items():
+            steps, idle, host = zip(*each, strict=True)
+            ratio = [a / b for a, b in zip(theirs, steps, strict=False)]
+            table.append(
+                (
+                    batch,
+                    name,
+                    spread(steps, ".2f"),
+                    "-" if idle[0] is None else spread(idle, ".3f"),
+                    "-" if host[0] is None else spread(host, ".2f"),
+                    spread(ratio, ".2f") if ratio else "-",
+                    f"{allocated():.1f}",
+                )
+            )
+            print(table[-1], flush=True)
+        turns.clear()
+        forget()
+    show(f"Decode, {arguments.context} tokens of context", table)
+
+
+def prefill_table(models, arguments):
+    length = arguments.prefill
+    turns = {}
+    for name, model in models.items():
+        if name == "transformers":
+            turns[name] = their_prefill(model, length, arguments.device)
+        else:
+            for tokens in map(int, arguments.step_tokens.split(",")):
+                turns[f"{name}, steps of {tokens}"] = our_prefill(model, arguments, tokens)
+    for turn in turns.values():
+        turn()
+    found = {name: [] for name in turns}
+    for index in range(arguments.rounds):
+        for name in ordered(turns, index):
+            found[name].append(length / turns[name]())
+    theirs = found.get("transformers", [])
+    table = [("", "tokens/s", "times transformers")]
+    for name, rates in found.items():
+        ratio = [a / b for a, b in zip(rates, theirs, strict=False)]
+        table.append((name, spread(rates, ",.0f"), spread(ratio, ".2f") if ratio else "-"))
+    show(f"Prefill of one prompt of {length} tokens", table)
+
+
+def our_prefill(model, arguments, tokens):
+    engine = new_engine(
+        model, arguments, context=arguments.prefill + 1, requests=1, tokens=tokens, graphs=False
+    )
+    ids = torch.randint(
+        3, model.shapes.vocab_size, (arguments.prefill,), generator=torch.Generator().manual_seed(0)
+    ).tolist()
+
+    def turn():
+        engine.add(Request("prefill", ids, SamplingParameters(1, temperature=0, ignore_eos=True)))
+        synchronize()
+        started = time.perf_counter()
+        while engine.has_work:
+            checked(engine.step())
+        return time.perf_counter() - started
+
+    return turn
+
+
+def their_prefill(model, length, device):
+    ids = torch.randint(3, model.config.vocab_size, (1, length)).to(device)
+
+    @torch.inference_mode()
+    def turn():
+        synchronize()
+        started = time.perf_counter()
+        model(ids, use_cache=True, logits_to_keep=1).logits.argmax(-1).tolist()
+        return time.perf_counter() - started
+
+    return turn
+
+
+def new_engine(model, arguments, *, context, requests, tokens, graphs=True):
+    options = EngineOptions(
+        context_length=context,
+        max_running_requests=requests,
+        max_batch_tokens=tokens,
+        memory_share=0.98,
+        off=arguments.off,
+    )
+    return engine_of(model, options, torch.device(arguments.device), graphs=graphs)
+
+
+def rounds(turns, count):
+    """Let each take its turn in every round, in an order that alternates."""
+    found = defaultdict(list, {name: [] for name in turns})
+    for index in range(count):
+        for name in ordered(turns, index):
+            found[name].append(turns[name].turn())
+    return found
+
+
+def ordered(turns, index):
+    return list(turns) if index % 2 else list(reversed(turns))
+
+
+def checked(events):
+    for event in events:
+        if event.finish == "failed":
+            raise SystemExit(event.error)
+    return events
+
+
+def synchronize():
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+def allocated():
+    return torch.cuda.memory_allocated() / 2**30 if torch.cuda.is_available() else 0.0
+
+
+def forget():
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+def show(title, table):
+    widths = [max(len(str(row[column])) for row in table) for column in range(len(table[0]))]
+    print(f"\n{title}\n", flush=True)
+    for row in table:
+        print("  ".join(f"{cell!s:{width}}" for cell, width in zip(row, widths, strict=True)))
+    print(flush=True)
+
+
+if __name__ == "__main__":
+    main()
