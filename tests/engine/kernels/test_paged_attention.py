@@ -15,7 +15,7 @@ needs_triton = pytest.mark.skipif(not (HAS_TRITON and INTERPRETED), reason="no T
 
 PAGES = 48
 FP8 = torch.float8_e4m3fn
-TOLERANCE = {torch.float32: 1e-5, torch.float16: 3e-3}
+TOLERANCE = {torch.float32: 1e-5, torch.float16: 3e-3, torch.bfloat16: 2e-2}
 
 
 class Sequences:
@@ -97,7 +97,7 @@ class Sequences:
 @settings(max_examples=25)
 @given(
     lengths=st.lists(st.integers(1, 40), min_size=1, max_size=3),
-    page_size=st.sampled_from([4, 16, 7]),
+    page_size=st.sampled_from([4, 16, 7, 32]),
     group=st.sampled_from([1, 3, 4]),
     splits=st.integers(1, 4),
     seed=st.integers(0, 99),
@@ -118,6 +118,13 @@ def test_borders_of_pages_tiles_and_splits(length: int) -> None:
 
 
 @needs_triton
+@pytest.mark.parametrize("page_size", [8, 16, 32, 64])
+@pytest.mark.parametrize("tile", [16, 32])
+def test_tiles_and_pages_of_any_ratio(page_size: int, tile: int) -> None:
+    Sequences([70, 33], page_size=page_size, kv_heads=1).check(Launch(2, tile))
+
+
+@needs_triton
 @pytest.mark.parametrize(("kv_heads", "group"), [(1, 16), (2, 8), (1, 4), (3, 1), (1, 20)])
 def test_query_groups(kv_heads: int, group: int) -> None:
     Sequences([21, 6], kv_heads=kv_heads, group=group).check()
@@ -135,6 +142,7 @@ def test_head_dims(head_dim: int) -> None:
     [
         (torch.float16, torch.float16),
         (torch.float16, FP8),
+        (torch.bfloat16, FP8),
         (torch.float32, FP8),
         (torch.float32, torch.float16),
     ],

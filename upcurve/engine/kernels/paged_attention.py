@@ -20,9 +20,9 @@ MOST_SPLITS = 256
 LEAST_TOKENS = 64
 """Of a full sequence in one split: less is not worth its place in the combination."""
 PROGRAMS_PER_MULTIPROCESSOR = 4
-"""Two run at once; two more in turn even out sequences of different lengths."""
+"""As many as an sm_90 multiprocessor holds at once with tiles of bfloat16."""
 TILE_BYTES = 16384
-"""Of the keys that a program handles at once: two stages of three, keys and values, fit twice."""
+"""Of the keys that a program handles at once."""
 COMBINED = 8192
 """Most numbers in a tile of the second kernel."""
 COMBINED_COLUMNS = 32
@@ -39,7 +39,7 @@ class Launch:
     """Tokens that a program handles at once; a power of two, at least 16."""
     warps: int = 4
     stages: int = 3
-    """Tiles that are in flight or in use at once."""
+    """Page numbers, keys and values, products: each a tile ahead of the next."""
 
     @classmethod
     def of(cls, q: torch.Tensor, keys: torch.Tensor, page_tables: torch.Tensor) -> Launch:
@@ -83,7 +83,8 @@ def attend_step_paged(
     """Attend with one query of each of B sequences of different lengths.
 
     Scores are scaled by head_dim ** -0.5. Sums are float32; keys, values and softmax weights enter
-    the products in q's dtype. Nothing waits for the device.
+    the products in q's dtype, but in float16 where q is bfloat16 (below 65504) and they are float8.
+    Nothing waits for the device.
 
     Args:
         q: [B, heads, head_dim], head_dim contiguous.
@@ -201,6 +202,9 @@ def _attend_share(
     heads = head * group + of_group
     at_q = row * q_row + heads[:, None] * q_head + column[None, :]
     query = tl.load(q + at_q, mask=inside_q, other=0.0)
+    if keys.dtype.element_ty == tl.float8e4nv and query.dtype == tl.bfloat16:
+        # Exact, and one instruction a pair on sm_90; to bfloat16 it is three, two of them slow.
+        query = query.to(tl.float16)
 
     highest = tl.full([rows], float("-inf"), tl.float32)
     total = tl.zeros([rows], tl.float32)
@@ -210,8 +214,11 @@ def _attend_share(
         inside = token < last
         # What lies behind the length is not read: 0 * NaN is NaN, whatever the mask of the scores.
         inside_kv = inside[:, None] & of_head[None, :]
-        page = tl.load(table + token // page_size, mask=inside, other=0).to(tl.int64)
-        at = page * kv_page + (token % page_size) * kv_token + head * kv_head
+        if page_size % tile == 0:  # one page: its number and the rows' places are found once
+            page = tl.load(table + start // page_size)
+        else:
+            page = tl.load(table + token // page_size, mask=inside, other=0)
+        at = page.to(tl.int64) * kv_page + (token % page_size) * kv_token + head * kv_head
         at_kv = at[:, None] + column[None, :]
         key = tl.load(keys + at_kv, mask=inside_kv, other=0.0).to(query.dtype)
         value = tl.load(values + at_kv, mask=inside_kv, other=0.0).to(query.dtype)
