@@ -5,20 +5,30 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
+from upcurve.engine.kernels import block_scaled
 
-def dense(x: torch.Tensor, gate_up: torch.Tensor, down: torch.Tensor) -> torch.Tensor:
+
+def dense(
+    x: torch.Tensor,
+    gate_up: torch.Tensor,
+    down: torch.Tensor,
+    gate_up_scale: torch.Tensor | None = None,
+    down_scale: torch.Tensor | None = None,
+) -> torch.Tensor:
     """One expert over all its tokens.
 
     Args:
         x: [T, H].
-        gate_up: [2 I, H], gate rows first.
-        down: [H, I].
+        gate_up: [2 I, H], gate rows first; with its scale float8_e4m3fn.
+        down: [H, I], likewise.
+        gate_up_scale: float32 [ceil(2 I / 128), ceil(H / 128)], one for each block.
+        down_scale: float32 [ceil(H / 128), ceil(I / 128)].
 
     Returns:
         [T, H].
     """
-    gate, up = F.linear(x, gate_up).chunk(2, dim=-1)
-    return F.linear(F.silu(gate) * up, down)
+    gate, up = _product(x, gate_up, gate_up_scale).chunk(2, dim=-1)
+    return _product(F.silu(gate) * up, down, down_scale)
 
 
 def experts_reference(
@@ -27,6 +37,8 @@ def experts_reference(
     weights: torch.Tensor,
     gate_up: torch.Tensor,
     down: torch.Tensor,
+    gate_up_scale: torch.Tensor | None = None,
+    down_scale: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Loop over the experts, each with a mask of its tokens.
 
@@ -34,8 +46,10 @@ def experts_reference(
         x: [T, H].
         ids: int64 [T, K].
         weights: float32 [T, K].
-        gate_up: [E, 2 I, H].
-        down: [E, H, I].
+        gate_up: [E, 2 I, H]; with its scale float8_e4m3fn.
+        down: [E, H, I], likewise.
+        gate_up_scale: float32 [E, ceil(2 I / 128), ceil(H / 128)], one for each block.
+        down_scale: float32 [E, ceil(H / 128), ceil(I / 128)].
 
     Returns:
         [T, H] in the dtype of x.
@@ -43,7 +57,8 @@ def experts_reference(
     out = torch.zeros(x.shape, dtype=torch.float32, device=x.device)
     for expert in torch.unique(ids).tolist():
         rows, choices = torch.where(ids == expert)
-        result = dense(x[rows], gate_up[expert], down[expert])
+        scales = (None if each is None else each[expert] for each in (gate_up_scale, down_scale))
+        result = dense(x[rows], gate_up[expert], down[expert], *scales)
         out.index_add_(0, rows, result.float() * weights[rows, choices].unsqueeze(-1))
     return out.to(x.dtype)
 
@@ -54,6 +69,8 @@ def experts_grouped(
     weights: torch.Tensor,
     gate_up: torch.Tensor,
     down: torch.Tensor,
+    gate_up_scale: torch.Tensor | None = None,
+    down_scale: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Compute the same over rows sorted by expert, in two grouped products.
 
@@ -64,8 +81,8 @@ def experts_grouped(
     experts = torch.arange(len(gate_up), device=ids.device)
     ends = torch.searchsorted(by_expert, experts, right=True).to(torch.int32)
     rows = x.index_select(0, order // choices)
-    gate, up = _grouped_product(rows, gate_up, ends).chunk(2, dim=-1)
-    results = _grouped_product(F.silu(gate) * up, down, ends)
+    gate, up = _grouped_product(rows, gate_up, gate_up_scale, ends).chunk(2, dim=-1)
+    results = _grouped_product(F.silu(gate) * up, down, down_scale, ends)
     # Reading rows in another order is fast; writing them in one is not.
     back = torch.empty_like(order).scatter_(0, order, torch.arange(len(order), device=order.device))
     out = results.index_select(0, back)
@@ -73,10 +90,16 @@ def experts_grouped(
     return mixed.squeeze(1).to(x.dtype)
 
 
+def _product(x: torch.Tensor, matrix: torch.Tensor, scale: torch.Tensor | None) -> torch.Tensor:
+    return F.linear(x, matrix) if scale is None else block_scaled.linear(x, matrix, scale)
+
+
 def _grouped_product(
-    rows: torch.Tensor, matrices: torch.Tensor, ends: torch.Tensor
+    rows: torch.Tensor, matrices: torch.Tensor, scales: torch.Tensor | None, ends: torch.Tensor
 ) -> torch.Tensor:
     """Multiply rows [R, N], sorted by group, by their group's matrix [G, M, N]; ends int32 [G]."""
+    if scales is not None:
+        return block_scaled.grouped(rows, matrices, scales, ends)
     # grouped_mm is one kernel on a GPU in bf16 only; on the CPU it visits even the empty groups.
     on_cpu = rows.device.type == "cpu"
     worth_it = 2 * len(rows) > len(matrices) if on_cpu else rows.dtype == torch.bfloat16

@@ -7,12 +7,15 @@ import math
 import pydoc_data.topics
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from safetensors.torch import save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
+from upcurve.engine.kernels import block_scaled
+from upcurve.engine.model.matrix import Rows, pieces
+from upcurve.engine.model.quantization import BLOCK_SIZE
 from upcurve.engine.model.shapes import ModelShapes
 from upcurve.engine.model.weights import ModelWeights, weight_map
 
@@ -30,24 +33,36 @@ def fill_dummy(weights: ModelWeights, seed: int) -> None:
     Experts are chosen evenly, because router rows are independent; decays spread over the range
     that trained models use (time constants of about 1 to 1,000 tokens).
     """
-    for name, tensor in weight_map(weights).items():
-        generator = torch.Generator(tensor.device).manual_seed(seed)
+    dtype = weights.embedding.dtype
+    for name, target in weight_map(weights).items():
+        generator = torch.Generator(weights.embedding.device).manual_seed(seed)
         seed += 1
-        last = name.rsplit(".", 2)[-2:]
-        if last == ["linear_attn", "A_log"]:
-            tensor.uniform_(1.0, 16.0, generator=generator).log_()
-        elif last == ["linear_attn", "dt_bias"]:
-            step = tensor.uniform_(math.log(1e-3), math.log(1e-1), generator=generator).exp_()
-            tensor.copy_(step + torch.log(-torch.expm1(-step)))
+        if isinstance(target, Rows):
+            for piece in pieces(target.shape):
+                part = target[piece]
+                drawn = torch.empty(part.shape, device=generator.device, dtype=dtype)
+                part.fill(_fill_matrix(drawn, generator))
+        elif name.endswith("linear_attn.A_log"):
+            target.uniform_(1.0, 16.0, generator=generator).log_()
+        elif name.endswith("linear_attn.dt_bias"):
+            step = target.uniform_(math.log(1e-3), math.log(1e-1), generator=generator).exp_()
+            target.copy_(step + torch.log(-torch.expm1(-step)))
         elif name.endswith("linear_attn.norm.weight"):
-            tensor.normal_(1.0, 0.1, generator=generator)
-        elif tensor.dim() == 1:
-            tensor.normal_(0.0, 0.1, generator=generator)
+            target.normal_(1.0, 0.1, generator=generator)
+        elif target.dim() == 1:
+            target.normal_(0.0, 0.1, generator=generator)
         elif name == "embed_tokens.weight":
-            tensor.normal_(0.0, 1.0, generator=generator)
+            target.normal_(0.0, 1.0, generator=generator)
         else:
-            tensor.normal_(0.0, tensor.shape[-1] ** -0.5, generator=generator)
+            # In the same pieces as a quantised one: a seed gives the same values in both.
+            for piece in pieces(target.shape):
+                _fill_matrix(target[piece], generator)
     weights.prepare()
+
+
+def _fill_matrix(matrix: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """Draw what maps vectors of order one to vectors of order one."""
+    return matrix.normal_(0.0, matrix.shape[-1] ** -0.5, generator=generator)
 
 
 def small_config(**changes: Any) -> dict[str, Any]:
@@ -88,15 +103,22 @@ def small_config(**changes: Any) -> dict[str, Any]:
 
 
 def write_checkpoint(
-    folder: Path, config: dict[str, Any], *, seed: int, dtype: torch.dtype = torch.float32
+    folder: Path,
+    config: dict[str, Any],
+    *,
+    seed: int,
+    dtype: torch.dtype = torch.float32,
+    quantization: Literal["none", "fp8"] = "none",
 ) -> None:
-    """Write a random-weight checkpoint that this engine and transformers load.
+    """Write a random-weight checkpoint that this engine and, without FP8, transformers load.
 
     Args:
         folder: created if missing; files of the same names are replaced.
         config: a config.json object, as `small_config` returns.
         seed: of the weights.
         dtype: of the matrices in the file.
+        quantization: "fp8" writes the format of the published FP8 checkpoints, one tensor for each
+            expert's matrix and one for its scales.
     """
     shapes = ModelShapes.from_config(config)
     weights = ModelWeights.empty(shapes, torch.device("cpu"), dtype)
@@ -105,7 +127,10 @@ def write_checkpoint(
     tensors = {
         ("" if name.startswith("lm_head") else "model.") + name: tensor.contiguous().clone()
         for name, tensor in weight_map(weights).items()
+        if isinstance(tensor, torch.Tensor)
     }
+    if quantization == "fp8":
+        tensors, config = _quantized(tensors, config, shapes)
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
     for name, content in (
         ("config.json", config),
@@ -121,6 +146,48 @@ def write_checkpoint(
     ):
         (folder / name).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
     train_tokenizer(shapes.vocab_size).save(str(folder / "tokenizer.json"))
+
+
+Tensors = dict[str, torch.Tensor]
+
+
+def _quantized(
+    tensors: Tensors, config: dict[str, Any], shapes: ModelShapes
+) -> tuple[Tensors, dict[str, Any]]:
+    """Return tensors and config of the FP8 checkpoint of a plain one."""
+    meta = ModelWeights.empty(shapes, torch.device("meta"), torch.float32, quantized=True)
+    table = weight_map(meta)
+    out: Tensors = {}
+    kept = []
+    for name, tensor in tensors.items():
+        if not isinstance(table[name.removeprefix("model.")], Rows):
+            out[name] = tensor
+            kept += [name.removesuffix(".weight")] if tensor.dim() == 2 else []
+            continue
+        for single, matrix in _single_matrices(name, tensor):
+            out[single], out[f"{single}_scale_inv"] = block_scaled.quantize_blocks(matrix)
+    return out, {
+        **config,
+        "quantization_config": {
+            "quant_method": "fp8",
+            "fmt": "e4m3",
+            "activation_scheme": "dynamic",
+            "weight_block_size": BLOCK_SIZE,
+            "modules_to_not_convert": kept,
+        },
+    }
+
+
+def _single_matrices(name: str, tensor: torch.Tensor) -> Iterator[tuple[str, torch.Tensor]]:
+    """Yield a matrix, or one expert's matrices after the other, by their names."""
+    if tensor.dim() == 2:
+        yield name, tensor
+        return
+    stem, fused = name.rsplit(".", 1)
+    kinds = ["down_proj"] if fused == "down_proj" else ["gate_proj", "up_proj"]
+    for expert, matrix in enumerate(tensor):
+        for kind, part in zip(kinds, matrix.chunk(len(kinds)), strict=True):
+            yield f"{stem}.{expert}.{kind}.weight", part
 
 
 def train_tokenizer(vocab_size: int) -> Tokenizer:

@@ -2,126 +2,241 @@
 
 from __future__ import annotations
 
-import json
 import logging
-from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
 
 from upcurve.engine.errors import EngineInputError
-from upcurve.engine.model.weights import ModelWeights, single_expert, weight_map
+from upcurve.engine.model.matrix import Rows, pieces
+from upcurve.engine.model.quantization import Quantization
+from upcurve.engine.model.stored import StoredTensor, stored_tensors
+from upcurve.engine.model.weights import ModelWeights, Target, weight_map
 
 logger = logging.getLogger(__name__)
 
 PREFIXES = ("model.language_model.", "model.")
 SKIPPED = ("mtp.", "model.visual.", "visual.")
 """Parts of the published checkpoints that a text engine without speculation has no use for."""
+SCALES = ("_scale_inv", "_scale")
+"""What a weight's name ends with in the name of its scale; either multiplies the FP8 values."""
+PLAIN_TYPES = ("BF16", "F16", "F32", "F64")
+FP8_TYPE = "F8_E4M3"
 
 
-def load_weights(folder: Path, weights: ModelWeights) -> None:
-    """Fill `weights` from the safetensors files of a checkpoint folder, one tensor at a time.
+@dataclass(frozen=True, slots=True)
+class _Fill:
+    """One parameter, or a part of it, and the tensors that fill it."""
 
-    Raises:
-        EngineInputError: a file is missing or corrupt, a tensor is unused or has another shape, or
-            a parameter stays unfilled; each by name.
-    """
-    table = weight_map(weights)
-    filled: dict[str, set[tuple[int, str]] | None] = {}
-    skipped = 0
-    for file in checkpoint_files(folder):
-        for name, tensor in _tensors(file):
-            if name.startswith(SKIPPED):
-                skipped += 1
-                continue
-            tied = name == "lm_head.weight" and name not in table
-            # A head that is tied to the embedding is a copy of it: it must only fit.
-            target = table["embed_tokens.weight"] if tied else _claim(name, table, filled)
-            if tensor.shape != target.shape:
+    target: Target
+    weight: StoredTensor
+    scale: StoredTensor | None
+
+    def check(self, quantization: Quantization | None) -> None:
+        name, target, dtype = self.weight.name, self.target, self.weight.dtype
+        if self.weight.shape != target.shape:
+            raise EngineInputError(
+                "model",
+                f"tensor {name} is {list(self.weight.shape)}, "
+                f"config.json says {list(target.shape)}",
+                "use the config.json that belongs to the weights",
+            )
+        if dtype not in (*PLAIN_TYPES, FP8_TYPE):
+            raise EngineInputError(
+                "model",
+                f"tensor {name} has the type {dtype}",
+                f"give it as {', '.join(PLAIN_TYPES)} or {FP8_TYPE}",
+            )
+        if dtype != FP8_TYPE:
+            if self.scale is not None:
                 raise EngineInputError(
                     "model",
-                    f"tensor {name} is {list(tensor.shape)}, config.json says {list(target.shape)}",
-                    "use the config.json that belongs to the weights",
+                    f"tensor {self.scale.name} is a scale, but {name} is {dtype}, not FP8",
+                    "remove one of them",
                 )
-            if not tied:
-                target.copy_(tensor)
+            return
+        if not isinstance(target, Rows):
+            raise EngineInputError(
+                "model",
+                f"tensor {name} is FP8, but is not quantised in this model",
+                "use the published FP8 format, with its quantization_config",
+            )
+        if quantization is not None and quantization.keeps(name.removesuffix(".weight")):
+            raise EngineInputError(
+                "quantization_config.modules_to_not_convert",
+                f"lists {name}, which is FP8",
+                "correct config.json",
+            )
+        if self.scale is None:
+            raise EngineInputError(
+                "model", f"tensor {name} is FP8 and has no scale", f"add {name}{SCALES[0]}"
+            )
+        if self.scale.dtype not in (*PLAIN_TYPES, "F8_E8M0"):
+            raise EngineInputError(
+                "model",
+                f"tensor {self.scale.name} has the type {self.scale.dtype}",
+                f"give it as {', '.join(PLAIN_TYPES)}",
+            )
+        experts = target.scale_shape[:-2].numel()
+        if self.scale.shape.numel() not in (1, experts) and self.scale.shape != target.scale_shape:
+            raise EngineInputError(
+                "model",
+                f"tensor {self.scale.name} is {list(self.scale.shape)}, blocks of 128 x 128 need "
+                f"{list(target.scale_shape)}",
+                "give one scale for each block, or one for the tensor",
+            )
+
+    def run(self) -> None:
+        if not isinstance(self.target, Rows):
+            self.target.copy_(self.weight.read())
+        elif self.scale is None:
+            values = self.weight.read()
+            for piece in pieces(values.shape):
+                self.target[piece].fill(values[piece])
+        else:
+            shape = self.target.scale_shape
+            scale = self.scale.read().float()
+            if not scale.isfinite().all():
+                raise EngineInputError(
+                    "model", f"tensor {self.scale.name} is not finite", "fetch it anew"
+                )
+            if scale.shape != shape:
+                lead = shape[:-2] if scale.numel() > 1 else [1] * len(shape[:-2])
+                scale = scale.reshape(*lead, 1, 1).expand(shape)
+            self.target.fill_quantized(self.weight.read(), scale)
+
+
+def load_weights(
+    folder: Path, weights: ModelWeights, quantization: Quantization | None = None
+) -> None:
+    """Fill `weights` from the safetensors files of a checkpoint folder, one tensor at a time.
+
+    Names, shapes and types of all tensors are checked before the first is read. Matrices that
+    `weights` has in FP8 are taken as they are, with one scale for each block of 128 x 128 or one
+    for the whole, or quantised one at a time where the checkpoint has them in another type.
+
+    Args:
+        folder: with `model.safetensors`, or with several such files and their index.
+        weights: allocated, on any device.
+        quantization: of an FP8 checkpoint.
+
+    Raises:
+        EngineInputError: a file is missing or corrupt, a tensor is unused or has another shape or
+            type, a parameter stays unfilled, or a scale and its weight are not both there; each by
+            name.
+    """
+    with ExitStack() as files:
+        fills = _plan(stored_tensors(folder, files), weight_map(weights))
+        for fill in fills:
+            fill.check(quantization)
+        for fill in fills:
+            fill.run()
+    weights.prepare()
+    converted = sum(isinstance(fill.target, Rows) and fill.scale is None for fill in fills)
+    if converted:
+        logger.info("quantised %d tensors to FP8 while loading", converted)
+
+
+def _plan(stored: dict[str, StoredTensor], table: dict[str, Target]) -> list[_Fill]:
+    """Say which tensors fill what, in the order of the files; all names are checked."""
+    found = {name: each for name, each in stored.items() if not name.startswith(SKIPPED)}
+    if len(found) < len(stored):
+        logger.info(
+            "skipped %d tensors of the vision and multi-token-prediction parts",
+            len(stored) - len(found),
+        )
+    scales = _scales(found)
+    filled: dict[str, set[tuple[int, str]] | None] = {}
+    fills = []
+    for name, tensor in found.items():
+        if not name.endswith(SCALES):
+            fills.append(_Fill(_claim(name, table, filled), tensor, scales.get(name)))
     missing = [name for name in table if not _complete(table[name], filled.get(name, set()))]
     if missing:
         more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
         raise EngineInputError(
             "model", f"no tensor fills {missing[0]}{more}", "complete the checkpoint"
         )
-    if skipped:
-        logger.info("skipped %d tensors of the vision and multi-token-prediction parts", skipped)
-    weights.prepare()
+    return fills
+
+
+def _scales(stored: dict[str, StoredTensor]) -> dict[str, StoredTensor]:
+    """Return weight name -> its scale."""
+    scales: dict[str, StoredTensor] = {}
+    for name, tensor in stored.items():
+        if name.endswith(SCALES):
+            weight = name.removesuffix("_inv").removesuffix("_scale")
+            if weight not in stored:
+                raise EngineInputError(
+                    "model",
+                    f"tensor {name} is the scale of {weight}, which is missing",
+                    "complete the checkpoint",
+                )
+            if weight in scales:
+                raise EngineInputError(
+                    "model", f"tensor {weight} has two scales", f"remove {name} or the other"
+                )
+            scales[weight] = tensor
+    return scales
 
 
 def _claim(
-    name: str,
-    table: dict[str, torch.Tensor],
-    filled: dict[str, set[tuple[int, str]] | None],
-) -> torch.Tensor:
-    """Return the view that a checkpoint tensor fills, and note that it is taken.
+    name: str, table: dict[str, Target], filled: dict[str, set[tuple[int, str]] | None]
+) -> Target:
+    """Return what a checkpoint tensor fills, and note that it is taken.
 
     `filled` holds None for a tensor filled whole, else the (expert, part) pairs filled singly.
     """
+    if name == "lm_head.weight" and name not in table:
+        # A head that is tied to the embedding is a copy of it: it must only fit.
+        return torch.empty(table["embed_tokens.weight"].shape, device="meta")
     short = next((name.removeprefix(each) for each in PREFIXES if name.startswith(each)), name)
     if short in table and short not in filled:
         filled[short] = None
         return table[short]
-    found = single_expert(short, table)
+    found = _single_expert(short, table)
     if found is not None:
         fused, expert, part = found
         taken = filled.setdefault(fused, set())
         if taken is not None and (expert, part) not in taken:
             taken.add((expert, part))
-            view = table[fused][expert]
-            half = len(view) // 2
-            return {"gate": view[:half], "up": view[half:], "down": view}[part]
+            return _expert_target(table[fused], expert, part)
     if short in table or found is not None:
         raise EngineInputError("model", f"tensor {name} comes a second time", "remove one of them")
     raise EngineInputError("model", f"tensor {name} is not part of the model", "remove it")
 
 
-def _complete(target: torch.Tensor, taken: set[tuple[int, str]] | None) -> bool:
+def _complete(target: Target, taken: set[tuple[int, str]] | None) -> bool:
     if taken is None:
         return True
     parts = {part for _, part in taken}
-    return bool(parts) and len(taken) == len(target) * (1 if parts == {"down"} else 2)
+    return bool(parts) and len(taken) == target.shape[0] * (1 if parts == {"down"} else 2)
 
 
-def checkpoint_files(folder: Path) -> list[Path]:
-    """Return the safetensors files of a checkpoint, single or sharded.
+def _single_expert(name: str, table: dict[str, Target]) -> tuple[str, int, str] | None:
+    """Split the name of one expert's tensor, as in `layers.0.mlp.experts.7.up_proj.weight`.
 
-    Raises:
-        EngineInputError: there are none, or the index names one that is missing.
+    Returns:
+        The name of the fused tensor in `table`, the expert, and "gate", "up" or "down"; None where
+        the name is none of these.
     """
-    index = folder / "model.safetensors.index.json"
-    if index.is_file():
-        try:
-            names = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
-            files = [folder / name for name in sorted(names)]
-        except (ValueError, KeyError, AttributeError, TypeError) as error:
-            raise EngineInputError(
-                "model", f"{index.name} is not a checkpoint index: {error}", "replace it"
-            ) from error
-    else:
-        files = [folder / "model.safetensors"]
-    for file in files:
-        if not file.is_file():
-            raise EngineInputError(
-                "model", f"{folder} has no {file.name}", "complete it, or use --load-format dummy"
-            )
-    return files
+    head, found, tail = name.partition(".mlp.experts.")
+    parts = tail.split(".")
+    if not found or len(parts) != 3 or not parts[0].isdigit() or parts[2] != "weight":
+        return None
+    kinds = {"gate_proj": "gate_up_proj", "up_proj": "gate_up_proj", "down_proj": "down_proj"}
+    fused = f"{head}.mlp.experts.{kinds.get(parts[1], '')}"
+    if fused not in table or int(parts[0]) >= table[fused].shape[0]:
+        return None
+    return fused, int(parts[0]), parts[1].removesuffix("_proj")
 
 
-def _tensors(file: Path) -> Iterator[tuple[str, torch.Tensor]]:
-    try:
-        with safe_open(file, framework="pt") as reader:
-            for name in reader.keys():  # noqa: SIM118
-                yield name, reader.get_tensor(name)
-    except SafetensorError as error:
-        raise EngineInputError(
-            "model", f"{file.name} is corrupt: {error}", "fetch it anew"
-        ) from error
+def _expert_target(fused: Target, expert: int, part: str) -> Target:
+    """Return what one expert's "gate", "up" or "down" fills in a fused target."""
+    rows = fused.shape[-2]
+    start, stop = {"gate": (0, rows // 2), "up": (rows // 2, rows), "down": (0, rows)}[part]
+    if isinstance(fused, Rows):
+        return Rows(fused.matrix[expert], start, stop)
+    return fused[expert, start:stop]

@@ -15,6 +15,7 @@ from upcurve.engine.memory.caches import Caches, KeyValuePages
 from upcurve.engine.model.batch import ForwardBatch
 from upcurve.engine.model.checkpoint import fill_dummy
 from upcurve.engine.model.loader import load_weights
+from upcurve.engine.model.matrix import Matrix
 from upcurve.engine.model.plan import StepPlan, plan_step
 from upcurve.engine.model.shapes import ModelShapes
 from upcurve.engine.model.weights import (
@@ -28,6 +29,7 @@ from upcurve.engine.platform import runs_kernels
 from upcurve.engine.switches import Switches
 
 LoadFormat = Literal["auto", "dummy"]
+QuantizationFormat = Literal["none", "fp8"]
 
 
 def load_model(
@@ -38,18 +40,30 @@ def load_model(
     switches: Switches,
     load_format: LoadFormat = "auto",
     seed: int = 0,
+    quantization: QuantizationFormat = "none",
 ) -> Model:
-    """Load a checkpoint folder; "dummy" needs its config.json only and draws weights from `seed`.
+    """Load a checkpoint folder.
+
+    Args:
+        folder: with config.json and, but for dummy weights, safetensors files.
+        device: of the parameters.
+        dtype: of plain matrices and of activations.
+        switches: which optimisations are on.
+        load_format: "dummy" needs the config.json only and draws weights from `seed`.
+        seed: of dummy weights.
+        quantization: "none": as the checkpoint is; "fp8": in FP8, quantised while it is loaded
+            where it is not FP8 already.
 
     Raises:
         EngineInputError: the folder is not a complete checkpoint of a supported model.
     """
     shapes = ModelShapes.from_folder(folder)
-    weights = ModelWeights.empty(shapes, device, dtype)
+    quantized = quantization == "fp8" or shapes.quantization is not None
+    weights = ModelWeights.empty(shapes, device, dtype, quantized=quantized)
     if load_format == "dummy":
         fill_dummy(weights, seed)
     else:
-        load_weights(folder, weights)
+        load_weights(folder, weights, shapes.quantization)
     return Model(shapes, weights, switches, dtype)
 
 
@@ -67,7 +81,7 @@ class Model:
         self.weights = weights
         self.switches = switches
         self.dtype = dtype
-        fusable = len(weights.layers[0].experts.gate_up) > shapes.num_experts
+        fusable = len(weights.layers[0].experts.gate_up.weight) > shapes.num_experts
         self.shared_expert_fused = switches.shared_expert_fusion and fusable
         """False too where the shared expert has another size than the routed ones."""
         self._kernels = runs_kernels(weights.embedding.device)
@@ -109,12 +123,13 @@ class Model:
             return rms_norm.add_norm_fused(residual, update, norm.one_plus, eps)
         return rms_norm.add_norm_reference(residual, update, norm.weight, eps)
 
-    def _project(
-        self, x: torch.Tensor, projection: torch.Tensor, sizes: list[int]
-    ) -> tuple[torch.Tensor, ...]:
-        if self.switches.fused_projections:
-            return torch.split(F.linear(x, projection), sizes, dim=-1)
-        return tuple(F.linear(x, part) for part in torch.split(projection, sizes))
+    def _project(self, x: torch.Tensor, *projections: Matrix) -> tuple[torch.Tensor, ...]:
+        at_once = self.switches.fused_projections
+        return tuple(
+            part
+            for projection in projections
+            for part in projection.multiply_parts(x, at_once=at_once)
+        )
 
     def _gated_attention(
         self,
@@ -130,9 +145,7 @@ class Model:
             shapes.num_key_value_heads,
             shapes.head_dim,
         )
-        q, k, v = self._project(
-            x, weights.projection, [2 * heads * dim, kv_heads * dim, kv_heads * dim]
-        )
+        q, k, v = self._project(x, weights.projection)
         q, gate = q.view(-1, heads, 2 * dim).chunk(2, dim=-1)
         eps, fused = shapes.rms_norm_eps, self.switches.fused_norm
         q = rms_norm.head_norm(q, weights.q_norm.weight, weights.q_norm.one_plus, eps, fused)
@@ -157,7 +170,7 @@ class Model:
             for chunk in plan.chunks
         ]
         out = _joined(parts) * torch.sigmoid(gate)
-        return F.linear(out.reshape(len(x), heads * dim), weights.output)
+        return weights.output.multiply(out.reshape(len(x), heads * dim))
 
     def _attend_step(
         self, q: torch.Tensor, cache: KeyValuePages, plan: StepPlan, page_tables: torch.Tensor
@@ -179,9 +192,7 @@ class Model:
     ) -> torch.Tensor:
         shapes, state = self.shapes, caches.linear[layer]
         key_heads, value_heads = shapes.linear_num_key_heads, shapes.linear_num_value_heads
-        qkv, z, b, a = self._project(
-            x, weights.projection, [shapes.conv_dim, shapes.value_dim, value_heads, value_heads]
-        )
+        qkv, z, b, a = self._project(x, *weights.projections)
         parts = []
         if plan.singles:
             out, inputs = causal_conv.convolve_step(
@@ -224,7 +235,7 @@ class Model:
             rms_norm.gated_norm_fused if self.switches.fused_norm else rms_norm.gated_norm_reference
         )
         y = norm(_joined(parts), z.view(len(x), value_heads, -1), weights.norm, shapes.rms_norm_eps)
-        return F.linear(y.reshape(len(x), shapes.value_dim), weights.output)
+        return weights.output.multiply(y.reshape(len(x), shapes.value_dim))
 
     def _experts(self, x: torch.Tensor, weights: ExpertWeights) -> torch.Tensor:
         count, top_k = self.shapes.num_experts, self.shapes.num_experts_per_tok
@@ -239,10 +250,16 @@ class Model:
         )
         if self.shared_expert_fused:
             mixing, ids = routing.append_shared(mixing, ids, shared_logit.squeeze(-1), count)
-            return run(x, ids, mixing, weights.gate_up, weights.down)
-        routed = run(x, ids, mixing, weights.gate_up[:count], weights.down[:count])
-        shared = experts.dense(x, weights.shared_gate_up, weights.shared_down)
+            return run(x, ids, mixing, *_tensors(weights.gate_up, weights.down))
+        routed = run(x, ids, mixing, *_tensors(weights.gate_up[:count], weights.down[:count]))
+        shared = experts.dense(x, *_tensors(weights.shared_gate_up, weights.shared_down))
         return routed + torch.sigmoid(shared_logit) * shared
+
+
+def _tensors(
+    gate_up: Matrix, down: Matrix
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
+    return gate_up.weight, down.weight, gate_up.scale, down.scale
 
 
 def _joined(parts: list[torch.Tensor]) -> torch.Tensor:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
 
+from upcurve.engine.kernels.block_scaled import FP8
+from upcurve.engine.model.matrix import Matrix, Rows
 from upcurve.engine.model.shapes import ModelShapes
+
+Target = torch.Tensor | Rows
+"""What a checkpoint tensor fills: a view of a plain parameter, or rows of a quantised one."""
 
 
 @dataclass(slots=True)
@@ -29,11 +34,11 @@ class Norm:
 class GatedAttentionWeights:
     """Parameters of one gated-attention mixer."""
 
-    projection: torch.Tensor
+    projection: Matrix
     """[2 heads * head_dim + 2 kv_heads * head_dim, H]: query and gate per head, keys, values."""
     q_norm: Norm
     k_norm: Norm
-    output: torch.Tensor
+    output: Matrix
     """[H, heads * head_dim]."""
 
 
@@ -41,8 +46,11 @@ class GatedAttentionWeights:
 class GatedDeltaWeights:
     """Parameters of one Gated DeltaNet mixer."""
 
-    projection: torch.Tensor
-    """[conv_dim + value_dim + 2 value_heads, H]: q, k, v, then z, then b, then a."""
+    projections: tuple[Matrix, ...]
+    """[conv_dim + value_dim + 2 value_heads, H]: q, k, v, then z, then b, then a.
+
+    Two of them where matrices are quantised, because b and a are not.
+    """
     convolution: torch.Tensor
     """[kernel, conv_dim], oldest first."""
     a_log: torch.Tensor
@@ -51,7 +59,7 @@ class GatedDeltaWeights:
     """float32 [value_heads]."""
     norm: torch.Tensor
     """float32 [value_head_dim]: an ordinary norm, not zero-centred."""
-    output: torch.Tensor
+    output: Matrix
     """[H, value_dim]."""
 
 
@@ -61,13 +69,13 @@ class ExpertWeights:
 
     router: torch.Tensor
     """[E + 1, H]: the shared expert's gate is row E."""
-    gate_up: torch.Tensor
+    gate_up: Matrix
     """[E or E + 1, 2 I, H], gate rows first; row E is the shared expert where its size is I."""
-    down: torch.Tensor
+    down: Matrix
     """[E or E + 1, H, I]."""
-    shared_gate_up: torch.Tensor
+    shared_gate_up: Matrix
     """[2 S, H]: a view of row E, or a tensor of its own where S is not I."""
-    shared_down: torch.Tensor
+    shared_down: Matrix
     """[H, S], likewise."""
 
 
@@ -93,20 +101,32 @@ class ModelWeights:
     """[vocab, H]: the embedding itself where they are tied."""
 
     @classmethod
-    def empty(cls, shapes: ModelShapes, device: torch.device, dtype: torch.dtype) -> ModelWeights:
-        """Allocate every parameter, uninitialised."""
+    def empty(
+        cls,
+        shapes: ModelShapes,
+        device: torch.device,
+        dtype: torch.dtype,
+        *,
+        quantized: bool = False,
+    ) -> ModelWeights:
+        """Allocate every parameter, uninitialised.
 
-        def new(*size: int) -> torch.Tensor:
-            return torch.empty(size, device=device, dtype=dtype)
-
-        embedding = new(shapes.vocab_size, shapes.hidden_size)
+        Args:
+            shapes: of the model.
+            device: "meta" allocates nothing.
+            dtype: of plain matrices.
+            quantized: hold in FP8 the matrices that published FP8 checkpoints have in FP8: experts,
+                the shared expert, and the projections of both mixers but those of b and a.
+        """
+        new = _Allocator(device, dtype, FP8 if quantized else dtype)
+        embedding = new.tensor(shapes.vocab_size, shapes.hidden_size)
         return cls(
             embedding=embedding,
-            layers=[_empty_layer(shapes, i, device, new) for i in range(shapes.num_layers)],
+            layers=[_empty_layer(shapes, i, new) for i in range(shapes.num_layers)],
             norm=Norm.empty(shapes.hidden_size, device),
             head=embedding
             if shapes.tie_word_embeddings
-            else new(shapes.vocab_size, shapes.hidden_size),
+            else new.tensor(shapes.vocab_size, shapes.hidden_size),
         )
 
     def norms(self) -> Iterator[Norm]:
@@ -125,103 +145,131 @@ class ModelWeights:
             torch.add(norm.weight, 1.0, out=norm.one_plus)
 
     def parameter_bytes(self) -> int:
-        """Return the bytes of all checkpoint parameters."""
-        return sum(tensor.numel() * tensor.element_size() for tensor in weight_map(self).values())
+        """Return the bytes of all checkpoint parameters, scales included."""
+        stores = {
+            tensor.untyped_storage()
+            for target in weight_map(self).values()
+            for tensor in (target.tensors() if isinstance(target, Rows) else (target,))
+        }
+        return sum(store.nbytes() for store in stores)
 
 
-New = Callable[..., torch.Tensor]
+@dataclass(frozen=True, slots=True)
+class _Allocator:
+    device: torch.device
+    dtype: torch.dtype
+    matrix_dtype: torch.dtype
+
+    def tensor(self, *size: int) -> torch.Tensor:
+        return torch.empty(size, device=self.device, dtype=self.dtype)
+
+    def vector(self, size: int) -> torch.Tensor:
+        return torch.empty(size, device=self.device)
+
+    def matrix(self, *parts: int, width: int, experts: int | None = None) -> Matrix:
+        dtype = self.matrix_dtype
+        return Matrix.empty(parts, width, experts=experts, device=self.device, dtype=dtype)
+
+    def plain(self, *parts: int, width: int) -> Matrix:
+        return Matrix.empty(parts, width, device=self.device, dtype=self.dtype)
 
 
-def _empty_layer(shapes: ModelShapes, index: int, device: torch.device, new: New) -> LayerWeights:
+def _empty_layer(shapes: ModelShapes, index: int, new: _Allocator) -> LayerWeights:
     hidden = shapes.hidden_size
     experts, width = shapes.num_experts, shapes.moe_intermediate_size
     shared = shapes.shared_expert_intermediate_size
     fusable = shared == width
-    gate_up = new(experts + fusable, 2 * width, hidden)
-    down = new(experts + fusable, hidden, width)
+    gate_up = new.matrix(width, width, width=hidden, experts=experts + fusable)
+    down = new.matrix(hidden, width=width, experts=experts + fusable)
     return LayerWeights(
-        input_norm=Norm.empty(hidden, device),
-        mixer=_empty_mixer(shapes, index, device, new),
-        post_norm=Norm.empty(hidden, device),
+        input_norm=Norm.empty(hidden, new.device),
+        mixer=_empty_mixer(shapes, index, new),
+        post_norm=Norm.empty(hidden, new.device),
         experts=ExpertWeights(
-            router=new(experts + 1, hidden),
+            router=new.tensor(experts + 1, hidden),
             gate_up=gate_up,
             down=down,
-            shared_gate_up=gate_up[experts] if fusable else new(2 * shared, hidden),
-            shared_down=down[experts] if fusable else new(hidden, shared),
+            shared_gate_up=gate_up[experts]
+            if fusable
+            else new.matrix(shared, shared, width=hidden),
+            shared_down=down[experts] if fusable else new.matrix(hidden, width=shared),
         ),
     )
 
 
 def _empty_mixer(
-    shapes: ModelShapes, index: int, device: torch.device, new: New
+    shapes: ModelShapes, index: int, new: _Allocator
 ) -> GatedAttentionWeights | GatedDeltaWeights:
     hidden = shapes.hidden_size
     if shapes.layer_types[index] == "full_attention":
-        heads = 2 * shapes.num_attention_heads + 2 * shapes.num_key_value_heads
+        queries = shapes.num_attention_heads * shapes.head_dim
+        keys = shapes.num_key_value_heads * shapes.head_dim
         return GatedAttentionWeights(
-            projection=new(heads * shapes.head_dim, hidden),
-            q_norm=Norm.empty(shapes.head_dim, device),
-            k_norm=Norm.empty(shapes.head_dim, device),
-            output=new(hidden, shapes.num_attention_heads * shapes.head_dim),
+            projection=new.matrix(2 * queries, keys, keys, width=hidden),
+            q_norm=Norm.empty(shapes.head_dim, new.device),
+            k_norm=Norm.empty(shapes.head_dim, new.device),
+            output=new.matrix(hidden, width=queries),
         )
-    heads = shapes.linear_num_value_heads
+    large, heads = (shapes.conv_dim, shapes.value_dim), shapes.linear_num_value_heads
     return GatedDeltaWeights(
-        projection=new(shapes.conv_dim + shapes.value_dim + 2 * heads, hidden),
-        convolution=new(shapes.linear_conv_kernel_dim, shapes.conv_dim),
-        a_log=torch.empty(heads, device=device),
-        dt_bias=torch.empty(heads, device=device),
-        norm=torch.empty(shapes.linear_value_head_dim, device=device),
-        output=new(hidden, shapes.value_dim),
+        projections=(new.plain(*large, heads, heads, width=hidden),)
+        if new.matrix_dtype == new.dtype
+        else (new.matrix(*large, width=hidden), new.plain(heads, heads, width=hidden)),
+        convolution=new.tensor(shapes.linear_conv_kernel_dim, shapes.conv_dim),
+        a_log=new.vector(heads),
+        dt_bias=new.vector(heads),
+        norm=new.vector(shapes.linear_value_head_dim),
+        output=new.matrix(hidden, width=shapes.value_dim),
     )
 
 
-def weight_map(weights: ModelWeights) -> dict[str, torch.Tensor]:
-    """Return checkpoint tensor name -> the view that it fills, in the fused expert layout.
+def weight_map(weights: ModelWeights) -> dict[str, Target]:
+    """Return checkpoint tensor name -> what it fills, in the fused expert layout.
 
     Names are those of the text model without their prefix (`model.` or `model.language_model.`).
     """
-    table = {"embed_tokens.weight": weights.embedding, "norm.weight": weights.norm.weight}
+    table: dict[str, Target] = {
+        "embed_tokens.weight": weights.embedding,
+        "norm.weight": weights.norm.weight,
+    }
     if weights.head is not weights.embedding:
         table["lm_head.weight"] = weights.head
     for index, layer in enumerate(weights.layers):
-        for name, tensor in _layer_map(layer).items():
-            table[f"layers.{index}.{name}"] = tensor
+        for name, target in _layer_map(layer).items():
+            table[f"layers.{index}.{name}"] = target
     return table
 
 
-def _layer_map(layer: LayerWeights) -> dict[str, torch.Tensor]:
+def _layer_map(layer: LayerWeights) -> dict[str, Target]:
     experts = layer.experts
     count = len(experts.router) - 1
-    shared = len(experts.shared_gate_up) // 2
+    gate, up = _parts(experts.shared_gate_up)
     return {
         "input_layernorm.weight": layer.input_norm.weight,
         "post_attention_layernorm.weight": layer.post_norm.weight,
         **_mixer_map(layer.mixer),
         "mlp.gate.weight": experts.router[:count],
         "mlp.shared_expert_gate.weight": experts.router[count:],
-        "mlp.experts.gate_up_proj": experts.gate_up[:count],
-        "mlp.experts.down_proj": experts.down[:count],
-        "mlp.shared_expert.gate_proj.weight": experts.shared_gate_up[:shared],
-        "mlp.shared_expert.up_proj.weight": experts.shared_gate_up[shared:],
-        "mlp.shared_expert.down_proj.weight": experts.shared_down,
+        "mlp.experts.gate_up_proj": _whole(experts.gate_up[:count]),
+        "mlp.experts.down_proj": _whole(experts.down[:count]),
+        "mlp.shared_expert.gate_proj.weight": gate,
+        "mlp.shared_expert.up_proj.weight": up,
+        "mlp.shared_expert.down_proj.weight": _whole(experts.shared_down),
     }
 
 
-def _mixer_map(mixer: GatedAttentionWeights | GatedDeltaWeights) -> dict[str, torch.Tensor]:
+def _mixer_map(mixer: GatedAttentionWeights | GatedDeltaWeights) -> dict[str, Target]:
     if isinstance(mixer, GatedAttentionWeights):
-        queries = 2 * mixer.output.shape[1]
-        q, k, v = mixer.projection.split([queries, *[(len(mixer.projection) - queries) // 2] * 2])
+        q, k, v = _parts(mixer.projection)
         return {
             "self_attn.q_proj.weight": q,
             "self_attn.k_proj.weight": k,
             "self_attn.v_proj.weight": v,
             "self_attn.q_norm.weight": mixer.q_norm.weight,
             "self_attn.k_norm.weight": mixer.k_norm.weight,
-            "self_attn.o_proj.weight": mixer.output,
+            "self_attn.o_proj.weight": _whole(mixer.output),
         }
-    channels, heads = mixer.convolution.shape[1], len(mixer.a_log)
-    qkv, z, b, a = mixer.projection.split([channels, mixer.output.shape[1], heads, heads])
+    qkv, z, b, a = (part for matrix in mixer.projections for part in _parts(matrix))
     return {
         "linear_attn.in_proj_qkv.weight": qkv,
         "linear_attn.in_proj_z.weight": z,
@@ -232,23 +280,15 @@ def _mixer_map(mixer: GatedAttentionWeights | GatedDeltaWeights) -> dict[str, to
         "linear_attn.A_log": mixer.a_log,
         "linear_attn.dt_bias": mixer.dt_bias,
         "linear_attn.norm.weight": mixer.norm,
-        "linear_attn.out_proj.weight": mixer.output,
+        "linear_attn.out_proj.weight": _whole(mixer.output),
     }
 
 
-def single_expert(name: str, table: dict[str, torch.Tensor]) -> tuple[str, int, str] | None:
-    """Split the name of one expert's tensor, as in `layers.0.mlp.experts.7.up_proj.weight`.
+def _whole(matrix: Matrix) -> Target:
+    return matrix.weight if matrix.scale is None else Rows(matrix, 0, sum(matrix.parts))
 
-    Returns:
-        The name of the fused tensor in `table`, the expert, and "gate", "up" or "down"; None where
-        the name is none of these.
-    """
-    head, found, tail = name.partition(".mlp.experts.")
-    parts = tail.split(".")
-    if not found or len(parts) != 3 or not parts[0].isdigit() or parts[2] != "weight":
-        return None
-    kinds = {"gate_proj": "gate_up_proj", "up_proj": "gate_up_proj", "down_proj": "down_proj"}
-    fused = f"{head}.mlp.experts.{kinds.get(parts[1], '')}"
-    if fused not in table or int(parts[0]) >= len(table[fused]):
-        return None
-    return fused, int(parts[0]), parts[1].removesuffix("_proj")
+
+def _parts(matrix: Matrix) -> list[Target]:
+    if matrix.scale is None:
+        return list(matrix.weight.split(list(matrix.parts), dim=-2))
+    return [Rows(matrix, *bounds) for bounds in matrix.bounds()]
