@@ -6,7 +6,6 @@ import threading
 import time
 from contextlib import contextmanager
 
-import uvicorn
 from openai import OpenAI
 
 from upcurve.engine.execute.options import EngineOptions, build_engine
@@ -15,6 +14,8 @@ from upcurve.engine.serve.app import Server
 from upcurve.engine.serve.bridge import Bridge
 from upcurve.engine.serve.chat import ChatTemplate
 from upcurve.engine.serve.intake import Intake
+from upcurve.engine.serve.launch import HttpServer
+from upcurve.engine.serve.local import LocalEngine
 from upcurve.engine.serve.metrics import Metrics
 from upcurve.engine.serve.tokenizer import ByteTokenizer
 
@@ -90,38 +91,46 @@ class Gate:
             self._condition.notify()
 
 
+class InThread(HttpServer):
+    """The real server; signals are the main thread's, which a test is."""
+
+    @contextmanager
+    def capture_signals(self):
+        yield
+
+
 class Running:
     """One running server."""
 
-    def __init__(self, folder, api_key=None):
+    def __init__(self, folder, api_key=None, drain_seconds=60):
         self.engine = build_engine(folder, OPTIONS)
         self.gate = Gate(self.engine)
         self.metrics = Metrics()
-        self.bridge = Bridge(self.engine, self.metrics)
+        self.local = LocalEngine(self.engine)
+        self.bridge = Bridge(self.local, self.metrics)
         self.tokenizer = ByteTokenizer.from_folder(folder)
         self.template = ChatTemplate.from_folder(folder)
         server = Server(
             self.bridge,
             self.metrics,
-            Intake(self.engine, self.tokenizer, self.template),
+            Intake(self.local.capacity, self.tokenizer, self.template),
             model_name=MODEL,
             api_key=api_key,
         )
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port = self._listener.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"
-        config = uvicorn.Config(server.app(), access_log=False, log_config=None, lifespan="on")
-        self._server = uvicorn.Server(config)
-        self._thread = threading.Thread(target=self._server.run, args=([self._listener],))
+        self.http = InThread(server, self.bridge, "127.0.0.1", drain_seconds)
+        self._thread = threading.Thread(target=self.http.run, args=([self._listener],))
 
     def __enter__(self):
         self._thread.start()
-        until(lambda: self._server.started or not self._thread.is_alive(), "started")
+        until(lambda: self.http.started or not self._thread.is_alive(), "started")
         return self
 
     def __exit__(self, *_):
         self.gate.allow(float("inf"))
-        self._server.should_exit = True
+        self.http.should_exit = True
         self._thread.join(60)
         assert not self._thread.is_alive()
 
@@ -144,11 +153,11 @@ class Running:
         """Wait until no request is left, and prove that nothing leaks."""
         until(lambda: not self.engine.has_work and self.engine.memory.usage().slots == 0, "idle")
         # The last events reach the event loop a moment after the engine is done with them.
-        until(lambda: not self.bridge._open, "told of every end")
+        until(lambda: not self.bridge.open_requests, "told of every end")
         usage = self.engine.memory.usage()
         assert (usage.pages, usage.slots) == (0, 0)
         self.engine.memory.check()
-        assert not self.bridge._open
+        assert not self.bridge.open_requests
 
     @contextmanager
     def post(self, path, body, **headers):

@@ -53,9 +53,9 @@ def test_all_choices_of_a_call_are_freed(server):
     with server.post("/v1/completions", {**SHORT, "prompt": prompts, "stream": True}) as connection:
         until(lambda: server.gate.holding, "held")
         assert server.engine.memory.usage().slots == RUNNING
-        assert server.bridge._loop.counts() == (RUNNING, 3)
+        assert (server.engine.running, server.engine.waiting) == (RUNNING, 3)
         connection.close()
-        until(lambda: not server.bridge._open, "aborted")
+        until(lambda: not server.bridge.open_requests, "aborted")
     server.freed_within_a_step()
     assert server.value("requests_finished_total", reason="aborted") == aborted + RUNNING + 3
 

@@ -104,7 +104,7 @@ def test_a_failure_in_the_middle_of_a_stream(failing, monkeypatch, together):
         until(lambda: failing.gate.holding, "held")
         told = threading.Event()
         if together:
-            failing.bridge._event_loop.call_soon_threadsafe(told.wait)
+            failing.local._event_loop.call_soon_threadsafe(told.wait)
         failing.gate.allow(2)
         until(lambda: failing.gate.holding and failing.gate.taken == 2, "two steps on")
         break_forward(failing, monkeypatch)
@@ -143,8 +143,7 @@ def test_streams_end_when_the_server_stops(checkpoint):
         extra = {"ignore_eos": body.pop("ignore_eos")}
         stream = client.completions.create(**body, stream=True, extra_body=extra)
         until(lambda: running.gate.holding, "held")
-        running.bridge._loop._stopping = True
-        running.gate.allow(float("inf"))
+        running.http.should_exit = True
         with pytest.raises(openai.APIError, match="stopping"):
             list(stream)
     running.idle()

@@ -30,9 +30,9 @@ class Abort:
 class EngineLoop:
     """Runs an engine on a thread of its own; idle, it waits without using the CPU.
 
-    `deliver` is called on that thread, once for each step, with all events of the step; `stepped`
-    before it, with the seconds that the step took. `failed` is called there once, if the engine is
-    given up; every request has its terminal event by then.
+    `deliver` is called on that thread, once for each step, with all events of the step, of which
+    there may be none; `stepped` before it, with the seconds that the step took. `failed` is called
+    there once, if the engine is given up; every request has its terminal event by then.
     """
 
     def __init__(
@@ -100,6 +100,7 @@ class EngineLoop:
             commands = len(self._inbox)
             stopping = self._stopping
         events: list[Event] = []
+        steps = False
         try:
             for _ in range(commands):
                 # It leaves the inbox when it is obeyed, so that an error loses none.
@@ -108,9 +109,10 @@ class EngineLoop:
             if stopping:
                 events += self.engine.abort_all()
             elif self.engine.has_work:
+                steps = True
                 events += self._step()
         finally:
-            if events:
+            if events or steps:
                 self._deliver(events)
         if self.engine.failed_steps_in_a_row >= FAILED_STEPS:
             raise RuntimeError(f"{FAILED_STEPS} steps in a row failed")

@@ -5,8 +5,8 @@ from __future__ import annotations
 import hmac
 import logging
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
-from contextlib import aclosing, asynccontextmanager
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from typing import Any
 
 import orjson
@@ -18,12 +18,12 @@ from starlette.requests import ClientDisconnect
 from upcurve.engine.schedule import request as schedule
 from upcurve.engine.serve.answer import Answer, ChatAnswer, CompletionAnswer
 from upcurve.engine.serve.bridge import Bridge
-from upcurve.engine.serve.choice import Choice, Delta
+from upcurve.engine.serve.choice import Choice
 from upcurve.engine.serve.errors import ApiError
 from upcurve.engine.serve.intake import Intake
 from upcurve.engine.serve.metrics import Metrics
 from upcurve.engine.serve.protocol import ChatRequest, CompletionRequest, GenerationRequest, parse
-from upcurve.engine.serve.stream import EventStream, while_connected
+from upcurve.engine.serve.stream import StreamCall, WholeCall, while_connected
 
 logger = logging.getLogger(__name__)
 
@@ -52,11 +52,11 @@ class Server:
         self._created = int(time.time())
 
     def app(self) -> FastAPI:
-        """Return the ASGI application; its lifespan starts and stops the engine's thread."""
+        """Return the ASGI application; its lifespan starts and stops the engine."""
 
         @asynccontextmanager
         async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-            self._bridge.start()
+            await self._bridge.start()
             try:
                 yield
             finally:
@@ -149,49 +149,12 @@ class Server:
             for index, prompt in enumerate(prompts)
         ]
         if body.stream:
-            return EventStream(self._events(answer, choices))
-        whole = await while_connected(request.receive, self._whole(answer, choices))
+            return StreamCall(self._bridge, answer, choices)
+        call = WholeCall(self._bridge, answer, choices)
+        whole = await while_connected(request.receive, call.run())
         if whole is None:
             return Response(status_code=CLIENT_CLOSED_REQUEST)
         return Response(whole, media_type="application/json")
-
-    async def _events(self, answer: Answer, choices: Sequence[Choice]) -> AsyncGenerator[bytes]:
-        async with aclosing(self._generate(choices)) as generated:
-            async for deltas in generated:
-                # One write for all tokens that are there; each is an event of its own.
-                if deltas:
-                    yield b"".join(answer.chunk(delta, choices) for delta in deltas)
-        yield answer.end(choices)
-
-    async def _whole(self, answer: Answer, choices: Sequence[Choice]) -> bytes:
-        whole = [Delta(each.index) for each in choices]
-        async with aclosing(self._generate(choices)) as generated:
-            async for deltas in generated:
-                for delta in deltas:
-                    whole[delta.index].append(delta)
-        return answer.whole(whole, choices)
-
-    async def _generate(self, choices: Sequence[Choice]) -> AsyncGenerator[list[Delta]]:
-        """Run the requests of all choices; those that are left at the end are aborted."""
-        running = {each.request.id: each for each in choices}
-        with self._bridge.call([each.request for each in choices]) as inbox:
-            while running:
-                deltas = []
-                for event in await inbox.take():
-                    choice = running.get(event.request_id)
-                    if choice is None:
-                        continue
-                    try:
-                        deltas.append(choice.push(event))
-                    except ApiError:
-                        # What came before it is sent first.
-                        yield deltas
-                        raise
-                    if choice.finished:
-                        del running[event.request_id]
-                        # Only a stop string leaves a request that goes on.
-                        self._bridge.end(event.request_id, "stop")
-                yield deltas
 
     def _check_key(self, request: Request) -> None:
         if self._api_key is None:
@@ -215,6 +178,8 @@ class Server:
             )
 
     def _check_engine(self) -> None:
+        if self._bridge.draining:
+            raise ApiError(503, "the server is draining: it stops soon; ask another, or later")
         if self._bridge.failure is not None:
             raise ApiError(503, f"the engine stopped: {self._bridge.failure}; restart the server")
 
@@ -224,7 +189,7 @@ class Server:
             "object": "model",
             "created": self._created,
             "owned_by": "upcurve",
-            "max_model_len": self._bridge.engine.context_length,
+            "max_model_len": self._bridge.capacity.context_length,
         }
 
 

@@ -1,122 +1,154 @@
-"""Between the event loop of HTTP and the thread of the engine."""
+"""Between the calls of HTTP and the engine: whose events these are, and that each call ends."""
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Protocol
 
-from upcurve.engine.execute.engine import Engine
-from upcurve.engine.execute.event import Event
-from upcurve.engine.execute.loop import EngineLoop
+from upcurve.engine.execute.event import Event, FinishReason
 from upcurve.engine.schedule.request import Request
+from upcurve.engine.serve.messages import Broken, Capacity, Report, Status, Step
 from upcurve.engine.serve.metrics import Metrics
 
 
-class Inbox:
-    """Events of the requests of one call, in order, as the engine delivers them."""
+class EngineHandle(Protocol):
+    """An engine that runs somewhere else; all methods are for the thread of the event loop."""
 
-    def __init__(self) -> None:
-        self._events: list[Event] = []
-        self._arrived = asyncio.Event()
+    capacity: Capacity
 
-    def put(self, event: Event) -> None:
-        """Append an event."""
-        self._events.append(event)
-        self._arrived.set()
+    async def start(self, receive: Callable[[Report], None]) -> None:
+        """Begin; `receive` is called on the event loop with each `Step`, and once `Broken`."""
 
-    async def take(self) -> list[Event]:
-        """Wait until there are events, and return all there are."""
-        await self._arrived.wait()
-        self._arrived.clear()
-        events, self._events = self._events, []
-        return events
+    def submit(self, request: Request) -> None:
+        """Queue a request."""
+
+    def abort(self, request_id: str) -> None:
+        """End a request; nothing happens where it has ended."""
+
+    async def stop(self) -> None:
+        """End the engine; nothing is received any more."""
+
+
+class Receiver(Protocol):
+    """Takes the events of one call, without a task in between."""
+
+    def take(self, event: Event) -> None:
+        """Take one event; raises nothing."""
+
+    def flush(self) -> None:
+        """Act on what was taken: the step has no more events for this receiver."""
 
 
 @dataclass(slots=True)
 class _Open:
     """A request that has no terminal event yet."""
 
-    inbox: Inbox
+    receiver: Receiver
     last: float
     """time.perf_counter() of its last token, or of its arrival."""
     started: bool = False
 
 
 class Bridge:
-    """Owns the engine's loop; all methods are for the thread of the event loop.
+    """Hands each event to its call; every request ends here exactly once, whatever the engine does.
 
-    Every request that is submitted here is counted as finished exactly once.
+    All methods are for the thread of the event loop.
     """
 
-    def __init__(self, engine: Engine, metrics: Metrics) -> None:
-        self.engine = engine
-        self.failure: BaseException | None = None
+    def __init__(self, engine: EngineHandle, metrics: Metrics) -> None:
+        self.capacity = engine.capacity
+        self.failure: str | None = None
         """Why the engine was given up."""
+        self.draining = False
+        """Whether no new requests are wanted, because the server is about to stop."""
         self.on_failure: Callable[[], None] = lambda: None
-        """Called once, when it is."""
+        """Called once, when the engine is given up."""
+        self.on_idle: Callable[[], None] = lambda: None
+        """Called whenever the last open request has ended."""
+        self._engine = engine
         self._metrics = metrics
-        self._loop = EngineLoop(engine, self._deliver, self._failed, metrics.step.observe)
         self._open: dict[str, _Open] = {}
-        self._event_loop: asyncio.AbstractEventLoop
-        metrics.watch(self._loop)
+        self._status = Status()
+        metrics.watch(self.capacity, lambda: self._status, lambda: len(self._open))
 
-    def start(self) -> None:
-        """Start the engine's thread; called on the running event loop."""
-        self._event_loop = asyncio.get_running_loop()
-        self._loop.start()
+    async def start(self) -> None:
+        """Start the engine; called on the running event loop."""
+        await self._engine.start(self._receive)
 
     async def stop(self) -> None:
-        """Abort what is left and stop the engine's thread."""
-        await asyncio.to_thread(self._loop.stop)
+        """Abort what is left and end the engine."""
+        self._end_all("aborted", "the server is stopping")
+        await self._engine.stop()
+
+    @property
+    def open_requests(self) -> int:
+        """Requests that have no terminal event yet."""
+        return len(self._open)
 
     @contextmanager
-    def call(self, requests: Sequence[Request]) -> Iterator[Inbox]:
+    def call(self, requests: Sequence[Request], receiver: Receiver) -> Iterator[None]:
         """Submit requests; those that are not finished at the end of the block are aborted."""
-        inbox = Inbox()
         now = time.perf_counter()
         try:
             for request in requests:
-                self._open[request.id] = _Open(inbox, now)
+                self._open[request.id] = _Open(receiver, now)
                 self._metrics.prompt_tokens.inc(len(request.prompt))
-                self._loop.submit(request)
-            yield inbox
+                self._engine.submit(request)
+            yield
         finally:
             for request in requests:
                 self.end(request.id, "aborted")
 
     def end(self, request_id: str, reason: str) -> None:
         """Abort a request, unless it has ended; its events come no more."""
-        if self._open.pop(request_id, None) is not None:
-            self._loop.abort(request_id)
-            self._metrics.finished.labels(reason).inc()
+        if request_id in self._open:
+            self._engine.abort(request_id)
+            self._close(request_id, reason)
 
-    def _deliver(self, events: Sequence[Event]) -> None:
-        self._event_loop.call_soon_threadsafe(self._dispatch, events, time.perf_counter())
+    def _close(self, request_id: str, reason: str) -> None:
+        del self._open[request_id]
+        self._metrics.finished.labels(reason).inc()
+        if not self._open:
+            self.on_idle()
 
-    def _failed(self, error: BaseException) -> None:
-        self._event_loop.call_soon_threadsafe(self._give_up, error)
+    def _receive(self, report: Report) -> None:
+        if isinstance(report, Step):
+            self._dispatch(report)
+        elif isinstance(report, Broken) and self.failure is None:
+            self.failure = report.reason
+            self._end_all("failed", f"the engine stopped: {report.reason}")
+            self.on_failure()
 
-    def _give_up(self, error: BaseException) -> None:
-        self.failure = error
-        self.on_failure()
-
-    def _dispatch(self, events: Sequence[Event], now: float) -> None:
-        metrics = self._metrics
-        generated = 0
-        for event in events:
+    def _dispatch(self, step: Step) -> None:
+        self._status = step.status
+        receivers: dict[Receiver, None] = {}
+        # Most requests had their last token at the same time: the step before.
+        gaps: dict[float, int] = {}
+        first = []
+        for event in step.events():
             entry = self._open.get(event.request_id)
             if entry is None:
                 continue
             if event.token is not None:
-                generated += 1
-                latency = metrics.inter_token if entry.started else metrics.first_token
-                latency.observe(now - entry.last)
-                entry.started, entry.last = True, now
+                if entry.started:
+                    gaps[entry.last] = gaps.get(entry.last, 0) + 1
+                else:
+                    entry.started = True
+                    first.append(step.at - entry.last)
+                entry.last = step.at
             if event.finish is not None:
-                del self._open[event.request_id]
-                metrics.finished.labels(event.finish).inc()
-            entry.inbox.put(event)
-        metrics.generated_tokens.inc(generated)
+                self._close(event.request_id, event.finish)
+            entry.receiver.take(event)
+            receivers[entry.receiver] = None
+        for receiver in receivers:
+            receiver.flush()
+        self._metrics.step_done(step, first, {step.at - last: n for last, n in gaps.items()})
+
+    def _end_all(self, finish: FinishReason, error: str) -> None:
+        for request_id, entry in list(self._open.items()):
+            self._close(request_id, finish)
+            entry.receiver.take(Event(request_id, None, finish=finish, error=error))
+            entry.receiver.flush()

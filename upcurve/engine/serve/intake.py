@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
-from upcurve.engine.execute.engine import Engine
 from upcurve.engine.serve.chat import ChatTemplate
 from upcurve.engine.serve.errors import ApiError
+from upcurve.engine.serve.messages import Capacity
 from upcurve.engine.serve.protocol import ChatRequest, CompletionRequest
 from upcurve.engine.serve.tokenizer import ByteTokenizer
 
@@ -19,9 +19,9 @@ class Intake:
     """Turns prompts and messages into token ids, and refuses what the engine cannot hold."""
 
     def __init__(
-        self, engine: Engine, tokenizer: ByteTokenizer | None, template: ChatTemplate | None
+        self, capacity: Capacity, tokenizer: ByteTokenizer | None, template: ChatTemplate | None
     ) -> None:
-        self._engine = engine
+        self._capacity = capacity
         self.tokenizer = tokenizer
         self._template = template
 
@@ -66,7 +66,7 @@ class Intake:
             ) from error
         # The template writes the special tokens itself.
         prompt = await self._encode(text, add_special_tokens=False)
-        left = self._engine.context_length - len(prompt)
+        left = self._capacity.context_length - len(prompt)
         max_tokens = body.wanted_tokens or max(1, left)
         self._check(prompt, max_tokens, "messages")
         return prompt, max_tokens
@@ -84,15 +84,15 @@ class Intake:
         return self.tokenizer
 
     def _check(self, prompt: Sequence[int], max_tokens: int, field: str) -> None:
-        vocab_size = self._engine.vocab_size
+        vocab_size = self._capacity.vocab_size
         if not prompt:
             raise ApiError.bad_input(field, "it has no tokens", "give one or more")
         if min(prompt) < 0 or max(prompt) >= vocab_size:
             raise ApiError.bad_input(
                 field, f"a token id is not in 0..{vocab_size - 1}", "use the model's own tokenizer"
             )
-        total, context = len(prompt) + max_tokens, self._engine.context_length
-        if total > context or not self._engine.memory.fits(total):
+        total, context = len(prompt) + max_tokens, self._capacity.context_length
+        if not self._capacity.fits(total):
             raise ApiError(
                 400,
                 f"{field}: {len(prompt)} tokens and max_tokens {max_tokens} are {total}, more than "

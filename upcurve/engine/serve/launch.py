@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
+import resource
 import signal
 import socket
 import sys
 from collections.abc import Generator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import uvicorn
@@ -18,14 +21,18 @@ from upcurve.engine.execute.options import EngineOptions, build_engine
 from upcurve.engine.serve.app import Server
 from upcurve.engine.serve.bridge import Bridge
 from upcurve.engine.serve.chat import ChatTemplate
+from upcurve.engine.serve.connection import Connection
 from upcurve.engine.serve.intake import Intake
 from upcurve.engine.serve.metrics import Metrics
+from upcurve.engine.serve.remote import EngineEndedError, RemoteEngine
 from upcurve.engine.serve.tokenizer import ByteTokenizer
 
 logger = logging.getLogger(__name__)
 
-GRACE_SECONDS = 5.0
+DRAIN_SECONDS = 5.0
 """How long requests may go on after SIGTERM or SIGINT."""
+CLOSE_SECONDS = 5
+"""How long clients have afterwards to read what was sent to them."""
 
 
 def serve(
@@ -36,6 +43,7 @@ def serve(
     port: int,
     model_name: str | None = None,
     api_key: str | None = None,
+    drain_seconds: float = DRAIN_SECONDS,
 ) -> int:
     """Serve a checkpoint folder until SIGTERM or SIGINT, or until the engine fails for good.
 
@@ -46,6 +54,7 @@ def serve(
         port: 0 picks a free one.
         model_name: what clients call the model; None is the name of the folder.
         api_key: what clients have to send; None asks for nothing.
+        drain_seconds: how long requests may go on after the signal.
 
     Returns:
         The exit code: 0, or 1 if the engine was given up.
@@ -54,27 +63,42 @@ def serve(
         EngineInputError: the address cannot be bound, or the model or an option is unusable.
     """
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="upcurve: %(message)s")
-    with bind(host, port) as listener:
+    _raise_file_limit()
+    with (
+        bind(host, port) as listener,
+        RemoteEngine(partial(build_engine, folder, options)) as engine,
+    ):
+        # The engine loads meanwhile.
         tokenizer = ByteTokenizer.from_folder(folder)
         template = ChatTemplate.from_folder(folder)
-        engine = build_engine(folder, options)
-        logger.info(engine.description)
+        try:
+            engine.wait()
+        except EngineEndedError as error:
+            logger.error("the engine's process: %s", error)
+            return 1
+        logger.info(engine.capacity.description)
         metrics = Metrics()
         bridge = Bridge(engine, metrics)
         server = Server(
             bridge,
             metrics,
-            Intake(engine, tokenizer, template),
+            Intake(engine.capacity, tokenizer, template),
             model_name=model_name or folder.resolve().name,
             api_key=api_key,
         )
         _listen(listener, host, port)
-        http = HttpServer(server, bridge, host)
+        http = HttpServer(server, bridge, host, drain_seconds)
         http.run(sockets=[listener])
     if bridge.failure is not None:
         logger.error("the engine stopped: %s", bridge.failure)
         return 1
     return 0
+
+
+def _raise_file_limit() -> None:
+    """Allow as many connections as the system does; many give a process 1,024 at first."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -121,10 +145,11 @@ def _taken(host: str, port: int, error: OSError) -> EngineInputError:
 class HttpServer(uvicorn.Server):
     """uvicorn, with an orderly end: requests may finish for a while, then they are aborted."""
 
-    def __init__(self, server: Server, bridge: Bridge, host: str) -> None:
+    def __init__(self, server: Server, bridge: Bridge, host: str, drain_seconds: float) -> None:
         super().__init__(
             uvicorn.Config(
                 server.app(),
+                http=Connection,
                 access_log=False,
                 log_config=None,
                 log_level="warning",
@@ -133,20 +158,22 @@ class HttpServer(uvicorn.Server):
                 # server closed first, a request that is on its way would be lost.
                 timeout_keep_alive=75,
                 # Only for clients that do not read: the requests themselves end before.
-                timeout_graceful_shutdown=int(GRACE_SECONDS) + 5,
+                timeout_graceful_shutdown=CLOSE_SECONDS,
             )
         )
         self._bridge = bridge
         self._host = host
-        bridge.on_failure = self._give_up
+        self._drain_seconds = drain_seconds
+        self._drain: asyncio.Task[None] | None = None
+        bridge.on_failure = self._stop
 
     @contextmanager
     def capture_signals(self) -> Generator[None, None, None]:
-        """Stop on SIGTERM and SIGINT; unlike uvicorn's own, the process then ends with 0."""
+        """Drain on SIGTERM and SIGINT; unlike uvicorn's own, the process then ends with 0."""
         loop = asyncio.get_running_loop()
         signals = (signal.SIGINT, signal.SIGTERM)
         for each in signals:
-            loop.add_signal_handler(each, self.handle_exit, each, None)
+            loop.add_signal_handler(each, self.drain)
         try:
             yield
         finally:
@@ -156,20 +183,38 @@ class HttpServer(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start, and say where."""
         await super().startup(sockets)
+        # What is loaded stays: the collector need not look at it again.
+        gc.collect()
+        gc.freeze()
         for each in sockets or []:
             host = f"[{self._host}]" if ":" in self._host else self._host
             logger.info("ready at http://%s:%d", host, each.getsockname()[1])
 
-    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Take no new connections, let requests finish for a while, abort the rest."""
-        abort = asyncio.ensure_future(self._abort_after_grace())
-        await super().shutdown(sockets)
-        abort.cancel()
+    def drain(self) -> None:
+        """Refuse new requests, let the others finish for a while, stop; at once if repeated."""
+        if self._bridge.draining:
+            self._stop()
+            return
+        self._bridge.draining = True
+        self._drain = asyncio.ensure_future(self._drained())
 
-    async def _abort_after_grace(self) -> None:
-        await asyncio.sleep(GRACE_SECONDS)
-        logger.info("aborting the requests that are left")
-        await self._bridge.stop()
+    async def _drained(self) -> None:
+        idle = asyncio.Event()
+        self._bridge.on_idle = idle.set
+        if self._bridge.open_requests:
+            logger.info("waiting for %d requests", self._bridge.open_requests)
+            try:
+                await asyncio.wait_for(idle.wait(), self._drain_seconds)
+            except TimeoutError:
+                logger.info("aborting %d requests", self._bridge.open_requests)
+        self._stop()
 
-    def _give_up(self) -> None:
+    def _stop(self) -> None:
         self.should_exit = True
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """End the engine, with the requests that are left, then the connections."""
+        if self._drain is not None:
+            self._drain.cancel()
+        await self._bridge.stop()
+        await super().shutdown(sockets)

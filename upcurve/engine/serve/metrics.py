@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import accumulate
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
+from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.registry import Collector
+from prometheus_client.utils import floatToGoString
 
-from upcurve.engine.execute.loop import EngineLoop
-from upcurve.engine.memory.memory import Usage
+from upcurve.engine.serve.messages import Capacity, Status, Step
 
 # Seconds; from a small model on a fast GPU to a queue that is minutes long.
 FIRST_TOKEN_BUCKETS = (
@@ -16,6 +20,33 @@ FIRST_TOKEN_BUCKETS = (
 STEP_BUCKETS = (
     *(0.001, 0.0025, 0.005, 0.01, 0.015, 0.02, 0.03, 0.04, 0.05, 0.075, 0.1, 0.25, 0.5, 1.0, 2.5),
 )
+BATCH_BUCKETS = tuple(float(2**power) for power in range(13))
+
+
+class Histogram(Collector):
+    """A histogram that takes many equal values at once, as the tokens of a step are."""
+
+    def __init__(
+        self, name: str, text: str, buckets: Sequence[float], registry: CollectorRegistry
+    ) -> None:
+        self._name = name
+        self._text = text
+        self._bounds = (*buckets, float("inf"))
+        self._counts = [0] * len(self._bounds)
+        self._sum = 0.0
+        registry.register(self)
+
+    def observe(self, value: float, count: int = 1) -> None:
+        """Count a value, `count` times."""
+        self._counts[bisect_left(self._bounds, value)] += count
+        self._sum += value * count
+
+    def collect(self) -> Iterable[Metric]:
+        """Return it as Prometheus wants it; called for every scrape."""
+        family = HistogramMetricFamily(self._name, self._text)
+        bounds = map(floatToGoString, self._bounds)
+        family.add_metric([], list(zip(bounds, accumulate(self._counts), strict=True)), self._sum)
+        yield family
 
 
 class Metrics:
@@ -40,42 +71,76 @@ class Metrics:
         self.first_token = Histogram(
             "upcurve_time_to_first_token_seconds",
             "From the arrival of a request at the engine to its first token.",
-            buckets=FIRST_TOKEN_BUCKETS,
-            registry=self.registry,
+            FIRST_TOKEN_BUCKETS,
+            self.registry,
         )
         self.inter_token = Histogram(
             "upcurve_inter_token_latency_seconds",
             "Between two tokens of a request, both as the engine delivers them.",
-            buckets=STEP_BUCKETS,
-            registry=self.registry,
+            STEP_BUCKETS,
+            self.registry,
         )
         self.step = Histogram(
             "upcurve_step_seconds",
             "One step of the engine, from scheduling to the drawn tokens.",
-            buckets=STEP_BUCKETS,
-            registry=self.registry,
+            STEP_BUCKETS,
+            self.registry,
         )
 
-    def watch(self, loop: EngineLoop) -> None:
-        """Read the gauges from an engine whenever they are asked for."""
-        memory = loop.engine.memory
+    def watch(
+        self, capacity: Capacity, status: Callable[[], Status], open_requests: Callable[[], int]
+    ) -> None:
+        """Read the gauges from an engine's last report whenever they are asked for."""
         gauges: dict[str, tuple[str, Callable[[], int]]] = {
-            "requests_running": ("Requests that own memory.", lambda: loop.counts()[0]),
-            "requests_waiting": ("Requests not admitted yet.", lambda: loop.counts()[1]),
-            **_usage_gauges(memory.usage),
+            "requests_running": ("Requests that own memory.", lambda: status().running),
+            "requests_waiting": (
+                "Requests that own none, because they are new or were preempted.",
+                lambda: max(0, open_requests() - status().running),
+            ),
+            "kv_pages_used": ("KV pages that requests own.", lambda: status().pages),
+            "kv_pages_total": ("KV pages that there are.", lambda: capacity.total_pages),
+            "state_slots_used": ("Recurrent-state slots in use.", lambda: status().slots),
+            "state_slots_total": (
+                "Recurrent-state slots that there are.",
+                lambda: capacity.total_slots,
+            ),
         }
         for name, (text, read) in gauges.items():
             Gauge(f"upcurve_{name}", text, registry=self.registry).set_function(read)
+        self.registry.register(_Preemptions(status))
+
+    def step_done(
+        self, step: Step, first_tokens: Sequence[float], gaps: Mapping[float, int]
+    ) -> None:
+        """Count one report of the engine.
+
+        Args:
+            step: the report.
+            first_tokens: seconds that requests have waited for their first token.
+            gaps: seconds between two tokens of one request, and how many requests had them.
+        """
+        if step.seconds is not None:
+            self.step.observe(step.seconds)
+        for seconds in first_tokens:
+            self.first_token.observe(seconds)
+        for seconds, count in gaps.items():
+            self.inter_token.observe(seconds, count)
+        self.generated_tokens.inc(len(first_tokens) + sum(gaps.values()))
 
     def render(self) -> bytes:
         """Return all metrics in Prometheus' text format."""
         return generate_latest(self.registry)
 
 
-def _usage_gauges(usage: Callable[[], Usage]) -> dict[str, tuple[str, Callable[[], int]]]:
-    return {
-        "kv_pages_used": ("KV pages that requests own.", lambda: usage().pages),
-        "kv_pages_total": ("KV pages that there are.", lambda: usage().total_pages),
-        "state_slots_used": ("Recurrent-state slots in use.", lambda: usage().slots),
-        "state_slots_total": ("Recurrent-state slots that there are.", lambda: usage().total_slots),
-    }
+class _Preemptions(Collector):
+    """The engine counts them itself."""
+
+    def __init__(self, status: Callable[[], Status]) -> None:
+        self._status = status
+
+    def collect(self) -> Iterable[Metric]:
+        yield CounterMetricFamily(
+            "upcurve_preemptions",
+            "How often a request gave its memory to an earlier one and was computed anew.",
+            value=self._status().preemptions,
+        )

@@ -1,0 +1,117 @@
+"""The process of the engine: it shares no interpreter with HTTP, which would delay steps."""
+
+from __future__ import annotations
+
+import gc
+import logging
+import os
+import pickle
+import select
+import signal
+import socket
+import sys
+import threading
+from collections import deque
+from typing import TYPE_CHECKING
+
+from upcurve.engine.errors import EngineInputError
+
+if TYPE_CHECKING:
+    from upcurve.engine.execute.loop import EngineLoop
+
+SWITCH_SECONDS = 5e-4
+"""Longest time that the thread which reads commands keeps the engine's thread waiting."""
+READ_BYTES = 2**18
+
+
+def run(connection: socket.socket, builder: bytes) -> None:
+    """Build an engine, run it, and end with the connection; the target of the process.
+
+    Args:
+        connection: to the HTTP side; frames of `messages` both ways.
+        builder: a pickled function that returns the engine. What it needs is imported only once
+            this process ignores signals and watches the connection.
+    """
+    # A terminal and a process manager signal the whole group; the HTTP side says when to end.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    sys.setswitchinterval(SWITCH_SECONDS)
+    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="upcurve: %(message)s")
+    threading.Thread(target=_exit_when_closed, args=(connection,), daemon=True).start()
+
+    from upcurve.engine.serve.messages import Capacity, Refused, frame
+    from upcurve.engine.serve.reporter import Reporter
+
+    try:
+        engine = pickle.loads(builder)()  # noqa: S301 - from the process that started this one
+    except EngineInputError as error:
+        connection.sendall(frame(Refused(error.field, error.problem, error.mend)))
+        return
+    # What is loaded stays: the collector need not look at it again.
+    gc.collect()
+    gc.freeze()
+    outbox = Outbox(connection)
+    loop = Reporter(engine, lambda report: outbox.put(frame(report))).loop
+    outbox.put(frame(Capacity.of(engine)))
+    loop.start()
+    _obey(connection, loop)
+
+
+def _obey(connection: socket.socket, loop: EngineLoop) -> None:
+    from upcurve.engine.serve.messages import Frames, Submit, decode_command
+
+    frames = Frames()
+    while data := connection.recv(READ_BYTES):
+        for message in frames.feed(data):
+            command = decode_command(message)
+            if isinstance(command, Submit):
+                loop.submit(command.request())
+            else:
+                loop.abort(command.request_id)
+
+
+def _exit_when_closed(connection: socket.socket) -> None:
+    """End the process at once when the other side is gone, even while a model is being loaded."""
+    hang_up = select.poll()
+    hang_up.register(connection, 0)
+    hang_up.poll()
+    os._exit(0)
+
+
+class Outbox:
+    """Sends frames in order; whoever puts one never waits for a reader that is late."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._connection = connection
+        self._late: deque[memoryview] = deque()
+        self._changed = threading.Condition()
+        threading.Thread(target=self._send_late, daemon=True).start()
+
+    def put(self, data: bytes) -> None:
+        """Send a frame, or leave to a thread what the socket does not take now."""
+        with self._changed:
+            sent = 0 if self._late else self._try(data)
+            if sent < len(data):
+                self._late.append(memoryview(data)[sent:])
+                self._changed.notify()
+
+    def _try(self, data: bytes) -> int:
+        try:
+            return self._connection.send(data, socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return 0
+        except OSError:
+            # The other side is gone, and with it this process.
+            return len(data)
+
+    def _send_late(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._late)
+                data = self._late[0]
+            try:
+                self._connection.sendall(data)
+            except OSError:
+                return
+            with self._changed:
+                self._late.popleft()
