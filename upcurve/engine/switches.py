@@ -21,6 +21,8 @@ class Switches:
     """Residual add and RMSNorm with a prepared (1 + w); off: one operation at a time."""
     fused_projections: bool = True
     """One matrix product for all input projections of a mixer; off: one each."""
+    fused_recurrence: bool = True
+    """Gated DeltaNet in few launches, states in place (on a GPU); off: torch, step by step."""
     paged_attention: bool = True
     """Decodes attend to pages where they lie (on a GPU); off: pages are gathered first."""
     cuda_graphs: bool = True
