@@ -15,6 +15,9 @@ from upcurve.engine.platform import is_amd, tl, triton
 
 WIDTH = 32
 """Columns of the state that a program of the second kernel owns."""
+PREPARE_WARPS, SCAN_WARPS = 8, 4
+SCAN_STAGES = 1
+"""Chunks in flight: two of them take more shared memory than there is for float32 models."""
 
 
 def scan(
@@ -72,7 +75,7 @@ def scan(
         *(qkv.stride(0), a.stride(0), b.stride(0), key_dim**-0.5),
         **sizes,
         values=_power_of_two(value_dim),
-        num_warps=8,
+        num_warps=PREPARE_WARPS,
     )
     out = new(length, heads, value_dim)
     width = min(WIDTH, max(16, _power_of_two(value_dim)))
@@ -80,7 +83,8 @@ def scan(
         *(qkv, gamma, u, w, within, state, out, length, qkv.stride(0), key_dim**-0.5),
         **sizes,
         width=width,
-        num_warps=4,
+        num_warps=SCAN_WARPS,
+        num_stages=SCAN_STAGES,
     )
     return out
 
