@@ -49,14 +49,17 @@ class _Fill:
                 f"tensor {name} has the type {dtype}",
                 f"give it as {', '.join(PLAIN_TYPES)} or {FP8_TYPE}",
             )
-        if dtype != FP8_TYPE:
-            if self.scale is not None:
-                raise EngineInputError(
-                    "model",
-                    f"tensor {self.scale.name} is a scale, but {name} is {dtype}, not FP8",
-                    "remove one of them",
-                )
-            return
+        if dtype == FP8_TYPE:
+            self._check_fp8(quantization)
+        elif self.scale is not None:
+            raise EngineInputError(
+                "model",
+                f"tensor {self.scale.name} is a scale, but {name} is {dtype}, not FP8",
+                "remove one of them",
+            )
+
+    def _check_fp8(self, quantization: Quantization | None) -> None:
+        name, target, scale = self.weight.name, self.target, self.scale
         if not isinstance(target, Rows):
             raise EngineInputError(
                 "model",
@@ -69,22 +72,22 @@ class _Fill:
                 f"lists {name}, which is FP8",
                 "correct config.json",
             )
-        if self.scale is None:
+        if scale is None:
             raise EngineInputError(
                 "model", f"tensor {name} is FP8 and has no scale", f"add {name}{SCALES[0]}"
             )
-        if self.scale.dtype not in (*PLAIN_TYPES, "F8_E8M0"):
+        if scale.dtype not in (*PLAIN_TYPES, "F8_E8M0"):
             raise EngineInputError(
                 "model",
-                f"tensor {self.scale.name} has the type {self.scale.dtype}",
+                f"tensor {scale.name} has the type {scale.dtype}",
                 f"give it as {', '.join(PLAIN_TYPES)}",
             )
-        experts = target.scale_shape[:-2].numel()
-        if self.scale.shape.numel() not in (1, experts) and self.scale.shape != target.scale_shape:
+        blocks = target.scale_shape
+        if scale.shape != blocks and scale.shape.numel() not in (1, blocks[:-2].numel()):
             raise EngineInputError(
                 "model",
-                f"tensor {self.scale.name} is {list(self.scale.shape)}, blocks of 128 x 128 need "
-                f"{list(target.scale_shape)}",
+                f"tensor {scale.name} is {list(scale.shape)}, blocks of 128 x 128 need "
+                f"{list(blocks)}",
                 "give one scale for each block, or one for the tensor",
             )
 

@@ -82,9 +82,8 @@ class Matrix:
             return F.linear(x, self.weight[start:stop])
         # Rows that share a block with the part before are multiplied too, and dropped.
         rows, blocks = _whole_blocks(start, stop)
-        return block_scaled.linear(x, self.weight[rows], self.scale[blocks])[
-            :, start - rows.start :
-        ]
+        product = block_scaled.linear(x, self.weight[rows], self.scale[blocks])
+        return product[:, start - rows.start :]
 
 
 @dataclass(frozen=True, slots=True)
