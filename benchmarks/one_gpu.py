@@ -82,7 +82,7 @@ def load(arguments):
                 dtype=DTYPES["bf16" if device.type == "cuda" else "fp32"],
                 switches=Switches.without(arguments.off),
                 load_format="dummy",
-                **({"quantization": kind} if kind != "none" else {}),
+                quantization=kind,
             )
             synchronize()
             label = "fp8" if kind == "fp8" else str(model.dtype).removeprefix("torch.")

@@ -13,6 +13,10 @@ NAMES = [
     "fused_topk",
     "fused_norm",
     "fused_projections",
+    "fused_recurrence",
+    "paged_attention",
+    "cuda_graphs",
+    "host_overlap",
 ]
 
 

@@ -31,6 +31,27 @@ from upcurve.engine.switches import Switches
     help="auto: bf16 on a GPU, fp32 on the CPU.",
 )
 @click.option(
+    "--quantization",
+    type=click.Choice(["none", "fp8"]),
+    default="none",
+    show_default=True,
+    help="fp8: quantise to blocks of 128 x 128 while loading. An FP8 checkpoint needs no option.",
+)
+@click.option(
+    "--kv-cache-dtype",
+    type=click.Choice(["auto", "fp8"]),
+    default="auto",
+    show_default=True,
+    help="fp8: keys and values in half the memory, with scale 1.",
+)
+@click.option(
+    "--state-dtype",
+    type=click.Choice(["fp32", "bf16"]),
+    default="fp32",
+    show_default=True,
+    help="Of the recurrent state of Gated DeltaNet layers.",
+)
+@click.option(
     "--load-format",
     type=click.Choice(["auto", "dummy"]),
     default="auto",
@@ -59,6 +80,27 @@ from upcurve.engine.switches import Switches
     show_default=True,
     metavar="N",
     help="Most tokens in one step; longer prompts are prefilled in chunks.",
+)
+@click.option(
+    "--page-size",
+    type=click.IntRange(min=1),
+    default=16,
+    show_default=True,
+    metavar="N",
+    help="Tokens of a KV page.",
+)
+@click.option(
+    "--memory-share",
+    type=click.FloatRange(0, 1, min_open=True),
+    default=0.9,
+    show_default=True,
+    metavar="X",
+    help="Of a GPU's memory, for weights, activations and caches together.",
+)
+@click.option(
+    "--check-memory",
+    is_flag=True,
+    help="Prove after every step that no page or state slot leaks or is shared; slow.",
 )
 @click.option(
     "--served-model-name",

@@ -18,6 +18,7 @@ from upcurve.engine.memory.caches import Caches, CacheTypes
 from upcurve.engine.memory.memory import Memory
 from upcurve.engine.model.batch import Chunk, ForwardBatch
 from upcurve.engine.model.model import LoadFormat, Model, load_model
+from upcurve.engine.model.quantization import QuantizationFormat
 from upcurve.engine.schedule.scheduler import check_step
 from upcurve.engine.switches import Switches
 
@@ -37,6 +38,8 @@ class EngineOptions:
     device: Literal["auto", "cpu", "cuda"] = "auto"
     dtype: Literal["auto", "bf16", "fp32"] = "auto"
     """auto: bf16 on a GPU, fp32 on the CPU."""
+    quantization: QuantizationFormat = "none"
+    """fp8: quantise a bf16 checkpoint while it is loaded; none: as the checkpoint is."""
     kv_cache_dtype: Literal["auto", "fp8"] = "auto"
     """auto: as the activations."""
     state_dtype: Literal["fp32", "bf16"] = "fp32"
@@ -76,6 +79,7 @@ def build_engine(folder: Path, options: EngineOptions) -> Engine:
         switches=switches,
         load_format=options.load_format,
         seed=options.seed,
+        quantization=options.quantization,
     )
     if switches.shared_expert_fusion and not model.shared_expert_fused:
         logger.warning("shared_expert_fusion is off: the shared expert has a size of its own")
