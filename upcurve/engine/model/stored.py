@@ -42,7 +42,7 @@ def stored_tensors(folder: Path, files: ExitStack) -> dict[str, StoredTensor]:
         files: closes them.
 
     Returns:
-        Tensor name -> tensor, in the order of the files.
+        Tensor name -> tensor, in the order in which they lie in the files.
 
     Raises:
         EngineInputError: a file is missing or corrupt, or two have a tensor of the same name.
@@ -51,7 +51,7 @@ def stored_tensors(folder: Path, files: ExitStack) -> dict[str, StoredTensor]:
     for file in checkpoint_files(folder):
         try:
             reader = files.enter_context(safe_open(file, framework="pt"))
-            for name in reader.keys():  # noqa: SIM118
+            for name in reader.offset_keys():
                 if name in found:
                     raise EngineInputError(
                         "model", f"tensor {name} comes a second time", "remove one of them"
