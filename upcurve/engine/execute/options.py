@@ -17,8 +17,7 @@ from upcurve.engine.memory.budget import Budget, budget, free_bytes
 from upcurve.engine.memory.caches import Caches, CacheTypes
 from upcurve.engine.memory.memory import Memory
 from upcurve.engine.model.batch import Chunk, ForwardBatch
-from upcurve.engine.model.model import LoadFormat, Model, load_model
-from upcurve.engine.model.quantization import QuantizationFormat
+from upcurve.engine.model.model import LoadFormat, Model, QuantizationFormat, load_model
 from upcurve.engine.schedule.scheduler import check_step
 from upcurve.engine.switches import Switches
 
