@@ -110,7 +110,7 @@ def write_checkpoint(
     dtype: torch.dtype = torch.float32,
     quantization: Literal["none", "fp8"] = "none",
 ) -> None:
-    """Write a random-weight checkpoint that this engine and, without FP8, transformers load.
+    """Write a random-weight checkpoint that this engine and transformers load.
 
     Args:
         folder: created if missing; files of the same names are replaced.
@@ -118,7 +118,7 @@ def write_checkpoint(
         seed: of the weights.
         dtype: of the matrices in the file.
         quantization: "fp8" writes the format of the published FP8 checkpoints, one tensor for each
-            expert's matrix and one for its scales.
+            expert's matrix and one for its scales. transformers wants sizes that fill blocks of 128.
     """
     shapes = ModelShapes.from_config(config)
     weights = ModelWeights.empty(shapes, torch.device("cpu"), dtype)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from tests.engine.model.fp8.small import (
     LAYER,
     Tensors,
     content,
+    dequantized,
     file,
     fp8_config,
     fused,
@@ -229,3 +231,28 @@ def test_other_parts_and_their_scales_are_skipped(
         same(load(save(tmp_path, tensors, config)), model)
     lines = [each.getMessage() for each in caplog.records if "skipped" in each.getMessage()]
     assert lines == ["skipped 3 tensors of the vision and multi-token-prediction parts"]
+
+
+def test_transformers_reads_the_same_from_what_is_written_here(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from transformers import AutoModelForCausalLM, FineGrainedFP8Config
+        from transformers.quantizers.quantizer_finegrained_fp8 import FineGrainedFP8HfQuantizer
+
+        # It asks for a package that places models on several devices: here is one.
+        monkeypatch.setattr(
+            FineGrainedFP8HfQuantizer, "validate_environment", lambda *_, **__: None
+        )
+        # It takes only sizes that are multiples of the block.
+        write_checkpoint(tmp_path, fp8_config(hidden_size=256), seed=4, quantization="fp8")
+        theirs = AutoModelForCausalLM.from_pretrained(
+            tmp_path,
+            dtype=torch.float32,
+            quantization_config=FineGrainedFP8Config(dequantize=True),
+        ).state_dict()
+    ours = weight_map(dequantized(load(tmp_path)).weights)
+    assert len(ours) == len(theirs)
+    for name, each in ours.items():
+        assert torch.equal(theirs[name if name in theirs else f"model.{name}"], each), name
