@@ -12,6 +12,7 @@ import urllib.error
 import urllib.request
 from contextlib import contextmanager
 
+import psutil
 import pytest
 from click.testing import CliRunner
 
@@ -120,31 +121,17 @@ def test_interrupt_ends_an_idle_server_at_once(checkpoint, tmp_path):
         assert len(running.lines()) == 2
 
 
-def test_an_engine_that_fails_for_good_ends_the_process(checkpoint, tmp_path):
-    # A real failure: the forward pass raises from the first step on.
-    broken = (
-        "from upcurve.engine.model.model import Model\n"
-        "def forward(*_): raise RuntimeError('device lost')\n"
-        "Model.forward = forward\n"
-        "from upcurve.cli import run\n"
-        "run()\n"
-    )
-    log = tmp_path / "log"
-    with log.open("w") as stderr:
-        process = subprocess.Popen(
-            [sys.executable, "-c", broken, "serve", str(checkpoint), *SMALL], stderr=stderr
-        )
-    running = Process(process, log)
-    try:
-        url = running.wait(r"ready at (http://\S+)")[1]
-        for _ in range(3):
-            with pytest.raises(urllib.error.HTTPError, match="500"):
-                post(url, {"model": "mini", "prompt": [1]})
-        assert process.wait(60) == 1
-        assert "upcurve: the engine stopped: 3 steps in a row failed" in running.lines()
-    finally:
-        process.kill()
-        process.wait()
+def test_an_engine_that_dies_ends_the_server(checkpoint, tmp_path):
+    with serving(checkpoint, tmp_path) as running:
+        (engine,) = [
+            each
+            for each in psutil.Process(running.process.pid).children(recursive=True)
+            if "spawn_main" in " ".join(each.cmdline())
+        ]
+        engine.kill()
+        assert running.process.wait(60) == 1
+        (line,) = [line for line in running.lines() if "the engine stopped" in line]
+        assert "SIGKILL" in line
 
 
 def refuse(*arguments):
