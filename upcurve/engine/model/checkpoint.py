@@ -118,7 +118,7 @@ def write_checkpoint(
         seed: of the weights.
         dtype: of the matrices in the file.
         quantization: "fp8" writes the format of the published FP8 checkpoints, one tensor for each
-            expert's matrix and one for its scales. transformers wants sizes that fill blocks of 128.
+            expert's matrix and one for its scales; transformers wants sizes that fill the blocks.
     """
     shapes = ModelShapes.from_config(config)
     weights = ModelWeights.empty(shapes, torch.device("cpu"), dtype)
