@@ -99,10 +99,10 @@ def test_rows_of_any_groups(counts: list[int]) -> None:
 
 @needs_interpreter
 @pytest.mark.parametrize(("columns", "depth"), [(1, 1), (16, 128), (130, 256), (150, 300), (33, 7)])
-@pytest.mark.parametrize("tile_columns", [16, 128])
-def test_edges(columns: int, depth: int, tile_columns: int) -> None:
-    operands = Operands([1, 3], columns, depth)
-    tile = Tile(rows=16, columns=tile_columns, depth=128, warps=4, stages=2)
+@pytest.mark.parametrize(("tile_rows", "tile_columns"), [(16, 16), (16, 128), (64, 32)])
+def test_edges(columns: int, depth: int, tile_rows: int, tile_columns: int) -> None:
+    operands = Operands([1, 70], columns, depth)
+    tile = Tile(rows=tile_rows, columns=tile_columns, depth=128, warps=4, stages=2)
     assert close(operands.multiply(tile=tile), operands.expected())
 
 
@@ -158,10 +158,11 @@ def test_rows_of_no_group_are_not_read() -> None:
 
 @needs_interpreter
 @pytest.mark.parametrize("counts", COUNTS)
-def test_plain_weights(counts: list[int]) -> None:
+@pytest.mark.parametrize("tile_rows", [16, 64])
+def test_plain_weights(counts: list[int], tile_rows: int) -> None:
     rows, weight = normal(sum(counts), 70), normal(len(counts), 20, 70, seed=1)
     group = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts))
-    tile = Tile(rows=16, columns=16, depth=32, warps=4, stages=2)
+    tile = Tile(rows=tile_rows, columns=16, depth=32, warps=4, stages=2)
     ends = torch.tensor(counts).cumsum(0).int()
     out = product.grouped_plain(among_nan(rows), weight, ends, tile=tile)
     expected = torch.einsum("rk,rnk->rn", rows.double(), weight[group].double())

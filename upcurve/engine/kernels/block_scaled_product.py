@@ -1,8 +1,8 @@
 """Products of rows and weights [N, K] on GPUs: of FP8 with block scales, of groups of rows.
 
 One kernel multiplies; what it launches follows from the shapes alone, so that a graph that was
-captured once serves every routing. It multiplies weight by transposed rows: the side of the weight
-is long also where a group has one row, and it is that side that tensor cores want long.
+captured once serves every routing. Where a group has few rows the weight is the left side of the
+product, of which tensor cores want at least 64 rows (wgmma of sm_90), and the rows are the right.
 """
 
 from __future__ import annotations
@@ -294,7 +294,7 @@ def _multiply(
     read = column if columns % tile_columns == 0 else tl.minimum(column, columns - 1)
     step = tl.arange(0, tile_depth)
     first = first.to(tl.int64)
-    at_rows = rows + first * row_stride + row[None, :] * row_stride + step[:, None]
+    at_rows = rows + first * row_stride + row[:, None] * row_stride + step[None, :]
     at_weight = weight + read[:, None] * depth + step[None, :]
     if row_scale is not None:
         across: tl.constexpr = (depth + 127) // 128
@@ -302,25 +302,31 @@ def _multiply(
         at_row_scale = row_scale + (first + row) * scale_row
         scale += (group * down + start // 128) * across
 
-    total = tl.zeros([tile_columns, tile_rows], tl.float32)
+    turned: tl.constexpr = tile_rows < 64
+    total = tl.zeros([tile_columns, tile_rows] if turned else [tile_rows, tile_columns], tl.float32)
     for done in range(0, depth, tile_depth):
         if depth % tile_depth == 0:
-            right = tl.load(at_rows + done, mask=inside[None, :], other=0.0)
-            left = tl.load(at_weight + done)
+            left = tl.load(at_rows + done, mask=inside[:, None], other=0.0)
+            right = tl.load(at_weight + done)
         else:
             rest = done + step < depth
-            right = tl.load(at_rows + done, mask=inside[None, :] & rest[:, None], other=0.0)
-            left = tl.load(at_weight + done, mask=rest[None, :], other=0.0)
+            left = tl.load(at_rows + done, mask=inside[:, None] & rest[None, :], other=0.0)
+            right = tl.load(at_weight + done, mask=rest[None, :], other=0.0)
+        if turned:
+            left, right = right, left
         if row_scale is None:
-            total = tl.dot(left, right, total, input_precision="ieee")
+            total = tl.dot(left, tl.trans(right), total, input_precision="ieee")
         else:
             block = done // 128
             of_rows = tl.load(at_row_scale + block * scale_block, mask=inside, other=0.0)
-            total += tl.dot(left, right) * (of_rows * tl.load(scale + block))[None, :]
+            both = of_rows * tl.load(scale + block)
+            both = both[None, :] if turned else both[:, None]
+            total += tl.dot(left, tl.trans(right)) * both
 
     at_out = out + (first + row)[:, None] * columns + column[None, :]
     written = inside[:, None] & (column < columns)[None, :]
-    tl.store(at_out, tl.trans(total).to(out.dtype.element_ty), mask=written)
+    result = tl.trans(total) if turned else total
+    tl.store(at_out, result.to(out.dtype.element_ty), mask=written)
 
 
 @triton.jit  # type: ignore[untyped-decorator]
