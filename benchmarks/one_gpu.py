@@ -161,6 +161,7 @@ class Waited:
         self._seconds = seconds
 
     def wait(self):
+        """Wait for the step."""
         started = time.perf_counter()
         try:
             return self._flight.wait()
@@ -244,12 +245,22 @@ def prefill_table(models, arguments):
     found = {name: [] for name in turns}
     for index in range(arguments.rounds):
         for name in ordered(turns, index):
-            found[name].append(length / turns[name]())
-    theirs = found.get("transformers", [])
-    table = [("", "tokens/s", "times transformers")]
-    for name, rates in found.items():
-        ratio = [a / b for a, b in zip(rates, theirs, strict=False)]
-        table.append((name, spread(rates, ",.0f"), spread(ratio, ".2f") if ratio else "-"))
+            found[name].append(turns[name]())
+    theirs = [each for each, _ in found.get("transformers", [])]
+    table = [("", "tokens/s", "ms a step", "host, ms", "times transformers")]
+    for name, turned in found.items():
+        seconds, host = zip(*turned, strict=True)
+        ratio = [a / b for a, b in zip(theirs, seconds, strict=False)]
+        steps = -(-length // int(name.rsplit(" ", 1)[-1])) if host[0] is not None else 1
+        table.append(
+            (
+                name,
+                spread([length / each for each in seconds], ",.0f"),
+                spread([1000 * each / steps for each in seconds], ".1f"),
+                "-" if host[0] is None else spread([each / steps for each in host], ".1f"),
+                spread(ratio, ".2f") if ratio else "-",
+            )
+        )
     show(f"Prefill of one prompt of {length} tokens", table)
 
 
@@ -260,14 +271,19 @@ def our_prefill(model, arguments, tokens):
     ids = torch.randint(
         3, model.shapes.vocab_size, (arguments.prefill,), generator=torch.Generator().manual_seed(0)
     ).tolist()
+    waited = []
+    launch = engine.device.launch
+    engine.device.launch = lambda step: Waited(launch(step), waited)
 
     def turn():
+        waited.clear()
         engine.add(Request("prefill", ids, SamplingParameters(1, temperature=0, ignore_eos=True)))
         synchronize()
         started = time.perf_counter()
         while engine.has_work:
             checked(engine.step())
-        return time.perf_counter() - started
+        took = time.perf_counter() - started
+        return took, 1000 * (took - sum(waited))
 
     return turn
 
@@ -280,7 +296,7 @@ def their_prefill(model, length, device):
         synchronize()
         started = time.perf_counter()
         model(ids, use_cache=True, logits_to_keep=1).logits.argmax(-1).tolist()
-        return time.perf_counter() - started
+        return time.perf_counter() - started, None
 
     return turn
 
