@@ -6,6 +6,11 @@ import torch
 import torch.nn.functional as F
 
 from upcurve.engine.kernels import block_scaled
+from upcurve.engine.kernels.block_scaled_product import grouped_plain
+from upcurve.engine.platform import runs_kernels
+
+FEW_ROWS = 32_768
+"""Up to so many rows the own grouped kernel is faster than torch's (benchmarks/block_scaled.py)."""
 
 
 def dense(
@@ -100,6 +105,8 @@ def _grouped_product(
     """Multiply rows [R, N], sorted by group, by their group's matrix [G, M, N]; ends int32 [G]."""
     if scales is not None:
         return block_scaled.grouped(rows, matrices, scales, ends)
+    if runs_kernels(rows.device) and rows.dtype == torch.bfloat16 and len(rows) <= FEW_ROWS:
+        return grouped_plain(rows, matrices, ends)
     # grouped_mm is one kernel on a GPU in bf16 only; on the CPU it visits even the empty groups.
     on_cpu = rows.device.type == "cpu"
     worth_it = 2 * len(rows) > len(matrices) if on_cpu else rows.dtype == torch.bfloat16
