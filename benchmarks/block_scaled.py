@@ -20,7 +20,7 @@ from dataclasses import dataclass, replace
 import torch
 import torch.nn.functional as F
 
-from upcurve.engine.kernels import block_scaled
+from upcurve.engine.kernels import block_scaled, block_scaled_rows
 from upcurve.engine.kernels import block_scaled_product as product
 from upcurve.engine.kernels.block_scaled_product import Tile
 from upcurve.engine.platform import HAS_TRITON, INTERPRETED, triton
@@ -70,7 +70,7 @@ class Case:
 
     def fp8(self, tile=None):
         """Return the product of each call, of rows that are quantised before."""
-        rows, (weight, scale) = product.quantize_rows(self.rows), self.quantized
+        rows, (weight, scale) = block_scaled_rows.quantize_rows(self.rows), self.quantized
         dtype = self.rows.dtype
         if self.ends is None:
             return [
@@ -169,7 +169,7 @@ def grouped_case(name, tokens, weight, quantized):
 
 
 def quantising(rows):
-    return [lambda: product.quantize_rows(rows)] * MOST_CALLS
+    return [lambda: block_scaled_rows.quantize_rows(rows)] * MOST_CALLS
 
 
 def calls(size):
@@ -224,7 +224,7 @@ def errors():
     ends, group = counts.cumsum(0).int().cuda(), torch.arange(5).repeat_interleave(counts).cuda()
     x, values = normal(121, 1100), normal(5, 1000, 1100)
     weight, scale = block_scaled.quantize_blocks(values)
-    rows, row_scale = product.quantize_rows(x)
+    rows, row_scale = block_scaled_rows.quantize_rows(x)
     its_rows, its_scale = block_scaled.quantize_rows(x)
     per_row = row_scale.double().repeat_interleave(128, 1)[:, :1100]
     exact = block_scaled.dequantize_blocks(weight, scale, torch.float64)

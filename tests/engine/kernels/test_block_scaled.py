@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -12,6 +13,7 @@ from upcurve.engine.kernels.block_scaled import (
     FP8,
     HIGHEST,
     dequantize_blocks,
+    experts,
     grouped,
     linear,
     quantize_blocks,
@@ -161,6 +163,19 @@ def test_only_experts_with_rows_are_dequantised(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(block_scaled, "dequantize_blocks", counted)
     grouped(normal(3, 8), weight, scale, torch.tensor([0, 2, 2, 2, 3], dtype=torch.int32))
     assert seen == [(8, 8), (8, 8)]
+
+
+def test_experts_are_two_grouped_products_about_a_gate() -> None:
+    x, order = normal(3, 130), torch.tensor([2, 0, 1, 2, 1])
+    ends, expert = torch.tensor([2, 2, 5], dtype=torch.int32), torch.tensor([0, 0, 2, 2, 2])
+    gate_up, down = quantize_blocks(normal(3, 48, 130)), quantize_blocks(normal(3, 20, 24))
+    rows = exact(*quantize_rows(x), rows=1)[order]
+    gate, up = torch.einsum("rk,rnk->rn", rows, exact(*gate_up)[expert]).chunk(2, dim=-1)
+    inner = exact(*quantize_rows(F.silu(gate) * up), rows=1)
+    expected = torch.einsum("rk,rnk->rn", inner, exact(*down)[expert])
+    out = experts(x, order, ends, *gate_up, *down)
+    # Near the middle of two float8 values float32 and float64 may fall apart.
+    assert (out - expected).norm() <= 1e-2 * expected.norm()
 
 
 def test_no_rows_give_no_results() -> None:

@@ -9,15 +9,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from upcurve.engine.kernels import block_scaled
 from upcurve.engine.kernels import block_scaled_product as product
-from upcurve.engine.kernels.block_scaled import (
-    HIGHEST,
-    grouped,
-    linear,
-    quantize_blocks,
-    quantize_rows,
-)
+from upcurve.engine.kernels.block_scaled import quantize_blocks, quantize_rows
 from upcurve.engine.kernels.block_scaled_product import Tile
 from upcurve.engine.platform import HAS_TRITON, INTERPRETED
 
@@ -173,59 +166,14 @@ def test_plain_weights(counts: list[int], tile_rows: int) -> None:
 @needs_interpreter
 def test_no_rows() -> None:
     empty, weight = normal(0, 130), normal(2, 3, 130)
-    quantized, scales = product.quantize_rows(empty)
+    quantized, scales = quantize_rows(empty)
     weights, weight_scales = quantize_blocks(weight)
     ends = torch.zeros(2, dtype=torch.int32)
-    assert quantized.shape == (0, 130)
-    assert scales.shape == (0, 2)
     assert product.grouped_plain(empty, weight, ends).shape == (0, 3)
     assert product.linear(quantized, scales, weights[0], weight_scales[0], torch.float16).shape == (
         0,
         3,
     )
-
-
-def representable(rows: int, depth: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Float8 values and scales, powers of two, and their product; the interpreter cannot round."""
-    generator = torch.Generator().manual_seed(0)
-    values = torch.randint(0, 0x7F, (rows, depth), generator=generator, dtype=torch.uint8)
-    values += 0x80 * torch.randint(0, 2, (rows, depth), generator=generator, dtype=torch.uint8)
-    values = values.view(torch.float8_e4m3fn).float()
-    values[:, ::128] = HIGHEST
-    exponents = torch.randint(-60, 60, (rows, -(-depth // 128)), generator=generator)
-    scale = 2.0**exponents
-    return values, scale, exact(values, scale, 1).float()
-
-
-@needs_interpreter
-@pytest.mark.parametrize(("rows", "depth"), [(1, 128), (1, 1), (5, 300), (3, 1024), (17, 140)])
-def test_quantised_rows(rows: int, depth: int) -> None:
-    expected, its_scale, x = representable(rows, depth)
-    values, scale = product.quantize_rows(among_nan(x))
-    assert torch.equal(values.float(), expected)
-    assert torch.equal(scale, its_scale)
-
-
-@needs_interpreter
-def test_a_device_that_runs_kernels_gets_them(monkeypatch: pytest.MonkeyPatch) -> None:
-    _, _, x = representable(5, 140)
-    x /= 2.0**60
-    weight, scale = quantize_blocks(normal(3, 20, 140))
-    ends = torch.tensor([2, 2, 5], dtype=torch.int32)
-    expected = grouped(x, weight, scale, ends)
-    last = linear(x[2:], weight[2], scale[2])
-    used = []
-    monkeypatch.setattr(block_scaled, "runs_kernels", lambda device: used.append(device) or True)
-    assert torch.allclose(grouped(x, weight, scale, ends), expected, rtol=1e-4, atol=1e-3)
-    assert torch.allclose(linear(x[2:], weight[2], scale[2]), last, rtol=1e-4, atol=1e-3)
-    assert len(used) == 2
-
-
-@needs_interpreter
-def test_quantised_zeros_have_scale_one() -> None:
-    values, scale = product.quantize_rows(torch.zeros(2, 200))
-    assert (scale == 1).all()
-    assert (values.float() == 0).all()
 
 
 @given(

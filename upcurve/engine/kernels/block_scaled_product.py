@@ -13,14 +13,10 @@ import torch
 
 from upcurve.engine.platform import tl, triton
 
-BLOCK = 128
-"""Channels of a row, and rows and channels of a weight, that share a scale."""
 PROGRAMS = 128
 """Wanted at least, about one per multiprocessor: narrower tiles read the rows more often."""
 STAGE_BYTES = 80 * 1024
 """Of tiles in flight in one program: two programs and more run on a multiprocessor."""
-QUANTIZED_AT_ONCE = 8
-"""Scales that one program finds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,32 +55,6 @@ class Tile:
             warps=8 if height * width == 128 * 128 else 4,
             stages=min(max(3, STAGE_BYTES // stage), 6, max(2, -(-depth // step))),
         )
-
-
-def quantize_rows(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Quantise as `block_scaled.quantize_rows`, in one kernel.
-
-    Args:
-        x: [T, K], K contiguous.
-
-    Returns:
-        float8_e4m3fn [T, K], float32 [T, ceil(K / 128)], of which T is contiguous.
-    """
-    assert x.stride(1) == 1
-    depth = x.shape[1]
-    quantized, scale = _empty_quantized(x, depth)
-    groups = scale.numel()
-    _quantize_rows[(triton.cdiv(groups, QUANTIZED_AT_ONCE),)](
-        x,
-        quantized,
-        scale,
-        groups,
-        x.stride(0),
-        scale.stride(1),
-        depth=depth,
-        tile=QUANTIZED_AT_ONCE,
-    )
-    return quantized, scale
 
 
 def linear(
@@ -154,14 +124,6 @@ def grouped_plain(
         [R, N] in the dtype of rows.
     """
     return _launch(rows, None, weight, None, ends, rows.dtype, tile)
-
-
-def _empty_quantized(like: torch.Tensor, depth: int) -> tuple[torch.Tensor, torch.Tensor]:
-    count = like.shape[0]
-    quantized = like.new_empty(count, depth, dtype=torch.float8_e4m3fn)
-    # A step of the product reads one scale of every row.
-    scale = like.new_empty(triton.cdiv(depth, BLOCK), count, dtype=torch.float32)
-    return quantized, scale.t()
 
 
 def _launch(
@@ -327,28 +289,3 @@ def _multiply(
     written = inside[:, None] & (column < columns)[None, :]
     result = tl.trans(total) if turned else total
     tl.store(at_out, result.to(out.dtype.element_ty), mask=written)
-
-
-@triton.jit  # type: ignore[untyped-decorator]
-def _quantize_rows(
-    x: tl.tensor,
-    quantized: tl.tensor,
-    scale: tl.tensor,
-    groups: tl.tensor,
-    row_stride: tl.tensor,
-    scale_block: tl.tensor,
-    depth: tl.constexpr,
-    tile: tl.constexpr,
-) -> None:
-    """Quantise some groups of 128 channels, each with its scale."""
-    across: tl.constexpr = (depth + 127) // 128
-    group = tl.program_id(0) * tile + tl.arange(0, tile)
-    row, block = (group // across).to(tl.int64), group % across
-    column = block[:, None] * 128 + tl.arange(0, 128)[None, :]
-    inside = (group < groups)[:, None] & (column < depth)
-    values = tl.load(x + row[:, None] * row_stride + column, mask=inside, other=0.0).to(tl.float32)
-    found = tl.max(tl.abs(values), 1) / 448.0
-    found = tl.where(found < 1.1754943508222875e-38, 1.0, found)
-    scaled = tl.clamp(values / found[:, None], -448.0, 448.0, tl.PropagateNan.ALL)
-    tl.store(quantized + row[:, None] * depth + column, scaled.to(tl.float8e4nv), mask=inside)
-    tl.store(scale + block * scale_block + row, found, mask=group < groups)
