@@ -156,7 +156,7 @@ class Server:
             return Response(status_code=CLIENT_CLOSED_REQUEST)
         return Response(whole, media_type="application/json")
 
-    def _check_key(self, request: Request) -> None:
+    async def _check_key(self, request: Request) -> None:
         if self._api_key is None:
             return
         given = request.headers.get("authorization", "").removeprefix("Bearer ")
