@@ -1,10 +1,12 @@
 """The full-size model on one GPU: decode and prefill against transformers' own forward.
 
     python benchmarks/one_gpu.py                                Qwen3.5-35B-A3B's shapes, bf16
-    python benchmarks/one_gpu.py --quantization none,fp8        and FP8 beside it
+    python benchmarks/one_gpu.py --variant none --variant fp8   and FP8 beside it
+    python benchmarks/one_gpu.py --variant none --variant none:cuda_graphs      what graphs bring
     python benchmarks/one_gpu.py --device cpu --model small     the same on the CPU, to try it
 
-One process. bf16 and transformers share one set of random weights; FP8 draws its own. In every
+One process. A variant is a quantization and, after a colon, switches that are off in it; those of
+one quantization share one set of random weights, and transformers that of the plain ones. In every
 round each of them takes its turn: a turn is a run of decode steps on requests that have
 `--context` tokens each, or one prefill of a prompt of `--prefill` tokens. A cell is the median
 [lowest, highest] over the rounds. Decode steps of the engine are its real ones: scheduled, launched
@@ -32,7 +34,7 @@ from engine_vs_transformers import FULL_SIZE, spread, transformers_model
 
 from upcurve.engine.execute.options import DTYPES, EngineOptions, engine_of
 from upcurve.engine.model.checkpoint import small_config
-from upcurve.engine.model.model import load_model
+from upcurve.engine.model.model import Model, load_model
 from upcurve.engine.schedule.request import Request, SamplingParameters
 from upcurve.engine.switches import Switches
 
@@ -45,8 +47,7 @@ def main():
     parser.add_argument("--device", default="cuda", choices=["cpu", "cuda"])
     parser.add_argument("--model", default="35b", choices=["small", "35b"])
     parser.add_argument("--layers", type=int, help="fewer layers than the model has")
-    parser.add_argument("--quantization", default="none", help="none, fp8 or both")
-    parser.add_argument("--off", default="", help="switches to turn off")
+    parser.add_argument("--variant", action="append", help="none or fp8, and :SWITCH,... off")
     parser.add_argument("--batch", default="1,16,64")
     parser.add_argument("--context", type=int, default=1024)
     parser.add_argument("--prefill", type=int, default=8192)
@@ -55,6 +56,7 @@ def main():
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--no-transformers", action="store_true")
     arguments = parser.parse_args()
+    arguments.variant = arguments.variant or ["none"]
     logging.getLogger("transformers").setLevel(logging.ERROR)
     torch.set_num_threads(1)
     print(f"torch {torch.__version__}, {arguments}", flush=True)
@@ -74,26 +76,35 @@ def load(arguments):
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "config.json").write_text(json.dumps(config))
-        for kind in arguments.quantization.split(","):
-            started = time.perf_counter()
-            model = load_model(
-                folder,
-                device=device,
-                dtype=DTYPES["bf16" if device.type == "cuda" else "fp32"],
-                switches=Switches.without(arguments.off),
-                load_format="dummy",
-                quantization=kind,
-            )
-            synchronize()
-            label = "fp8" if kind == "fp8" else str(model.dtype).removeprefix("torch.")
-            models[label] = model
-            size = model.weights.parameter_bytes() / 2**30
-            took = time.perf_counter() - started
-            print(f"{label}: {size:.2f} GiB of parameters, drawn in {took:.1f} s", flush=True)
-        if not arguments.no_transformers and "none" in arguments.quantization.split(","):
-            ours = next(iter(models.values()))
-            models["transformers"] = transformers_model(folder, ours, device)
+        drawn = {}
+        for variant in arguments.variant:
+            kind, _, off = variant.partition(":")
+            if kind not in drawn:
+                drawn[kind] = draw(folder, device, kind)
+            first = drawn[kind]
+            label = "fp8" if kind == "fp8" else str(first.dtype).removeprefix("torch.")
+            label += f", {off} off" if off else ""
+            switches = Switches.without(off)
+            models[label] = Model(first.shapes, first.weights, switches, first.dtype)
+        if not arguments.no_transformers and "none" in drawn:
+            models["transformers"] = transformers_model(folder, drawn["none"], device)
     return models
+
+
+def draw(folder, device, quantization):
+    started = time.perf_counter()
+    model = load_model(
+        folder,
+        device=device,
+        dtype=DTYPES["bf16" if device.type == "cuda" else "fp32"],
+        switches=Switches(),
+        load_format="dummy",
+        quantization=quantization,
+    )
+    synchronize()
+    size, took = model.weights.parameter_bytes() / 2**30, time.perf_counter() - started
+    print(f"{quantization}: {size:.2f} GiB of parameters, drawn in {took:.1f} s", flush=True)
+    return model
 
 
 class Decoding:
@@ -101,7 +112,7 @@ class Decoding:
 
     def __init__(self, model, arguments, batch):
         output = (arguments.rounds + 2) * (arguments.steps + 2) + 40
-        self._engine = new_engine(
+        self.engine = new_engine(
             model, arguments, context=arguments.context + output, requests=batch, tokens=4096
         )
         self._batch = batch
@@ -114,14 +125,14 @@ class Decoding:
         for index, row in enumerate(
             torch.randint(3, model.shapes.vocab_size, size, generator=generator).tolist()
         ):
-            self._engine.add(Request(str(index), row, sampling))
+            self.engine.add(Request(str(index), row, sampling))
         for _ in range(3):
-            while len(checked(self._engine.step())) < batch:
+            while len(checked(self.engine.step())) < batch:
                 pass
 
     def _watch(self):
         """Note when each step begins and ends on the device, and how long the host waits."""
-        device, events = self._engine.device, torch.cuda.is_available()
+        device, events = self.engine.device, torch.cuda.is_available()
         launch = device.launch
 
         def watched(step):
@@ -142,7 +153,7 @@ class Decoding:
         self._host.clear()
         started = time.perf_counter()
         for _ in range(self._steps):
-            tokens = len(checked(self._engine.step()))
+            tokens = len(checked(self.engine.step()))
             if tokens != self._batch:
                 raise SystemExit(f"{tokens} tokens of a step over {self._batch} requests")
         took = 1000 * (time.perf_counter() - started) / self._steps
@@ -307,7 +318,6 @@ def new_engine(model, arguments, *, context, requests, tokens, graphs=True):
         max_running_requests=requests,
         max_batch_tokens=tokens,
         memory_share=0.98,
-        off=arguments.off,
     )
     return engine_of(model, options, torch.device(arguments.device), graphs=graphs)
 
