@@ -197,8 +197,8 @@ def _quantize(values: torch.Tensor, rows: int) -> tuple[torch.Tensor, torch.Tens
     blocks = F.pad(values.float(), edges).view(down, rows, across, BLOCK)
     scale = blocks.abs().amax((1, 3)) / HIGHEST
     scale = torch.where(scale < LEAST_SCALE, 1.0, scale)
-    # The conversion gives NaN, not the highest, for what the division rounded up beyond it.
-    scaled = (blocks / scale[:, None, :, None]).clamp(-HIGHEST, HIGHEST)
+    # Nothing overflows: what the division rounds up beyond the highest value is nearest to it.
+    scaled = blocks / scale[:, None, :, None]
     return scaled.view(down * rows, across * BLOCK)[:height, :width].to(FP8), scale
 
 

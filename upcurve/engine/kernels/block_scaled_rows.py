@@ -92,6 +92,6 @@ def _quantize_rows(
         values = values * tl.sigmoid(values) * up
     found = tl.max(tl.abs(values), 1) / 448.0
     found = tl.where(found < 1.1754943508222875e-38, 1.0, found)
-    scaled = tl.clamp(values / found[:, None], -448.0, 448.0, tl.PropagateNan.ALL)
-    tl.store(quantized + row[:, None] * depth + column, scaled.to(tl.float8e4nv), mask=inside)
+    scaled = (values / found[:, None]).to(tl.float8e4nv)
+    tl.store(quantized + row[:, None] * depth + column, scaled, mask=inside)
     tl.store(scale + block * count + row, found, mask=group < groups)
