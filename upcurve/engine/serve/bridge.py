@@ -19,8 +19,11 @@ class EngineHandle(Protocol):
 
     capacity: Capacity
 
-    async def start(self, receive: Callable[[Report], None]) -> None:
-        """Begin; `receive` is called on the event loop with each `Step`, and once `Broken`."""
+    async def start(self, receive: Callable[[Sequence[Report]], None]) -> None:
+        """Begin; `receive` is called on the event loop with each `Step`, and with one `Broken`.
+
+        Reports that are there at once come together.
+        """
 
     def submit(self, request: Request) -> None:
         """Queue a request."""
@@ -39,7 +42,7 @@ class Receiver(Protocol):
         """Take one event; raises nothing."""
 
     def flush(self) -> None:
-        """Act on what was taken: the step has no more events for this receiver."""
+        """Act on what was taken: no more events are there now."""
 
 
 @dataclass(slots=True)
@@ -114,17 +117,21 @@ class Bridge:
         if not self._open:
             self.on_idle()
 
-    def _receive(self, report: Report) -> None:
-        if isinstance(report, Step):
-            self._dispatch(report)
-        elif isinstance(report, Broken) and self.failure is None:
-            self.failure = report.reason
-            self._end_all("failed", f"the engine stopped: {report.reason}")
-            self.on_failure()
-
-    def _dispatch(self, step: Step) -> None:
-        self._status = step.status
+    def _receive(self, reports: Sequence[Report]) -> None:
+        # A server that is behind writes the tokens of several steps at once, and so catches up.
         receivers: dict[Receiver, None] = {}
+        for report in reports:
+            if isinstance(report, Step):
+                self._dispatch(report, receivers)
+            elif isinstance(report, Broken) and self.failure is None:
+                self.failure = report.reason
+                self._end_all("failed", f"the engine stopped: {report.reason}")
+                self.on_failure()
+        for receiver in receivers:
+            receiver.flush()
+
+    def _dispatch(self, step: Step, receivers: dict[Receiver, None]) -> None:
+        self._status = step.status
         # Most requests had their last token at the same time: the step before.
         gaps: dict[float, int] = {}
         first = []
@@ -143,8 +150,6 @@ class Bridge:
                 self._close(event.request_id, event.finish)
             entry.receiver.take(event)
             receivers[entry.receiver] = None
-        for receiver in receivers:
-            receiver.flush()
         self._metrics.step_done(step, first, {step.at - last: n for last, n in gaps.items()})
 
     def _end_all(self, finish: FinishReason, error: str) -> None:

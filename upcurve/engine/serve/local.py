@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from upcurve.engine.execute.engine import Engine
 from upcurve.engine.schedule.request import Request
@@ -18,9 +18,9 @@ class LocalEngine:
         self.capacity = Capacity.of(engine)
         self._loop = Reporter(engine, self._send).loop
         self._event_loop: asyncio.AbstractEventLoop
-        self._receive: Callable[[Report], None]
+        self._receive: Callable[[Sequence[Report]], None]
 
-    async def start(self, receive: Callable[[Report], None]) -> None:
+    async def start(self, receive: Callable[[Sequence[Report]], None]) -> None:
         """Start the engine's thread."""
         self._event_loop, self._receive = asyncio.get_running_loop(), receive
         self._loop.start()
@@ -38,4 +38,4 @@ class LocalEngine:
         await asyncio.to_thread(self._loop.stop)
 
     def _send(self, report: Report) -> None:
-        self._event_loop.call_soon_threadsafe(self._receive, report)
+        self._event_loop.call_soon_threadsafe(self._receive, [report])

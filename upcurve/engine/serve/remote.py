@@ -7,7 +7,7 @@ import multiprocessing
 import pickle
 import signal
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Self
 
@@ -61,7 +61,7 @@ class RemoteEngine:
             )
             self.process.start()
         self._transport: asyncio.WriteTransport | None = None
-        self._receive: Callable[[Report], None] = lambda _: None
+        self._receive: Callable[[Sequence[Report]], None] = lambda _: None
         self._frames = Frames()
 
     def wait(self) -> None:
@@ -78,7 +78,7 @@ class RemoteEngine:
         assert isinstance(report, Capacity)
         self.capacity = report
 
-    async def start(self, receive: Callable[[Report], None]) -> None:
+    async def start(self, receive: Callable[[Sequence[Report]], None]) -> None:
         """Begin to receive reports; the last one is `Broken`, unless `stop` comes before it."""
         self._receive = receive
         self._connection.setblocking(False)
@@ -135,12 +135,11 @@ class RemoteEngine:
             self._transport.write(frame(command))
 
     def _arrived(self, data: bytes) -> None:
-        for message in self._frames.feed(data):
-            self._receive(decode_report(message))
+        self._receive([decode_report(each) for each in self._frames.feed(data)])
 
     def _lost(self) -> None:
         # Where `stop` or an earlier report has told the reason already, this one is not heard.
-        self._receive(Broken(f"its process ended: {self._end()}"))
+        self._receive([Broken(f"its process ended: {self._end()}")])
 
     def _end(self) -> str:
         # Its connection closes a moment before it can be waited for.
