@@ -7,6 +7,7 @@ import torch.nn.functional as F
 
 from upcurve.engine.kernels import block_scaled
 from upcurve.engine.kernels.block_scaled_product import grouped_plain
+from upcurve.engine.kernels.mixing import mix, mix_reference
 from upcurve.engine.platform import runs_kernels
 
 FEW_ROWS = 32_768
@@ -85,14 +86,17 @@ def experts_grouped(
     by_expert, order = torch.sort(ids.reshape(-1), stable=True)
     experts = torch.arange(len(gate_up), device=ids.device)
     ends = torch.searchsorted(by_expert, experts, right=True).to(torch.int32)
-    rows = x.index_select(0, order // choices)
-    gate, up = _grouped_product(rows, gate_up, gate_up_scale, ends).chunk(2, dim=-1)
-    results = _grouped_product(F.silu(gate) * up, down, down_scale, ends)
+    source = order // choices
+    if gate_up_scale is not None and down_scale is not None:
+        scales = (gate_up_scale, down_scale)
+        results = block_scaled.experts(x, source, ends, gate_up, scales[0], down, scales[1])
+    else:
+        gate, up = _grouped_product(x.index_select(0, source), gate_up, ends).chunk(2, dim=-1)
+        results = _grouped_product(F.silu(gate) * up, down, ends)
     # Reading rows in another order is fast; writing them in one is not.
     back = torch.empty_like(order).scatter_(0, order, torch.arange(len(order), device=order.device))
-    out = results.index_select(0, back)
-    mixed = torch.bmm(weights.unsqueeze(1), out.view(tokens, choices, -1).to(weights.dtype))
-    return mixed.squeeze(1).to(x.dtype)
+    combine = mix if runs_kernels(x.device) else mix_reference
+    return combine(results, back.view(tokens, choices), weights)
 
 
 def _product(x: torch.Tensor, matrix: torch.Tensor, scale: torch.Tensor | None) -> torch.Tensor:
@@ -100,11 +104,9 @@ def _product(x: torch.Tensor, matrix: torch.Tensor, scale: torch.Tensor | None) 
 
 
 def _grouped_product(
-    rows: torch.Tensor, matrices: torch.Tensor, scales: torch.Tensor | None, ends: torch.Tensor
+    rows: torch.Tensor, matrices: torch.Tensor, ends: torch.Tensor
 ) -> torch.Tensor:
     """Multiply rows [R, N], sorted by group, by their group's matrix [G, M, N]; ends int32 [G]."""
-    if scales is not None:
-        return block_scaled.grouped(rows, matrices, scales, ends)
     if runs_kernels(rows.device) and rows.dtype == torch.bfloat16 and len(rows) <= FEW_ROWS:
         return grouped_plain(rows, matrices, ends)
     # grouped_mm is one kernel on a GPU in bf16 only; on the CPU it visits even the empty groups.
