@@ -1,8 +1,9 @@
 """The gated delta rule over many tokens of one sequence: two launches, the state in place.
 
 The algebra is that of `gated_delta.chunked`, in chunks of 64 tokens. The first kernel does what
-chunks can do side by side: norms, gates, the unit lower triangular inverse by forward substitution
-(stable where keys are nearly parallel, which a power series is not). The second goes through the
+chunks can do side by side: norms, gates, the inverse of the unit lower triangular system, whose
+blocks on the diagonal are inverted by forward substitution (stable where keys are nearly parallel,
+which a power series of the whole is not). The second goes through the
 chunks in order, with its columns of the state in registers. Sums and the state are float32.
 """
 
@@ -11,8 +12,11 @@ from __future__ import annotations
 import torch
 
 from upcurve.engine.kernels.gated_delta import CHUNK
+from upcurve.engine.kernels.gated_delta_step import softplus
 from upcurve.engine.platform import is_amd, tl, triton
 
+SIDE = tl.constexpr(16)
+"""Of the blocks that are inverted row by row; a chunk has four of them on its diagonal."""
 WIDTH = 32
 """Columns of the state that a program of the second kernel owns."""
 PREPARE_WARPS, SCAN_WARPS = 8, 4
@@ -71,7 +75,7 @@ def scan(
     u, w = new(heads, chunks * CHUNK, value_dim), new(heads, chunks * CHUNK, key_dim)
     within = new(heads, chunks * CHUNK, CHUNK)
     _prepare[(chunks, heads)](
-        *(qkv, a, b, a_log, dt_bias, gamma, u, w, within, length),
+        *(qkv, a, b, a_log, dt_bias, gamma, u, w, within, torch.empty_like(within), length),
         *(qkv.stride(0), a.stride(0), b.stride(0), key_dim**-0.5),
         **sizes,
         values=_power_of_two(value_dim),
@@ -120,6 +124,7 @@ def _prepare(
     u_out,
     w_out,
     within_out,
+    scratch,
     length,
     qkv_stride,
     a_stride,
@@ -148,8 +153,7 @@ def _prepare(
     row = token.to(tl.int64)
     x = tl.load(a + row * a_stride + head, mask=is_token, other=0.0).to(tl.float32)
     x += tl.load(dt_bias + head)
-    softplus = tl.where(x > 20.0, x, tl.log(1.0 + tl.exp(tl.minimum(x, 20.0))))
-    g = tl.where(is_token, -tl.exp(tl.load(a_log + head)) * softplus, 0.0)
+    g = tl.where(is_token, -tl.exp(tl.load(a_log + head)) * softplus(x), 0.0)
     beta = tl.sigmoid(tl.load(b + row * b_stride + head, mask=is_token, other=0.0).to(tl.float32))
     beta = tl.where(is_token, beta, 0.0)
 
@@ -163,15 +167,35 @@ def _prepare(
     system = tl.where(below, _product(beta_k, k_t, narrow, precision) * decay, 0.0)
     within = tl.where(upto, _product(q, k_t, narrow, precision) * decay, 0.0)
 
-    # Row by row: T_i = e_i - A_i T, where A_i sees only the rows above.
-    inverse = tl.where(place[:, None] == place[None, :], 1.0, 0.0)
-    for index in range(1, chunk):
-        is_row = place[:, None] == index
-        factors = tl.sum(tl.where(is_row, system, 0.0), 0)
-        change = tl.sum(factors[:, None] * inverse, 0)
-        inverse -= tl.where(is_row, change[None, :], 0.0)
-
     base = (head * tl.num_programs(0) + tl.program_id(0)).to(tl.int64) * chunk + place
+    # Through memory, because a tile cannot be cut into blocks: first the blocks on the diagonal.
+    tl.store(scratch + base[:, None] * chunk + place[None, :], system)
+    tl.debug_barrier()
+    block, line = tl.arange(0, chunk // SIDE), tl.arange(0, SIDE)
+    corner = scratch + tl.min(base, 0) * chunk
+    row_at = block[:, None, None] * SIDE + line[None, :, None]
+    column_at = block[:, None, None] * SIDE + line[None, None, :]
+    blocks = tl.load(corner + row_at * chunk + column_at)
+    # Row by row: T_i = e_i - A_i T, where A_i sees only the rows above.
+    inverses = tl.zeros_like(blocks) + tl.where(line[:, None] == line[None, :], 1.0, 0.0)[None]
+    for index in range(1, SIDE):
+        is_row = (line == index)[None, :, None]
+        factors = tl.sum(tl.where(is_row, blocks, 0.0), 1)
+        change = tl.sum(factors[:, :, None] * inverses, 1)
+        inverses -= tl.where(is_row, change[:, None, :], 0.0)
+    tl.debug_barrier()
+    tl.store(corner + row_at * chunk + column_at, inverses)
+    tl.debug_barrier()
+    on_diagonal = place[:, None] // SIDE == place[None, :] // SIDE
+    at = scratch + base[:, None] * chunk + place[None, :]
+    diagonal = tl.load(at, mask=on_diagonal, other=0.0)
+    # I + A = D^-1 (I + M) with M = D N, whose fourth power is zero: (I + M)^-1 = (I - M)(I + M^2).
+    rest = _product(diagonal, tl.where(on_diagonal, 0.0, system), narrow, precision)
+    identity = tl.where(place[:, None] == place[None, :], 1.0, 0.0)
+    square = identity + _product(rest, rest, narrow, precision)
+    inverse = _product(identity - rest, square, narrow, precision)
+    inverse = _product(inverse, diagonal, narrow, precision)
+
     tl.store(gamma_out + base, gamma)
     tl.store(within_out + base[:, None] * chunk + place[None, :], within)
     w = _product(inverse, beta_k * tl.exp(gamma)[:, None], narrow, precision)
