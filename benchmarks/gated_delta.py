@@ -7,8 +7,9 @@ Steps are calls in one CUDA graph, each on states of its own, so many that toget
 the GPU's cache several times over; torch's steps are in a graph too. Sequences are calls in a row
 without a graph, as the engine makes them. Both sides split, normalise and gate. A cell is the
 median [lowest, highest] over repeats of the time of one call. Bytes are those of a step's states,
-read and written, and of a convolution's inputs and outputs. Errors are |got - exact| / |exact| against float64, token by token, of
-outputs and of new states; both sides start from the same rounded inputs.
+read and written, and of a convolution's inputs and outputs. Errors are |got - exact| / |exact|
+against float64, token by token, of outputs and of new states; both sides start from the same
+rounded inputs.
 """
 
 import argparse

@@ -86,3 +86,14 @@ def test_a_bfloat16_state_is_rounded_once() -> None:
     torch.testing.assert_close(got.double(), want, atol=2e-5, rtol=1e-4)
     # The interpreter cuts to bfloat16 where the device rounds: one step of eight bits.
     torch.testing.assert_close(narrow.double(), new, atol=1e-3, rtol=2**-7)
+
+
+def test_a_decay_of_a_millionth_a_token_is_not_rounded_off() -> None:
+    values, state = inputs(200, seed=6)
+    values["a"].fill_(0.0)
+    values["dt_bias"].fill_(-14.2)
+    values["a_log"].fill_(2.77)
+    values["b"].fill_(-40.0)
+    _, new = exact(values, state, 1)
+    scan(**values, state=state, key_heads=1)
+    torch.testing.assert_close(state.double(), new, atol=0, rtol=1e-5)
