@@ -1,5 +1,6 @@
 """A real server over a real, tiny engine, whose steps a test can hold back."""
 
+import asyncio
 import json
 import socket
 import threading
@@ -96,43 +97,38 @@ class InThread(HttpServer):
 
     @contextmanager
     def capture_signals(self):
+        self.loop = asyncio.get_running_loop()
         yield
 
 
-class Running:
-    """One running server."""
+class Serving:
+    """A running server over an engine, wherever that is."""
 
-    def __init__(self, folder, api_key=None, drain_seconds=60):
-        self.engine = build_engine(folder, OPTIONS)
-        self.gate = Gate(self.engine)
+    def __init__(self, engine, tokenizer=None, template=None, api_key=None, drain_seconds=60):
         self.metrics = Metrics()
-        self.local = LocalEngine(self.engine)
-        self.bridge = Bridge(self.local, self.metrics)
-        self.tokenizer = ByteTokenizer.from_folder(folder)
-        self.template = ChatTemplate.from_folder(folder)
+        self.bridge = Bridge(engine, self.metrics)
         server = Server(
             self.bridge,
             self.metrics,
-            Intake(self.local.capacity, self.tokenizer, self.template),
+            Intake(engine.capacity, tokenizer, template),
             model_name=MODEL,
             api_key=api_key,
         )
-        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._listener = socket.create_server(("127.0.0.1", 0), backlog=2048)
         self.port = self._listener.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"
         self.http = InThread(server, self.bridge, "127.0.0.1", drain_seconds)
-        self._thread = threading.Thread(target=self.http.run, args=([self._listener],))
+        self.thread = threading.Thread(target=self.http.run, args=([self._listener],))
 
     def __enter__(self):
-        self._thread.start()
-        until(lambda: self.http.started or not self._thread.is_alive(), "started")
+        self.thread.start()
+        until(lambda: self.http.started or not self.thread.is_alive(), "started")
         return self
 
     def __exit__(self, *_):
-        self.gate.allow(float("inf"))
         self.http.should_exit = True
-        self._thread.join(60)
-        assert not self._thread.is_alive()
+        self.thread.join(60)
+        assert not self.thread.is_alive()
 
     def client(self, key="none"):
         return OpenAI(base_url=f"{self.url}/v1", api_key=key, max_retries=0, timeout=60)
@@ -140,6 +136,37 @@ class Running:
     def value(self, name, **labels):
         """Read one metric."""
         return self.metrics.registry.get_sample_value(f"upcurve_{name}", labels)
+
+    def drain(self):
+        """Do what SIGTERM does."""
+        self.http.loop.call_soon_threadsafe(self.http.drain)
+        until(lambda: self.bridge.draining, "draining")
+
+    @contextmanager
+    def post(self, path, body, **headers):
+        """Send a request over a bare socket, and yield the socket."""
+        raw = body if isinstance(body, bytes) else json.dumps(body).encode()
+        lines = [f"POST {path} HTTP/1.1", "Host: x", f"Content-Length: {len(raw)}"]
+        lines += [f"{name}: {value}" for name, value in headers.items()]
+        with socket.create_connection(("127.0.0.1", self.port), timeout=60) as connection:
+            connection.sendall("\r\n".join(lines).encode() + b"\r\n\r\n" + raw)
+            yield connection
+
+
+class Running(Serving):
+    """A server whose engine is in this process and can be held back."""
+
+    def __init__(self, folder, api_key=None, drain_seconds=60):
+        self.engine = build_engine(folder, OPTIONS)
+        self.gate = Gate(self.engine)
+        self.local = LocalEngine(self.engine)
+        self.tokenizer = ByteTokenizer.from_folder(folder)
+        self.template = ChatTemplate.from_folder(folder)
+        super().__init__(self.local, self.tokenizer, self.template, api_key, drain_seconds)
+
+    def __exit__(self, *arguments):
+        self.gate.allow(float("inf"))
+        super().__exit__(*arguments)
 
     def freed_within_a_step(self):
         """Let a held engine go on for one step: what was aborted must be gone after it."""
@@ -158,13 +185,3 @@ class Running:
         assert (usage.pages, usage.slots) == (0, 0)
         self.engine.memory.check()
         assert not self.bridge.open_requests
-
-    @contextmanager
-    def post(self, path, body, **headers):
-        """Send a request over a bare socket, and yield the socket."""
-        raw = body if isinstance(body, bytes) else json.dumps(body).encode()
-        lines = [f"POST {path} HTTP/1.1", "Host: x", f"Content-Length: {len(raw)}"]
-        lines += [f"{name}: {value}" for name, value in headers.items()]
-        with socket.create_connection(("127.0.0.1", self.port), timeout=60) as connection:
-            connection.sendall("\r\n".join(lines).encode() + b"\r\n\r\n" + raw)
-            yield connection

@@ -28,6 +28,8 @@ from upcurve.engine.serve.stream import StreamCall, WholeCall, while_connected
 logger = logging.getLogger(__name__)
 
 MAX_BODY_BYTES = 16 * 2**20
+RETRY_SECONDS = "5"
+"""What a client that is turned away is told to wait."""
 CLIENT_CLOSED_REQUEST = 499
 """nginx's status for a client that did not wait; nobody reads it."""
 
@@ -218,6 +220,8 @@ async def _answer_error(request: Request, error: Exception) -> Response:
     elif not isinstance(error, ApiError):
         error = ApiError(500, "an error of the server; its log has the details")
     response = _json(error.body(), error.status)
+    if error.status in (429, 503):
+        response.headers["retry-after"] = RETRY_SECONDS
     if error.status == 413:
         # What is left of the body is not worth reading.
         response.headers["connection"] = "close"
