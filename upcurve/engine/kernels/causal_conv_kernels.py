@@ -70,19 +70,19 @@ def convolve_sequence_in_place(
     return out
 
 
-@triton.jit
+@triton.jit  # type: ignore[untyped-decorator]
 def _convolve_sequence(
-    x,
-    state,
-    weight,
-    out,
-    x_stride,
-    length,
-    channels,
+    x: tl.tensor,
+    state: tl.tensor,
+    weight: tl.tensor,
+    out: tl.tensor,
+    x_stride: tl.tensor,
+    length: tl.tensor,
+    channels: tl.tensor,
     kernel: tl.constexpr,
     tokens: tl.constexpr,
     block: tl.constexpr,
-):
+) -> None:
     token = (tl.program_id(0) * tokens + tl.arange(0, tokens)).to(tl.int64)[:, None]
     channel = tl.program_id(1) * block + tl.arange(0, block)
     is_channel = channel < channels
@@ -103,18 +103,18 @@ def _convolve_sequence(
     tl.store(at, total.to(out.dtype.element_ty), mask=(token < length) & is_channel[None, :])
 
 
-@triton.jit
+@triton.jit  # type: ignore[untyped-decorator]
 def _convolve(
-    x,
-    states,
-    slots,
-    weight,
-    out,
-    x_stride,
-    channels,
+    x: tl.tensor,
+    states: tl.tensor,
+    slots: tl.tensor,
+    weight: tl.tensor,
+    out: tl.tensor,
+    x_stride: tl.tensor,
+    channels: tl.tensor,
     kernel: tl.constexpr,
     block: tl.constexpr,
-):
+) -> None:
     row = tl.program_id(0).to(tl.int64)
     channel = tl.program_id(1) * block + tl.arange(0, block)
     inside = channel < channels

@@ -97,15 +97,24 @@ def _power_of_two(size: int) -> int:
     return max(16, 1 << (size - 1).bit_length())
 
 
-@triton.jit
-def _product(x, y, narrow: tl.constexpr, precision: tl.constexpr):
+@triton.jit  # type: ignore[untyped-decorator]
+def _product(
+    x: tl.tensor, y: tl.tensor, narrow: tl.constexpr, precision: tl.constexpr
+) -> tl.tensor:
     if narrow:
         return tl.dot(x.to(tl.bfloat16), y.to(tl.bfloat16))
     return tl.dot(x, y, input_precision=precision)
 
 
-@triton.jit
-def _unit_rows(pointer, stride, token, is_token, key, key_dim: tl.constexpr):
+@triton.jit  # type: ignore[untyped-decorator]
+def _unit_rows(
+    pointer: tl.tensor,
+    stride: tl.tensor,
+    token: tl.tensor,
+    is_token: tl.tensor,
+    key: tl.tensor,
+    key_dim: tl.constexpr,
+) -> tl.tensor:
     """Load rows and divide each by its length."""
     at = pointer + token.to(tl.int64)[:, None] * stride + key[None, :]
     rows = tl.load(at, mask=is_token[:, None] & (key < key_dim)[None, :], other=0.0)
@@ -113,23 +122,23 @@ def _unit_rows(pointer, stride, token, is_token, key, key_dim: tl.constexpr):
     return rows * tl.rsqrt(tl.sum(rows * rows, 1) + 1e-6)[:, None]
 
 
-@triton.jit
+@triton.jit  # type: ignore[untyped-decorator]
 def _prepare(
-    qkv,
-    a,
-    b,
-    a_log,
-    dt_bias,
-    gamma_out,
-    u_out,
-    w_out,
-    within_out,
-    scratch,
-    length,
-    qkv_stride,
-    a_stride,
-    b_stride,
-    scale,
+    qkv: tl.tensor,
+    a: tl.tensor,
+    b: tl.tensor,
+    a_log: tl.tensor,
+    dt_bias: tl.tensor,
+    gamma_out: tl.tensor,
+    u_out: tl.tensor,
+    w_out: tl.tensor,
+    within_out: tl.tensor,
+    scratch: tl.tensor,
+    length: tl.tensor,
+    qkv_stride: tl.tensor,
+    a_stride: tl.tensor,
+    b_stride: tl.tensor,
+    scale: tl.tensor,
     key_heads: tl.constexpr,
     heads: tl.constexpr,
     key_dim: tl.constexpr,
@@ -139,7 +148,7 @@ def _prepare(
     narrow: tl.constexpr,
     precision: tl.constexpr,
     values: tl.constexpr,
-):
+) -> None:
     head = tl.program_id(1)
     place = tl.arange(0, chunk)
     token = tl.program_id(0) * chunk + place
@@ -207,18 +216,18 @@ def _prepare(
     tl.store(u_out + base[:, None] * value_dim + value[None, :], u, mask=is_value)
 
 
-@triton.jit
+@triton.jit  # type: ignore[untyped-decorator]
 def _scan(
-    qkv,
-    gamma_in,
-    u_in,
-    w_in,
-    within_in,
-    states,
-    out,
-    length,
-    qkv_stride,
-    scale,
+    qkv: tl.tensor,
+    gamma_in: tl.tensor,
+    u_in: tl.tensor,
+    w_in: tl.tensor,
+    within_in: tl.tensor,
+    states: tl.tensor,
+    out: tl.tensor,
+    length: tl.tensor,
+    qkv_stride: tl.tensor,
+    scale: tl.tensor,
     key_heads: tl.constexpr,
     heads: tl.constexpr,
     key_dim: tl.constexpr,
@@ -228,7 +237,7 @@ def _scan(
     narrow: tl.constexpr,
     precision: tl.constexpr,
     width: tl.constexpr,
-):
+) -> None:
     head = tl.program_id(0)
     place = tl.arange(0, chunk)
     key = tl.arange(0, keys)

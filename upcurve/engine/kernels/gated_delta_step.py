@@ -65,8 +65,8 @@ def _power_of_two(size: int) -> int:
     return 1 << (size - 1).bit_length()
 
 
-@triton.jit
-def softplus(x):
+@triton.jit  # type: ignore[untyped-decorator]
+def softplus(x: tl.tensor) -> tl.tensor:
     """Return log(1 + exp(x)) in float32, small values to their last digits."""
     # exp(x) would overflow where the logarithm of 1 + exp(x) is x anyway.
     grown = tl.exp(tl.minimum(x, 20.0))
@@ -75,27 +75,27 @@ def softplus(x):
     return tl.where(x > 20.0, x, tl.where(grown < 0.01, small, tl.log(1.0 + grown)))
 
 
-@triton.jit
+@triton.jit  # type: ignore[untyped-decorator]
 def _step(
-    qkv,
-    a,
-    b,
-    a_log,
-    dt_bias,
-    states,
-    slots,
-    out,
-    qkv_stride,
-    a_stride,
-    b_stride,
-    scale,
+    qkv: tl.tensor,
+    a: tl.tensor,
+    b: tl.tensor,
+    a_log: tl.tensor,
+    dt_bias: tl.tensor,
+    states: tl.tensor,
+    slots: tl.tensor,
+    out: tl.tensor,
+    qkv_stride: tl.tensor,
+    a_stride: tl.tensor,
+    b_stride: tl.tensor,
+    scale: tl.tensor,
     key_heads: tl.constexpr,
     value_heads: tl.constexpr,
     key_dim: tl.constexpr,
     value_dim: tl.constexpr,
     keys: tl.constexpr,
     width: tl.constexpr,
-):
+) -> None:
     row = (tl.program_id(0) // value_heads).to(tl.int64)
     head = tl.program_id(0) % value_heads
     key = tl.arange(0, keys)
