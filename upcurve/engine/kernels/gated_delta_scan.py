@@ -19,9 +19,7 @@ SIDE = tl.constexpr(16)
 """Of the blocks that are inverted row by row; a chunk has four of them on its diagonal."""
 WIDTH = 32
 """Columns of the state that a program of the second kernel owns."""
-PREPARE_WARPS, SCAN_WARPS = 8, 4
-SCAN_STAGES = 1
-"""Chunks in flight: two of them take more shared memory than there is for float32 models."""
+WARPS = 4
 
 
 def scan(
@@ -79,7 +77,7 @@ def scan(
         *(qkv.stride(0), a.stride(0), b.stride(0), key_dim**-0.5),
         **sizes,
         values=_power_of_two(value_dim),
-        num_warps=PREPARE_WARPS,
+        num_warps=WARPS,
     )
     out = new(length, heads, value_dim)
     width = min(WIDTH, max(16, _power_of_two(value_dim)))
@@ -87,8 +85,9 @@ def scan(
         *(qkv, gamma, u, w, within, state, out, length, qkv.stride(0), key_dim**-0.5),
         **sizes,
         width=width,
-        num_warps=SCAN_WARPS,
-        num_stages=SCAN_STAGES,
+        num_warps=WARPS,
+        # Chunks in flight; exact products of two take more shared memory than there is.
+        num_stages=1 if qkv.dtype == torch.float32 else 2,
     )
     return out
 
