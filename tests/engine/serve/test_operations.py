@@ -52,6 +52,8 @@ def test_metrics_count_tokens_and_ends(server):
     assert moved("inter_token_latency_seconds_count") == 3
     assert moved("time_to_first_token_seconds_sum") > 0
     assert moved("step_seconds_count") == 4
+    assert moved("step_requests_count") == 4
+    assert moved("step_requests_sum") == 4
     assert moved("step_seconds_sum") > 0
 
 

@@ -20,6 +20,8 @@ class Connection(HttpToolsProtocol):
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
+        self.writable = True
+        """Whether the reader keeps up: the transport's buffer is below its limit."""
         self.on_writable: Callable[[], None] = lambda: None
         """Called when a slow reader has caught up."""
 
@@ -28,17 +30,18 @@ class Connection(HttpToolsProtocol):
         super().on_message_begin()
         self.scope["extensions"] = {EXTENSION: {"connection": self}}
 
-    @property
-    def writable(self) -> bool:
-        """Whether the reader keeps up: the transport's buffer is below its limit."""
-        return not self.flow.write_paused
-
     def write_chunk(self, data: bytes) -> None:
         """Write one chunk of HTTP/1.1's chunked encoding (RFC 9112, section 7.1); not empty."""
         if not self.transport.is_closing():
             self.transport.write(b"%x\r\n%b\r\n" % (len(data), data))
 
+    def pause_writing(self) -> None:
+        """Hold answers back; part of the transport's interface."""
+        super().pause_writing()
+        self.writable = False
+
     def resume_writing(self) -> None:
         """Go on after `pause_writing`; part of the transport's interface."""
         super().resume_writing()
+        self.writable = True
         self.on_writable()

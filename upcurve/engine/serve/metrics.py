@@ -80,6 +80,12 @@ class Metrics:
             STEP_BUCKETS,
             self.registry,
         )
+        self.step_requests = Histogram(
+            "upcurve_step_requests",
+            "Requests that got a token from one step.",
+            BATCH_BUCKETS,
+            self.registry,
+        )
         self.step = Histogram(
             "upcurve_step_seconds",
             "One step of the engine, from scheduling to the drawn tokens.",
@@ -119,13 +125,15 @@ class Metrics:
             first_tokens: seconds that requests have waited for their first token.
             gaps: seconds between two tokens of one request, and how many requests had them.
         """
+        generated = len(first_tokens) + sum(gaps.values())
         if step.seconds is not None:
             self.step.observe(step.seconds)
+            self.step_requests.observe(generated)
         for seconds in first_tokens:
             self.first_token.observe(seconds)
         for seconds, count in gaps.items():
             self.inter_token.observe(seconds, count)
-        self.generated_tokens.inc(len(first_tokens) + sum(gaps.values()))
+        self.generated_tokens.inc(generated)
 
     def render(self) -> bytes:
         """Return all metrics in Prometheus' text format."""

@@ -163,11 +163,13 @@ class StreamCall(Call, Response):
 
     def flush(self) -> None:
         """Write what is there, if the reader keeps up; the end goes with the last event."""
-        if self._connection is None:
+        connection, unsent = self._connection, self._unsent
+        if connection is None:
             self._begun.set()
-        elif self._unsent and self._connection.writable and not self._ended.is_set():
-            self._connection.write_chunk(b"".join(self._unsent))
-            self._unsent.clear()
+        # Nothing runs any more: the end is about to be written, with what is left.
+        elif unsent and self._running and connection.writable:
+            connection.write_chunk(unsent[0] if len(unsent) == 1 else b"".join(unsent))
+            unsent.clear()
 
     def _add(self, delta: Delta) -> None:
         self._unsent.append(self._answer.chunk(delta, self._choices))
