@@ -124,11 +124,14 @@ def run(folder, config, arguments):
         )
 
 
-def transformers_model(folder, ours, device):
-    """Build transformers' model around the engine's own tensors: no second copy has to fit."""
+def transformers_model(folder, ours, device, dtype=None):
+    """Build transformers' model around the engine's own tensors: no second copy has to fit.
+
+    In another `dtype` than the engine's it gets copies.
+    """
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    dtype = ours.dtype
+    dtype = dtype or ours.dtype
     config = AutoConfig.from_pretrained(folder)
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config, dtype=dtype)
