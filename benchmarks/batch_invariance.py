@@ -78,12 +78,12 @@ def main():
         equal = torch.equal(rows, repeated)
         same_bits &= equal
         table.append((title, *compared(alone, rows), "same bits" if equal else "DIFFERS"))
-    cut.engine.memory = cut.engine._scheduler._memory = Memory(
-        max_running_requests=REQUESTS, token_capacity=1200, page_size=16
-    )
+    # Enough for all prompts, not for what comes after them.
+    little = Memory(max_running_requests=REQUESTS, token_capacity=1200, page_size=16)
+    whole.engine.memory = whole.engine._scheduler._memory = little
     # The one that comes last gives way first.
-    rows = cut.run(dict(reversed(company(8).items())), OUTPUT)["mine"][0]
-    title = f"last of 8, {cut.engine.preemptions} preemptions"
+    rows = whole.run(dict(reversed(company(8).items())), OUTPUT)["mine"][0]
+    title = f"last of 8, {whole.engine.preemptions} preemptions"
     table.append((title, *compared(alone, rows), "-"))
     print("\n| " + " | ".join(table[0]) + " |\n|---|" + "---:|" * (len(table[0]) - 1))
     for row in table[1:]:
