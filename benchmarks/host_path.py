@@ -1,12 +1,12 @@
-"""What HTTP and scheduling cost: the real server and the real engine, around a device that computes
-nothing but takes a known time for each step.
+"""What HTTP and scheduling cost, around a device that computes nothing in a known time.
 
     python benchmarks/host_path.py [--streams 1500] [--step-ms 15] [--seconds 30] [--requests 10000]
 
-Three processes: the engine's, the HTTP side, and this one, which is the client. It costs little, so
-that all of them fit on two cores: most streams are read ten times a second, a few at once. The
-device draws the number of its step as the token, so that each token of those few says when the
-device was done with it: its lateness is how much later the client had it.
+Server and engine are the real ones. Three processes: the engine's, the HTTP side, and this one,
+which is the client. It costs little, so that all of them fit on two cores: most streams are read
+ten times a second, a few at once. The device draws the number of its step as the token, so that
+each token of those few says when the device was done with it: its lateness is how much later the
+client had it.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import psutil
 
+from upcurve.engine.execute.device import Drawn
 from upcurve.engine.execute.engine import Engine
-from upcurve.engine.execute.fake_device import FakeDevice
 from upcurve.engine.memory.memory import Memory
+from upcurve.engine.schedule.request import Request
 from upcurve.engine.schedule.scheduler import Scheduled
 
 VOCABULARY = 1_000_000
@@ -46,27 +46,54 @@ WARM_UP_SECONDS = 5.0
 TOKEN = re.compile(rb'"token_ids":\[(\d+)\]')
 
 
-class NumberedSteps(FakeDevice):
-    """Draws the number of the step, and writes down when each step was done."""
+@dataclass(frozen=True, slots=True)
+class Flight:
+    """A step on its way."""
 
-    def __init__(self, times: Path, **options: Any) -> None:
-        super().__init__(vocab_size=VOCABULARY, **options)
+    done: float
+    drawn: Drawn
+
+    def wait(self) -> Drawn:
+        """Wait until it is done."""
+        left = self.done - time.perf_counter()
+        if left > 0:
+            time.sleep(left)
+        return self.drawn
+
+
+class NumberedSteps:
+    """Draws the number of the step, and writes down when each step was done.
+
+    Unlike `FakeDevice` it checks nothing: what it costs itself is not the host's.
+    """
+
+    asynchronous = True
+
+    def __init__(self, times: Path, step_seconds: float) -> None:
         self._times = np.memmap(times, dtype=np.float64, mode="r+", shape=(STEPS,))
+        self._step_seconds = step_seconds
+        self._free_at = 0.0
         self._steps = 0
 
-    def launch(self, step: Sequence[Scheduled]) -> Any:
-        """Begin a step."""
-        flight = super().launch(step)
-        self._times[self._steps] = flight.done
-        flight = replace(flight, tokens=[self._steps] * len(flight.tokens))
-        self._steps += 1
-        return flight
+    def launch(self, step: Sequence[Scheduled]) -> Flight:
+        """Begin a step when the last one is done."""
+        self._free_at = max(time.perf_counter(), self._free_at) + self._step_seconds
+        number, self._steps = self._steps, self._steps + 1
+        self._times[number] = self._free_at
+        count = sum(each.draws for each in step)
+        return Flight(self._free_at, Drawn([number] * count, [None] * count))
+
+    def forget(self, request: Request) -> None:
+        """Keep nothing."""
+
+    def check(self, requests: Sequence[Request]) -> None:
+        """Check nothing."""
 
 
 def build(times: Path, streams: int, step_seconds: float) -> Engine:
     """Return the engine; called in its process."""
     return Engine(
-        NumberedSteps(times, step_seconds=step_seconds),
+        NumberedSteps(times, step_seconds),
         Memory(max_running_requests=streams, token_capacity=streams * 4096, page_size=16),
         vocab_size=VOCABULARY,
         context_length=4096,

@@ -12,6 +12,7 @@ import socket
 import sys
 import threading
 from collections import deque
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from upcurve.engine.errors import EngineInputError
@@ -61,13 +62,15 @@ def _obey(connection: socket.socket, loop: EngineLoop) -> None:
     from upcurve.engine.serve.messages import Frames, Submit, decode_command
 
     frames = Frames()
-    while data := connection.recv(READ_BYTES):
-        for message in frames.feed(data):
-            command = decode_command(message)
-            if isinstance(command, Submit):
-                loop.submit(command.request())
-            else:
-                loop.abort(command.request_id)
+    # Where the other side is gone, `_exit_when_closed` ends this process, if this does not.
+    with suppress(ConnectionResetError):
+        while data := connection.recv(READ_BYTES):
+            for message in frames.feed(data):
+                command = decode_command(message)
+                if isinstance(command, Submit):
+                    loop.submit(command.request())
+                else:
+                    loop.abort(command.request_id)
 
 
 def _exit_when_closed(connection: socket.socket) -> None:
