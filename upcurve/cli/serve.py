@@ -68,6 +68,20 @@ from upcurve.engine.switches import Switches
     help="Requests that are computed at once; others wait.",
 )
 @click.option(
+    "--max-waiting-requests",
+    type=click.IntRange(min=0),
+    metavar="N",
+    help="Beyond those that run; more get status 429.  [default: 8 x those, at least 1024]",
+)
+@click.option(
+    "--drain-seconds",
+    type=click.FloatRange(min=0),
+    default=5.0,
+    show_default=True,
+    metavar="S",
+    help="How long requests may go on after SIGTERM.",
+)
+@click.option(
     "--context-length",
     type=click.IntRange(min=2),
     metavar="N",
@@ -130,12 +144,19 @@ from upcurve.engine.switches import Switches
     help="Ask clients of /v1 for this key.",
 )
 def command(
-    model: Path, host: str, port: int, model_name: str | None, api_key: str | None, **options: Any
+    model: Path,
+    host: str,
+    port: int,
+    model_name: str | None,
+    api_key: str | None,
+    drain_seconds: float,
+    max_waiting_requests: int | None,
+    **options: Any,
 ) -> int:
     """Serve the Qwen3.5 MoE checkpoint in the folder MODEL over the OpenAI API.
 
     Texts need tokenizer.json in the folder; without it prompts are token ids. SIGTERM or Ctrl-C
-    stops the server after the running requests, or five seconds.
+    stops the server after the open requests, or --drain-seconds; a second one stops it at once.
 
     \b
     Example:
@@ -153,4 +174,6 @@ def command(
         port=port,
         model_name=model_name,
         api_key=api_key or None,
+        drain_seconds=drain_seconds,
+        max_waiting_requests=max_waiting_requests,
     )

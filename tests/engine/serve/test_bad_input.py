@@ -29,7 +29,11 @@ def check(answer, status, param, *words):
 
 
 BOTH = [
-    ({"n": 2}, "n", "use 1"),
+    ({"n": 0}, "n", "greater than or equal to 1"),
+    ({"n": 129}, "n", "less than or equal to 128"),
+    ({"n": "2"}, "n", "integer"),
+    ({"min_tokens": 3}, "min_tokens", "ignore_eos"),
+    ({"skip_special_tokens": "no"}, "skip_special_tokens", "boolean"),
     ({"tools": [{"type": "function"}]}, "tools", "leave it out"),
     ({"tool_choice": "required"}, "tool_choice", "leave it out"),
     ({"response_format": {"type": "json_object"}}, "response_format", "text"),
@@ -48,7 +52,7 @@ BOTH = [
     ({"top_k": 1.5}, "top_k", "integer"),
     ({"seed": 2**63}, "seed", "less than"),
     ({"seed": "x"}, "seed", "integer"),
-    ({"max_tokens": 0}, "max_tokens", "greater"),
+    ({"max_tokens": -1}, "max_tokens", "greater"),
     ({"max_tokens": True}, "max_tokens", "integer"),
     ({"stop": [""]}, "stop.0", "at least 1 character"),
     ({"stop": 5}, "stop", "list"),
@@ -61,8 +65,10 @@ BOTH = [
     ({"max_tokens": CONTEXT}, None, f"max_tokens {CONTEXT}", f"context length of {CONTEXT}"),
 ]
 ONLY_COMPLETION = [
-    ({"echo": True}, "echo", "use false"),
-    ({"best_of": 2}, "best_of", "use 1"),
+    ({"echo": 1}, "echo", "boolean"),
+    ({"best_of": 2}, "best_of", "2 is not n"),
+    ({"best_of": 2, "n": 3}, "best_of", "2 is not n"),
+    ({"max_tokens": 0}, "max_tokens", "set echo"),
     ({"suffix": "x"}, "suffix", "leave it out"),
     ({"logprobs": 21}, "logprobs", "less than or equal to 20"),
     ({"logprobs": True}, "logprobs", "integer"),
@@ -74,7 +80,9 @@ ONLY_COMPLETION = [
     ({"prompt": [1, "a"]}, "prompt", "neither"),
     ({"prompt": [1.5]}, "prompt", "neither"),
     ({"prompt": {"a": 1}}, "prompt", "neither"),
-    ({"prompt": ["a"] * 1025}, "prompt", "1024 at most"),
+    ({"prompt": ["a"] * 1025}, "prompt", "1024 choices at most"),
+    ({"prompt": ["a"] * 9, "n": 128}, "prompt", "9 prompts with n 128"),
+    ({"prompt": [1] * (CONTEXT + 1), "max_tokens": 0, "echo": True}, "prompt", "context length"),
     ({"prompt": [512]}, "prompt", "0..511"),
     ({"prompt": [-1]}, "prompt", "0..511"),
     ({"prompt": [10**30]}, "prompt", "neither"),
@@ -82,6 +90,9 @@ ONLY_COMPLETION = [
     ({"prompt": "a b c " * 200}, "prompt", f"context length of {CONTEXT}"),
 ]
 ONLY_CHAT = [
+    ({"echo": True}, "echo", "use false"),
+    ({"best_of": 2}, "best_of", "use 1"),
+    ({"max_tokens": 0}, "max_tokens", "greater than or equal to 1"),
     ({"messages": []}, "messages", "at least 1"),
     ({"messages": "hi"}, "messages", "list"),
     ({"messages": [{"role": "user"}]}, "messages.0.content", "missing"),

@@ -30,6 +30,7 @@ class Answer(ABC):
         model: str,
         tokenizer: ByteTokenizer | None,
         *,
+        prompt_tokens: int,
         token_ids: bool,
         logprobs: bool,
         usage_in_stream: bool,
@@ -38,6 +39,7 @@ class Answer(ABC):
         self.id = f"{self.prefix}-{uuid.uuid4().hex}"
         self._head = {"id": self.id, "created": int(time.time()), "model": model}
         self._tokenizer = tokenizer
+        self._prompt_tokens = prompt_tokens
         self._token_ids = token_ids
         self._logprobs = logprobs
         self._usage_in_stream = usage_in_stream
@@ -55,16 +57,16 @@ class Answer(ABC):
                 **self._head,
                 "object": self.kind,
                 "choices": [self._choice(each) for each in deltas],
-                "usage": usage(choices),
+                "usage": self._usage(sum(each.generated for each in choices)),
             }
         )
 
-    def chunk(self, delta: Delta, choices: Sequence[Choice]) -> bytes:
-        """Return one server-sent event; `choices` are all of the call."""
+    def chunk(self, delta: Delta) -> bytes:
+        """Return one server-sent event."""
         tail = self._chunk_tail
         if self._continuous_usage:
-            self._streamed += len(delta.token_ids)
-            so_far = orjson.dumps(_usage(choices, self._streamed))
+            self._streamed += delta.generated
+            so_far = orjson.dumps(self._usage(self._streamed))
             tail = b'],"usage":' + so_far + b"}\n\n"
         return self._chunk_head + orjson.dumps(self._chunk_choice(delta)) + tail
 
@@ -76,9 +78,17 @@ class Answer(ABC):
             **self._head,
             "object": self.chunk_kind,
             "choices": [],
-            "usage": usage(choices),
+            "usage": self._usage(sum(each.generated for each in choices)),
         }
         return event(last) + DONE
+
+    def _usage(self, generated: int) -> dict[str, int]:
+        # A prompt with several choices counts once, as OpenAI has it.
+        return {
+            "prompt_tokens": self._prompt_tokens,
+            "completion_tokens": generated,
+            "total_tokens": self._prompt_tokens + generated,
+        }
 
     def _common(self, delta: Delta, logprobs: Any) -> dict[str, Any]:
         choice: dict[str, Any] = {
@@ -111,10 +121,6 @@ class CompletionAnswer(Answer):
 
     prefix, kind, chunk_kind = "cmpl", "text_completion", "text_completion"
 
-    def __init__(self, *args: Any, **options: Any) -> None:
-        super().__init__(*args, **options)
-        self._offsets: dict[int, int] = {}
-
     def _choice(self, delta: Delta) -> dict[str, Any]:
         logprobs = self._token_logprobs(delta) if self._logprobs else None
         return {"text": delta.text, **self._common(delta, logprobs)}
@@ -122,20 +128,15 @@ class CompletionAnswer(Answer):
     _chunk_choice = _choice
 
     def _token_logprobs(self, delta: Delta) -> dict[str, Any]:
-        offset = self._offsets.get(delta.index, 0)
-        offsets = []
-        for token, _ in delta.logprobs:
-            offsets.append(offset)
-            offset += len(self._bytes(token).decode("utf-8", "replace"))
-        self._offsets[delta.index] = offset
+        values = [each.logprobs for each in delta.logprobs]
         return {
-            "tokens": [self._name(token) for token, _ in delta.logprobs],
-            "token_logprobs": [each.chosen for _, each in delta.logprobs],
+            "tokens": [self._name(each.token) for each in delta.logprobs],
+            "token_logprobs": [None if each is None else each.chosen for each in values],
             "top_logprobs": [
-                {self._name(other): value for other, value in each.top}
-                for _, each in delta.logprobs
+                None if each is None else {self._name(token): value for token, value in each.top}
+                for each in values
             ],
-            "text_offset": offsets,
+            "text_offset": [each.offset for each in delta.logprobs],
         }
 
 
@@ -146,16 +147,18 @@ class ChatAnswer(Answer):
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
-        self._role: dict[str, str] = {"role": "assistant"}
+        self._begun: set[int] = set()
 
     def _choice(self, delta: Delta) -> dict[str, Any]:
         message = {"role": "assistant", "content": delta.text, "refusal": None}
         return {"message": message, **self._common(delta, self._content(delta))}
 
     def _chunk_choice(self, delta: Delta) -> dict[str, Any]:
+        part = {"content": delta.text}
         # The role comes with the first token, not before it: the first chunk is the first token.
-        role, self._role = self._role, {}
-        part = {**role, "content": delta.text}
+        if delta.index not in self._begun:
+            self._begun.add(delta.index)
+            part = {"role": "assistant", **part}
         return {"delta": part, **self._common(delta, self._content(delta))}
 
     def _content(self, delta: Delta) -> dict[str, Any] | None:
@@ -163,8 +166,12 @@ class ChatAnswer(Answer):
             return None
         return {
             "content": [
-                {**self._entry(token, each.chosen), "top_logprobs": self._top(each)}
-                for token, each in delta.logprobs
+                {
+                    **self._entry(each.token, each.logprobs.chosen),
+                    "top_logprobs": self._top(each.logprobs),
+                }
+                for each in delta.logprobs
+                if each.logprobs is not None
             ],
             "refusal": None,
         }
@@ -186,17 +193,3 @@ def event(value: Any) -> bytes:
 def error_event(error: ApiError) -> bytes:
     """Return the server-sent event of an error in the middle of a stream."""
     return event(error.body())
-
-
-def usage(choices: Sequence[Choice]) -> dict[str, int]:
-    """Return OpenAI's usage object over all choices."""
-    return _usage(choices, sum(each.generated for each in choices))
-
-
-def _usage(choices: Sequence[Choice], generated: int) -> dict[str, int]:
-    prompt = sum(len(each.request.prompt) for each in choices)
-    return {
-        "prompt_tokens": prompt,
-        "completion_tokens": generated,
-        "total_tokens": prompt + generated,
-    }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 import logging
 import time
@@ -18,18 +19,21 @@ from starlette.requests import ClientDisconnect
 from upcurve.engine.schedule import request as schedule
 from upcurve.engine.serve.answer import Answer, ChatAnswer, CompletionAnswer
 from upcurve.engine.serve.bridge import Bridge
-from upcurve.engine.serve.choice import Choice
+from upcurve.engine.serve.choice import Choice, Echo
+from upcurve.engine.serve.detokenizer import Detokenizer
 from upcurve.engine.serve.errors import ApiError
 from upcurve.engine.serve.intake import Intake
 from upcurve.engine.serve.metrics import Metrics
 from upcurve.engine.serve.protocol import ChatRequest, CompletionRequest, GenerationRequest, parse
-from upcurve.engine.serve.stream import StreamCall, WholeCall, while_connected
+from upcurve.engine.serve.stream import HEADERS, StreamCall, WholeCall, while_connected
 
 logger = logging.getLogger(__name__)
 
 MAX_BODY_BYTES = 16 * 2**20
 RETRY_SECONDS = "5"
 """What a client that is turned away is told to wait."""
+RETRY_AFTER_SECONDS = 1
+"""When a client should try again that was sent away because too many wait."""
 CLIENT_CLOSED_REQUEST = 499
 """nginx's status for a client that did not wait; nobody reads it."""
 
@@ -105,14 +109,17 @@ class Server:
         answer = CompletionAnswer(
             self._model_name,
             self._intake.tokenizer,
+            prompt_tokens=sum(map(len, prompts)),
             token_ids=body.return_token_ids,
             logprobs=body.logprobs is not None,
             usage_in_stream=body.include_usage,
             continuous_usage=body.continuous_usage,
         )
-        return await self._answer(
-            request, body, answer, prompts, body.sampling(max_tokens, body.logprobs)
-        )
+        echoes = await asyncio.to_thread(self._echoes, body, prompts) if body.echo else None
+        if max_tokens == 0 and echoes is not None:
+            return _echo_alone(body, answer, echoes)
+        samplings = [body.sampling(max_tokens, body.logprobs, each) for each in range(body.n)]
+        return await self._answer(request, body, answer, prompts, samplings, echoes)
 
     async def chat_completions(self, request: Request) -> Response:
         """POST /v1/chat/completions."""
@@ -122,15 +129,15 @@ class Server:
         answer = ChatAnswer(
             self._model_name,
             self._intake.tokenizer,
+            prompt_tokens=len(prompt),
             token_ids=body.return_token_ids,
             logprobs=body.logprobs,
             usage_in_stream=body.include_usage,
             continuous_usage=body.continuous_usage,
         )
         logprobs = (body.top_logprobs or 0) if body.logprobs else None
-        return await self._answer(
-            request, body, answer, [prompt], body.sampling(max_tokens, logprobs)
-        )
+        samplings = [body.sampling(max_tokens, logprobs, each) for each in range(body.n)]
+        return await self._answer(request, body, answer, [prompt], samplings)
 
     async def _answer(
         self,
@@ -138,18 +145,18 @@ class Server:
         body: GenerationRequest,
         answer: Answer,
         prompts: Sequence[list[int]],
-        sampling: schedule.SamplingParameters,
+        samplings: Sequence[schedule.SamplingParameters],
+        echoes: Sequence[Echo] | None = None,
     ) -> Response:
+        """Generate one choice for each prompt and each of the `samplings`, prompt by prompt."""
         self._check_engine()
-        choices = [
-            Choice(
-                index,
-                schedule.Request(f"{answer.id}-{index}", prompt, sampling),
-                self._intake.tokenizer,
-                body.stop,
-            )
-            for index, prompt in enumerate(prompts)
-        ]
+        choices: list[Choice] = []
+        for number, prompt in enumerate(prompts):
+            for sampling in samplings:
+                index = len(choices)
+                request_of_engine = schedule.Request(f"{answer.id}-{index}", prompt, sampling)
+                echo = None if echoes is None else echoes[number]
+                choices.append(Choice(index, request_of_engine, self._detokenizer(body), echo))
         if body.stream:
             return StreamCall(self._bridge, answer, choices)
         call = WholeCall(self._bridge, answer, choices)
@@ -157,6 +164,28 @@ class Server:
         if whole is None:
             return Response(status_code=CLIENT_CLOSED_REQUEST)
         return Response(whole, media_type="application/json")
+
+    def _detokenizer(self, body: GenerationRequest) -> Detokenizer | None:
+        if self._intake.tokenizer is None:
+            return None
+        return Detokenizer(
+            self._intake.tokenizer,
+            body.stop,
+            special_tokens=not body.skip_special_tokens,
+            keep_stop=body.include_stop_str_in_output,
+        )
+
+    def _echoes(self, body: CompletionRequest, prompts: Sequence[list[int]]) -> list[Echo]:
+        return [
+            Echo(
+                prompt,
+                given if isinstance(given, str) else None,
+                self._intake.tokenizer,
+                special_tokens=not body.skip_special_tokens,
+                logprobs=body.logprobs is not None,
+            )
+            for prompt, given in zip(prompts, body.prompts, strict=True)
+        ]
 
     async def _check_key(self, request: Request) -> None:
         if self._api_key is None:
@@ -207,6 +236,17 @@ async def _read_json(request: Request) -> Any:
         raise ApiError.bad_input("body", f"not valid JSON: {error}", "correct it") from error
 
 
+def _echo_alone(body: CompletionRequest, answer: Answer, echoes: Sequence[Echo]) -> Response:
+    """Answer with the prompts, and generate nothing."""
+    each_choice = enumerate(echo for echo in echoes for _ in range(body.n))
+    deltas = [echo.delta(index, "length") for index, echo in each_choice]
+    if not body.stream:
+        return Response(answer.whole(deltas, ()), media_type="application/json")
+    response = Response(b"".join((*map(answer.chunk, deltas), answer.end(()))))
+    response.raw_headers += HEADERS
+    return response
+
+
 def _json(value: Any, status: int = 200) -> Response:
     return Response(orjson.dumps(value), status, media_type="application/json")
 
@@ -222,6 +262,8 @@ async def _answer_error(request: Request, error: Exception) -> Response:
     response = _json(error.body(), error.status)
     if error.status in (429, 503):
         response.headers["retry-after"] = RETRY_SECONDS
+    if error.status == 429:
+        response.headers["retry-after"] = str(RETRY_AFTER_SECONDS)
     if error.status == 413:
         # What is left of the body is not worth reading.
         response.headers["connection"] = "close"

@@ -10,8 +10,12 @@ from typing import Protocol
 
 from upcurve.engine.execute.event import Event, FinishReason
 from upcurve.engine.schedule.request import Request
+from upcurve.engine.serve.errors import ApiError
 from upcurve.engine.serve.messages import Broken, Capacity, Report, Status, Step
 from upcurve.engine.serve.metrics import Metrics
+
+LEAST_WAITING_REQUESTS = 1024
+"""So many may wait where nothing is said, however few run at once."""
 
 
 class EngineHandle(Protocol):
@@ -61,8 +65,22 @@ class Bridge:
     All methods are for the thread of the event loop.
     """
 
-    def __init__(self, engine: EngineHandle, metrics: Metrics) -> None:
+    def __init__(
+        self, engine: EngineHandle, metrics: Metrics, max_waiting_requests: int | None = None
+    ) -> None:
+        """Begin with no requests.
+
+        Args:
+            engine: computes them.
+            metrics: are told of them.
+            max_waiting_requests: beside those that the engine runs at once; None is 8 times as
+                many as these, and 1,024 at least.
+        """
         self.capacity = engine.capacity
+        slots = engine.capacity.total_slots
+        if max_waiting_requests is None:
+            max_waiting_requests = max(8 * slots, LEAST_WAITING_REQUESTS)
+        self._most_open = slots + max_waiting_requests
         self.failure: str | None = None
         """Why the engine was given up."""
         self.draining = False
@@ -93,7 +111,22 @@ class Bridge:
 
     @contextmanager
     def call(self, requests: Sequence[Request], receiver: Receiver) -> Iterator[None]:
-        """Submit requests; those that are not finished at the end of the block are aborted."""
+        """Submit requests; those that are not finished at the end of the block are aborted.
+
+        Raises:
+            ApiError: 429; too many are open. 400; they are too many on their own.
+        """
+        if len(requests) > self._most_open:
+            raise ApiError.bad_input(
+                "prompt", f"it asks for {len(requests)} choices", f"{self._most_open} at most"
+            )
+        if len(self._open) + len(requests) > self._most_open:
+            raise ApiError(
+                429,
+                f"the queue is full: {len(self._open)} of {self._most_open} requests are running "
+                "or waiting; try again later",
+                code="rate_limit_exceeded",
+            )
         now = time.perf_counter()
         try:
             for request in requests:

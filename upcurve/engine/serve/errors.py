@@ -28,6 +28,8 @@ class ApiError(Exception):
     def body(self) -> dict[str, Any]:
         """Return the JSON object of the response."""
         kind = "server_error" if self.status >= 500 else "invalid_request_error"
+        if self.status == 429:
+            kind = "rate_limit_error"
         return {
             "error": {
                 "message": self.message,

@@ -36,7 +36,7 @@ class Intake:
         prompts = [
             each if isinstance(each, list) else await self._encode(each) for each in body.prompts
         ]
-        max_tokens = body.max_tokens or COMPLETION_TOKENS
+        max_tokens = COMPLETION_TOKENS if body.max_tokens is None else body.max_tokens
         for prompt in prompts:
             self._check(prompt, max_tokens, "prompt")
         return prompts, max_tokens
@@ -59,7 +59,9 @@ class Intake:
             for each in body.messages
         ]
         try:
-            text = self._template.render(messages, body.chat_template_kwargs)
+            text = await asyncio.to_thread(
+                self._template.render, messages, body.chat_template_kwargs
+            )
         except ValueError as error:
             raise ApiError.bad_input(
                 "messages", f"the chat template refuses them: {error}", "change them"

@@ -17,7 +17,8 @@ from pathlib import Path
 import uvicorn
 
 from upcurve.engine.errors import EngineInputError
-from upcurve.engine.execute.options import EngineOptions, build_engine
+from upcurve.engine.execute.build import build_engine
+from upcurve.engine.execute.options import EngineOptions
 from upcurve.engine.serve.app import Server
 from upcurve.engine.serve.bridge import Bridge
 from upcurve.engine.serve.chat import ChatTemplate
@@ -44,6 +45,7 @@ def serve(
     model_name: str | None = None,
     api_key: str | None = None,
     drain_seconds: float = DRAIN_SECONDS,
+    max_waiting_requests: int | None = None,
 ) -> int:
     """Serve a checkpoint folder until SIGTERM or SIGINT, or until the engine fails for good.
 
@@ -55,6 +57,7 @@ def serve(
         model_name: what clients call the model; None is the name of the folder.
         api_key: what clients have to send; None asks for nothing.
         drain_seconds: how long requests may go on after the signal.
+        max_waiting_requests: more are refused; None is the default of `Bridge`.
 
     Returns:
         The exit code: 0, or 1 if the engine was given up.
@@ -78,7 +81,7 @@ def serve(
             return 1
         logger.info(engine.capacity.description)
         metrics = Metrics()
-        bridge = Bridge(engine, metrics)
+        bridge = Bridge(engine, metrics, max_waiting_requests)
         server = Server(
             bridge,
             metrics,

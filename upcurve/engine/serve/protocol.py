@@ -18,7 +18,8 @@ from pydantic import (
 from upcurve.engine.schedule.request import SamplingParameters
 from upcurve.engine.serve.errors import ApiError
 
-MAX_PROMPTS = 1024
+MAX_CHOICES = 1024
+"""Of one call: prompts x n."""
 HARMLESS = frozenset(
     (
         "metadata",
@@ -45,11 +46,9 @@ UNSUPPORTED: Mapping[str, tuple[tuple[Any, ...], str]] = {
     "min_p": ((0,), "use 0"),
     "min_tokens": ((0,), "use ignore_eos to generate exactly max_tokens"),
     "modalities": ((["text"],), 'use ["text"]'),
-    "n": ((1,), "use 1, and send the request several times"),
     "presence_penalty": ((0,), "use 0"),
     "repetition_penalty": ((1,), "use 1"),
     "response_format": (({"type": "text"},), 'use {"type": "text"}'),
-    "skip_special_tokens": ((True,), "use true"),
     "suffix": (("",), "leave it out"),
     "tool_choice": (("none", "auto"), "leave it out"),
     "tools": (([],), "leave it out"),
@@ -94,6 +93,10 @@ class GenerationRequest(BaseModel):
     )
     stop_token_ids: list[TokenId] = Field([], max_length=64)
     ignore_eos: bool = False
+    n: int = Field(1, ge=1, le=128)
+    """Choices for each prompt."""
+    skip_special_tokens: bool = True
+    include_stop_str_in_output: bool = False
     stream: bool = False
     stream_options: StreamOptions | None = None
     return_token_ids: bool = False
@@ -133,14 +136,18 @@ class GenerationRequest(BaseModel):
             self.stream_options and self.stream_options.continuous_usage_stats
         )
 
-    def sampling(self, max_tokens: int, logprobs: int | None) -> SamplingParameters:
-        """Return the engine's parameters."""
+    def sampling(self, max_tokens: int, logprobs: int | None, choice: int) -> SamplingParameters:
+        """Return the engine's parameters for one of the n choices: it has the seed seed + choice.
+
+        Past the largest int64 seeds go on at the smallest.
+        """
+        seed = None if self.seed is None else (self.seed + choice + 2**63) % 2**64 - 2**63
         return SamplingParameters(
             max_tokens=max_tokens,
             temperature=self.temperature,
             top_k=max(0, self.top_k),
             top_p=self.top_p,
-            seed=self.seed,
+            seed=seed,
             stop_token_ids=tuple(self.stop_token_ids),
             ignore_eos=self.ignore_eos,
             logprobs=logprobs,
@@ -152,7 +159,11 @@ class CompletionRequest(GenerationRequest):
 
     prompt: Any
     """A text, token ids, or a list of either."""
+    max_tokens: int | None = Field(None, ge=0)
+    """0 is for echo alone."""
     logprobs: Count | None = None
+    echo: bool = False
+    best_of: int | None = Field(None, ge=1)
 
     @field_validator("prompt")
     @classmethod
@@ -167,15 +178,27 @@ class CompletionRequest(GenerationRequest):
                 "neither a text, a list of token ids, nor a list of texts or of such lists",
                 "give one of these, not empty",
             )
-        if len(value) > MAX_PROMPTS and several and not one:
-            raise ApiError.bad_input(
-                "prompt", f"{len(value)} prompts in one request", f"send {MAX_PROMPTS} at most"
-            )
         return value
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if len(self.prompts) * self.n > MAX_CHOICES:
+            raise ApiError.bad_input(
+                "prompt",
+                f"{len(self.prompts)} prompts with n {self.n} in one request",
+                f"ask for {MAX_CHOICES} choices at most",
+            )
+        if self.best_of not in (None, self.n):
+            raise ApiError.bad_input("best_of", f"{self.best_of} is not n", "leave it out")
+        if self.max_tokens == 0 and not self.echo:
+            raise ApiError.bad_input(
+                "max_tokens", "0 generates nothing", "give 1 or more, or set echo"
+            )
+        return self
 
     @property
     def prompts(self) -> list[str] | list[list[int]]:
-        """The prompts, one for each choice."""
+        """The prompts; each has n choices."""
         one = isinstance(self.prompt, str) or isinstance(self.prompt[0], int)
         prompts: list[str] | list[list[int]] = [self.prompt] if one else self.prompt
         return prompts

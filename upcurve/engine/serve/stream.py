@@ -172,7 +172,7 @@ class StreamCall(Call, Response):
             unsent.clear()
 
     def _add(self, delta: Delta) -> None:
-        self._unsent.append(self._answer.chunk(delta, self._choices))
+        self._unsent.append(self._answer.chunk(delta))
 
 
 def _nothing() -> None:

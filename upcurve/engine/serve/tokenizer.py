@@ -19,6 +19,8 @@ class ByteTokenizer:
         self._special = {
             token for token, each in tokenizer.get_added_tokens_decoder().items() if each.special
         }
+        self.all_bytes = lru_cache(maxsize=None)(self._all_bytes)
+        """Token id -> the bytes that it stands for: a special token's are its name."""
         self.token_bytes = lru_cache(maxsize=None)(self._token_bytes)
         """Token id -> the bytes that it adds to a text: none for a special or unknown id."""
 
@@ -64,7 +66,10 @@ class ByteTokenizer:
             return "bytes:" + "".join(f"\\x{byte:02x}" for byte in raw)
 
     def _token_bytes(self, token: int) -> bytes:
-        text = None if token in self._special else self._tokenizer.id_to_token(token)
+        return b"" if token in self._special else self._all_bytes(token)
+
+    def _all_bytes(self, token: int) -> bytes:
+        text = self._tokenizer.id_to_token(token)
         if text is None:
             return b""
         try:
