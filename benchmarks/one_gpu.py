@@ -32,7 +32,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import torch
 from engine_vs_transformers import FULL_SIZE, spread, transformers_model
 
-from upcurve.engine.execute.options import DTYPES, EngineOptions, engine_of
+from upcurve.engine.execute.build import DTYPES, engine_of
+from upcurve.engine.execute.options import EngineOptions
 from upcurve.engine.model.checkpoint import small_config
 from upcurve.engine.model.model import Model, load_model
 from upcurve.engine.schedule.request import Request, SamplingParameters

@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from upcurve.engine.errors import EngineInputError
-from upcurve.engine.execute.options import EngineOptions, build_engine
+from upcurve.engine.execute.build import build_engine
+from upcurve.engine.execute.options import EngineOptions
 from upcurve.engine.memory.memory import Memory
 from upcurve.engine.schedule.request import Request, SamplingParameters
 

@@ -2,8 +2,9 @@ import threading
 
 import pytest
 
+from upcurve.engine.execute.build import build_engine
 from upcurve.engine.execute.loop import FAILED_STEPS, EngineLoop
-from upcurve.engine.execute.options import EngineOptions, build_engine
+from upcurve.engine.execute.options import EngineOptions
 from upcurve.engine.schedule.request import Request, SamplingParameters
 
 GREEDY = SamplingParameters(max_tokens=8, temperature=0, ignore_eos=True)

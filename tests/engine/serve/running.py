@@ -9,7 +9,8 @@ from contextlib import contextmanager
 
 from openai import OpenAI
 
-from upcurve.engine.execute.options import EngineOptions, build_engine
+from upcurve.engine.execute.build import build_engine
+from upcurve.engine.execute.options import EngineOptions
 from upcurve.engine.model.checkpoint import small_config, write_checkpoint
 from upcurve.engine.serve.app import Server
 from upcurve.engine.serve.bridge import Bridge

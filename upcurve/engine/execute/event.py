@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal
+
+import msgspec
 
 FinishReason = Literal["stop", "length", "aborted", "failed"]
 
 
-@dataclass(frozen=True, slots=True)
-class TokenLogprobs:
+class TokenLogprobs(msgspec.Struct, frozen=True):
     """Natural-log probabilities at one position, from the softmax of the raw logits."""
 
     chosen: float
@@ -17,9 +17,11 @@ class TokenLogprobs:
     """(token id, log probability) of the most likely tokens, most likely first."""
 
 
-@dataclass(frozen=True, slots=True)
-class Event:
-    """One step of one request: a new token, its end, or both."""
+class Event(msgspec.Struct, frozen=True, gc=False):
+    """One step of one request: a new token, its end, or both.
+
+    There is one for every token: a struct is made in a tenth of the time of a dataclass.
+    """
 
     request_id: str
     token: int | None

@@ -1,33 +1,15 @@
-"""How an engine is set up, and how it is built from a checkpoint folder."""
+"""How an engine is set up; nothing here imports what computes."""
 
 from __future__ import annotations
 
-import logging
-import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-import torch
+from upcurve.engine.model.formats import LoadFormat, QuantizationFormat
 
-from upcurve.engine.errors import EngineInputError
-from upcurve.engine.execute.engine import Engine
-from upcurve.engine.execute.runner import ModelRunner
-from upcurve.engine.memory.budget import Budget, budget, free_bytes
-from upcurve.engine.memory.caches import Caches, CacheTypes
-from upcurve.engine.memory.memory import Memory
-from upcurve.engine.model.batch import Chunk, ForwardBatch
-from upcurve.engine.model.model import LoadFormat, Model, QuantizationFormat, load_model
-from upcurve.engine.schedule.scheduler import check_step
-from upcurve.engine.switches import Switches
-
-logger = logging.getLogger(__name__)
-
-DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
-GRAPH_BYTES = 2**30
-"""Kept for captured graphs: their pools and what the driver keeps for each."""
-CPU_SHARE = 0.8
-"""Share of the free memory of a CPU; the rest is for activations."""
+if TYPE_CHECKING:
+    from upcurve.engine.execute.engine import Engine
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,143 +41,12 @@ class EngineOptions:
     seed: int = 0
     """Of dummy weights and of sampling without a seed."""
 
+    def load(self, folder: Path) -> Engine:
+        """Import what computes, and load a checkpoint folder.
 
-def build_engine(folder: Path, options: EngineOptions) -> Engine:
-    """Load a checkpoint folder.
+        Raises:
+            EngineInputError: as `build.build_engine`.
+        """
+        from upcurve.engine.execute.build import build_engine
 
-    Raises:
-        EngineInputError: an option or the checkpoint is unusable, or the memory does not do.
-    """
-    check_step(options.max_batch_tokens, options.max_running_requests)
-    device = _device(options)
-    torch.set_num_threads(options.threads or max(1, (os.cpu_count() or 1) - 1))
-    dtype = options.dtype if options.dtype != "auto" else ("bf16" if is_gpu(device) else "fp32")
-    switches = Switches.without(options.off)
-    model = load_model(
-        folder,
-        device=device,
-        dtype=DTYPES[dtype],
-        switches=switches,
-        load_format=options.load_format,
-        seed=options.seed,
-        quantization=options.quantization,
-    )
-    if switches.shared_expert_fusion and not model.shared_expert_fused:
-        logger.warning("shared_expert_fusion is off: the shared expert has a size of its own")
-    return engine_of(model, options, device)
-
-
-def engine_of(
-    model: Model, options: EngineOptions, device: torch.device, *, graphs: bool = True
-) -> Engine:
-    """Give a model its memory, and an engine; without `graphs` none are captured.
-
-    Raises:
-        EngineInputError: the context length is over the model's, or the memory does not do.
-    """
-    most = model.shapes.max_position_embeddings
-    if (options.context_length or 1) > most:
-        raise EngineInputError(
-            "context-length", f"{options.context_length} is over the model's {most}", "lower it"
-        )
-    context_length = options.context_length or most
-    types = CacheTypes(
-        activation=model.dtype,
-        key_value=torch.float8_e4m3fn if options.kv_cache_dtype == "fp8" else model.dtype,
-        recurrent=DTYPES[options.state_dtype],
-    )
-    sizes = budget(
-        model.shapes,
-        types,
-        max_running_requests=options.max_running_requests,
-        context_length=context_length,
-        page_size=options.page_size,
-        available=_available(model, types, options, device),
-    )
-    caches = _caches(model, types, sizes, context_length, device)
-    runner = ModelRunner(model, caches, device=device, seed=options.seed)
-    if graphs and is_gpu(device) and model.capturable:
-        runner.capture(options.max_running_requests)
-    return Engine(
-        runner,
-        Memory(
-            max_running_requests=options.max_running_requests,
-            token_capacity=sizes.token_capacity,
-            page_size=options.page_size,
-        ),
-        vocab_size=model.shapes.vocab_size,
-        end_of_sequence_ids=model.shapes.end_of_sequence_ids,
-        context_length=context_length,
-        max_running_requests=options.max_running_requests,
-        max_batch_tokens=options.max_batch_tokens,
-        overlap=model.switches.host_overlap,
-        check_memory=options.check_memory,
-        description=sizes.describe(),
-    )
-
-
-def is_gpu(device: torch.device) -> bool:
-    """Return whether a device is an NVIDIA or AMD GPU."""
-    return device.type == "cuda"
-
-
-def _device(options: EngineOptions) -> torch.device:
-    if options.device == "cuda" and not torch.cuda.is_available():
-        raise EngineInputError("device", "torch sees no GPU", "use --device cpu")
-    on_gpu = options.device != "cpu" and torch.cuda.is_available()
-    return torch.device("cuda" if on_gpu else "cpu")
-
-
-def _caches(
-    model: Model, types: CacheTypes, sizes: Budget, context_length: int, device: torch.device
-) -> Caches:
-    return Caches(
-        model.shapes,
-        types,
-        slots=sizes.max_running_requests,
-        pages=sizes.pages,
-        page_size=sizes.page_size,
-        pages_per_request=-(-context_length // sizes.page_size),
-        device=device,
-    )
-
-
-def _available(
-    model: Model, types: CacheTypes, options: EngineOptions, device: torch.device
-) -> int:
-    """Return the bytes that caches may take beside the weights and the activations of a step."""
-    free = free_bytes(device)
-    if not is_gpu(device):
-        return int(free * CPU_SHARE)
-    total = torch.cuda.get_device_properties(device).total_memory
-    # Drawing holds a handful of float32 tensors of this size.
-    drawing = 6 * 4 * options.max_running_requests * model.shapes.vocab_size
-    kept = GRAPH_BYTES + drawing + _activation_bytes(model, types, options, device)
-    return int(free - (1 - options.memory_share) * total) - kept
-
-
-def _activation_bytes(
-    model: Model, types: CacheTypes, options: EngineOptions, device: torch.device
-) -> int:
-    """Run the largest prefill step once, and return what it held beside its caches."""
-    context = options.context_length or model.shapes.max_position_embeddings
-    count = min(options.max_batch_tokens, context)
-    pages = -(-context // options.page_size)
-    caches = Caches(
-        model.shapes,
-        types,
-        slots=1,
-        pages=pages,
-        page_size=options.page_size,
-        pages_per_request=pages,
-        device=device,
-    )
-    everywhere = torch.arange(pages, device=device)
-    caches.write_tables(everywhere, everywhere + 1)
-    before = torch.cuda.memory_allocated(device)
-    torch.cuda.reset_peak_memory_stats(device)
-    zeros = torch.zeros(count, dtype=torch.int64, device=device)
-    positions = torch.arange(context - count, context, device=device)
-    chunk = Chunk(0, count, context - count, 0)
-    model.forward(ForwardBatch(zeros, positions, zeros, 0, 0, (chunk,), zeros[:1]), caches)
-    return int(torch.cuda.max_memory_allocated(device)) - before
+        return build_engine(folder, self)

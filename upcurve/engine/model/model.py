@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -20,6 +19,7 @@ from upcurve.engine.kernels.rotary import rotate
 from upcurve.engine.memory.caches import Caches, KeyValuePages, RecurrentState
 from upcurve.engine.model.batch import ForwardBatch
 from upcurve.engine.model.checkpoint import fill_dummy
+from upcurve.engine.model.formats import LoadFormat, QuantizationFormat
 from upcurve.engine.model.loader import load_weights
 from upcurve.engine.model.matrix import Matrix
 from upcurve.engine.model.plan import StepPlan, plan_step
@@ -33,9 +33,6 @@ from upcurve.engine.model.weights import (
 )
 from upcurve.engine.platform import runs_kernels
 from upcurve.engine.switches import Switches
-
-LoadFormat = Literal["auto", "dummy"]
-QuantizationFormat = Literal["none", "fp8"]
 
 
 def load_model(

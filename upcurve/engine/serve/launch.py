@@ -17,7 +17,6 @@ from pathlib import Path
 import uvicorn
 
 from upcurve.engine.errors import EngineInputError
-from upcurve.engine.execute.build import build_engine
 from upcurve.engine.execute.options import EngineOptions
 from upcurve.engine.serve.app import Server
 from upcurve.engine.serve.bridge import Bridge
@@ -69,7 +68,7 @@ def serve(
     _raise_file_limit()
     with (
         bind(host, port) as listener,
-        RemoteEngine(partial(build_engine, folder, options)) as engine,
+        RemoteEngine(partial(options.load, folder)) as engine,
     ):
         # The engine loads meanwhile.
         tokenizer = ByteTokenizer.from_folder(folder)
