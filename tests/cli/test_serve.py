@@ -92,6 +92,7 @@ def post(url, body, **headers):
 def test_options_signals_and_streams_at_the_end(checkpoint, tmp_path):
     options = ["--served-model-name", "other", "--context-length", "50000", "--off", "all"]
     options += ["--max-running-requests", "2", "--threads", "1", "--load-format", "dummy"]
+    options += ["--max-waiting-requests", "0", "--drain-seconds", "0.5"]
     with serving(checkpoint, tmp_path, *options, UPCURVE_API_KEY="key") as running:
         budget, ready = running.lines()
         assert "memory for requests" in budget
@@ -100,6 +101,9 @@ def test_options_signals_and_streams_at_the_end(checkpoint, tmp_path):
         body = {"model": "other", "prompt": [1], "max_tokens": 49_000, "ignore_eos": True}
         with pytest.raises(urllib.error.HTTPError, match="401"):
             post(running.url, body)
+        with pytest.raises(urllib.error.HTTPError, match="400") as refused:
+            post(running.url, {**body, "n": 3}, Authorization="Bearer key")
+        assert b"2 at most" in refused.value.read()
         stream = post(running.url, {**body, "stream": True}, Authorization="Bearer key")
         assert json.loads(stream.readline().removeprefix(b"data: "))["model"] == "other"
         running.process.send_signal(signal.SIGTERM)

@@ -105,9 +105,17 @@ class InThread(HttpServer):
 class Serving:
     """A running server over an engine, wherever that is."""
 
-    def __init__(self, engine, tokenizer=None, template=None, api_key=None, drain_seconds=60):
+    def __init__(
+        self,
+        engine,
+        tokenizer=None,
+        template=None,
+        api_key=None,
+        drain_seconds=60,
+        max_waiting_requests=None,
+    ):
         self.metrics = Metrics()
-        self.bridge = Bridge(engine, self.metrics)
+        self.bridge = Bridge(engine, self.metrics, max_waiting_requests)
         server = Server(
             self.bridge,
             self.metrics,
@@ -157,13 +165,13 @@ class Serving:
 class Running(Serving):
     """A server whose engine is in this process and can be held back."""
 
-    def __init__(self, folder, api_key=None, drain_seconds=60):
+    def __init__(self, folder, **options):
         self.engine = build_engine(folder, OPTIONS)
         self.gate = Gate(self.engine)
         self.local = LocalEngine(self.engine)
         self.tokenizer = ByteTokenizer.from_folder(folder)
         self.template = ChatTemplate.from_folder(folder)
-        super().__init__(self.local, self.tokenizer, self.template, api_key, drain_seconds)
+        super().__init__(self.local, self.tokenizer, self.template, **options)
 
     def __exit__(self, *arguments):
         self.gate.allow(float("inf"))

@@ -229,4 +229,5 @@ def test_an_api_key(checkpoint):
                 check(answer, 401, None, "api key", "Bearer")
         good = {"Authorization": "Bearer sécret".encode()}
         assert post(closed, "/v1/completions", COMPLETION, headers=good).status_code == 200
-        assert httpx.get(f"{closed.url}/health").status_code == 200
+        for path in ("/health", "/metrics"):
+            assert httpx.get(f"{closed.url}{path}").status_code == 200

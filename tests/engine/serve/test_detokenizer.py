@@ -125,3 +125,53 @@ def test_a_tokenizer_of_another_kind_is_refused(tmp_path):
     Tokenizer(models.BPE()).save(str(tmp_path / "tokenizer.json"))
     with pytest.raises(EngineInputError, match="only ByteLevel"):
         ByteTokenizer.from_folder(tmp_path)
+
+
+@given(tokens)
+def test_special_tokens_show_their_names_where_asked(token_ids):
+    detokenizer = Detokenizer(OURS, special_tokens=True)
+    out = [detokenizer.push(token) for token in token_ids]
+    text = "".join((*out, detokenizer.finish()))
+    assert text == LIBRARY.decode(token_ids, skip_special_tokens=False)
+    assert detokenizer.emitted == len(text)
+
+
+@given(
+    texts.filter(bool),
+    st.lists(st.text(st.sampled_from("ab é€"), min_size=1, max_size=4), min_size=1),
+)
+def test_a_stop_string_is_kept_where_asked(text, stop):
+    detokenizer = Detokenizer(OURS, stop, keep_stop=True)
+    out = []
+    for token in OURS.encode(text, add_special_tokens=False):
+        out.append(detokenizer.push(token))
+        if detokenizer.stopped:
+            break
+    ends = [
+        end for end in range(1, len(text) + 1) if any(text[:end].endswith(each) for each in stop)
+    ]
+    assert "".join((*out, detokenizer.finish())) == text[: min(ends, default=len(text))]
+    assert detokenizer.stopped == bool(ends)
+
+
+def test_a_character_that_begins_after_a_stop_string_is_lost():
+    alphabet = {OURS.token_bytes(token): token for token in range(VOCABULARY)}
+    euro = [alphabet[bytes([byte])] for byte in "€".encode()]
+    detokenizer = Detokenizer(OURS, ["a€"])
+    out = [detokenizer.push(token) for token in (alphabet[b"b"], alphabet[b"a"], *euro[:2])]
+    # Two of three bytes: it may still become the stop string.
+    assert out == ["b", "", "", ""]
+    assert detokenizer.finish() == "a\ufffd"
+    assert not detokenizer.stopped
+    detokenizer = Detokenizer(OURS, ["a"])
+    assert detokenizer.push(euro[0]) == ""
+    assert detokenizer.push(alphabet[b"a"]) == "\ufffd"
+    assert detokenizer.stopped
+    assert detokenizer.push(euro[0]) + detokenizer.finish() == ""
+
+
+@pytest.mark.parametrize("keep_stop", [False, True])
+def test_a_token_that_ends_the_request_is_text_where_asked(keep_stop):
+    detokenizer = Detokenizer(OURS, keep_stop=keep_stop)
+    assert detokenizer.push(LIBRARY.token_to_id("a")) == "a"
+    assert detokenizer.push(LIBRARY.token_to_id("b"), last=True) == ("b" if keep_stop else "")
