@@ -29,8 +29,6 @@ from upcurve.engine.serve.tokenizer import ByteTokenizer
 
 logger = logging.getLogger(__name__)
 
-DRAIN_SECONDS = 5.0
-"""How long requests may go on after SIGTERM or SIGINT."""
 CLOSE_SECONDS = 5
 """How long clients have afterwards to read what was sent to them."""
 
@@ -43,7 +41,7 @@ def serve(
     port: int,
     model_name: str | None = None,
     api_key: str | None = None,
-    drain_seconds: float = DRAIN_SECONDS,
+    drain_seconds: float = 5.0,
     max_waiting_requests: int | None = None,
 ) -> int:
     """Serve a checkpoint folder until SIGTERM or SIGINT, or until the engine fails for good.
