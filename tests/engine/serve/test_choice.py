@@ -1,3 +1,5 @@
+import orjson
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import Tokenizer
@@ -5,7 +7,8 @@ from tokenizers import Tokenizer
 from upcurve.engine.execute.event import Event, TokenLogprobs
 from upcurve.engine.model.checkpoint import SPECIAL_TOKENS, train_tokenizer
 from upcurve.engine.schedule.request import Request, SamplingParameters
-from upcurve.engine.serve.choice import Choice, Echo
+from upcurve.engine.serve.answer import CompletionAnswer
+from upcurve.engine.serve.choice import Choice, Delta, Echo
 from upcurve.engine.serve.detokenizer import Detokenizer
 from upcurve.engine.serve.tokenizer import ByteTokenizer
 
@@ -92,3 +95,16 @@ def test_special_tokens_of_an_echo():
     assert [e.offset for e in given_text.logprobs][:2] == [0, len(SPECIAL_TOKENS[1])]
     bare = Echo(prompt, None, None, special_tokens=False, logprobs=False).delta(3)
     assert (bare.index, bare.text, bare.token_ids, bare.logprobs) == (3, "", prompt, [])
+
+
+@pytest.mark.parametrize("token_ids", [True, False])
+@pytest.mark.parametrize("text", ["", "a\"b\\\n\u2028é", "\U0001f600"])
+def test_a_plain_chunk_is_the_general_one(token_ids, text):
+    answer = CompletionAnswer(
+        "m", None, prompt_tokens=3, token_ids=token_ids, logprobs=False, usage_in_stream=False
+    )
+    delta = Delta(2, text, [7, 99], 2)
+    chunk = answer.chunk(delta)
+    (choice,) = orjson.loads(chunk.removeprefix(b"data: "))["choices"]
+    assert choice == answer._chunk_choice(delta)
+    assert chunk.endswith(b"}\n\n")

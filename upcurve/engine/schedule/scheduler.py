@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from dataclasses import dataclass
+
+import msgspec
 
 from upcurve.engine.errors import EngineInputError
 from upcurve.engine.memory.memory import Memory
@@ -15,8 +16,7 @@ SPARE_SHARE = 0.01
 """Share of the pages that admission leaves to the requests that run already and grow."""
 
 
-@dataclass(frozen=True, slots=True)
-class Scheduled:
+class Scheduled(msgspec.Struct, frozen=True):
     """The next `count` tokens of one request, whose first `begin` are in memory."""
 
     request: Request

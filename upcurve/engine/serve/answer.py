@@ -68,7 +68,13 @@ class Answer(ABC):
             self._streamed += delta.generated
             so_far = orjson.dumps(self._usage(self._streamed))
             tail = b'],"usage":' + so_far + b"}\n\n"
-        return self._chunk_head + orjson.dumps(self._chunk_choice(delta)) + tail
+        plain = delta.finish is None and not self._logprobs
+        choice = self._plain_choice(delta) if plain else orjson.dumps(self._chunk_choice(delta))
+        return self._chunk_head + choice + tail
+
+    def _plain_choice(self, delta: Delta) -> bytes:
+        """Return a choice of a stream that has neither an end nor log probabilities, as JSON."""
+        return orjson.dumps(self._chunk_choice(delta))
 
     def end(self, choices: Sequence[Choice]) -> bytes:
         """Return the last server-sent events."""
@@ -126,6 +132,15 @@ class CompletionAnswer(Answer):
         return {"text": delta.text, **self._common(delta, logprobs)}
 
     _chunk_choice = _choice
+
+    def _plain_choice(self, delta: Delta) -> bytes:
+        # Nearly every token takes this way: half the time of a dictionary's.
+        text = orjson.dumps(delta.text)
+        if not self._token_ids:
+            form = b'{"text":%b,"index":%d,"logprobs":null,"finish_reason":null}'
+            return form % (text, delta.index)
+        form = b'{"text":%b,"index":%d,"logprobs":null,"finish_reason":null,"token_ids":%b}'
+        return form % (text, delta.index, orjson.dumps(delta.token_ids))
 
     def _token_logprobs(self, delta: Delta) -> dict[str, Any]:
         values = [each.logprobs for each in delta.logprobs]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+
+import msgspec
 
 from upcurve.engine.execute.event import Event, TokenLogprobs
 from upcurve.engine.schedule.request import Request
@@ -22,16 +24,15 @@ class TokenEntry:
     """Characters of the choice's text before it; 0 without a tokenizer."""
 
 
-@dataclass(slots=True)
-class Delta:
-    """What one or more events add to a choice."""
+class Delta(msgspec.Struct):
+    """What one or more events add to a choice; one is made for every token."""
 
     index: int
     text: str = ""
-    token_ids: list[int] = field(default_factory=list)
+    token_ids: list[int] = []
     generated: int = 0
     """How many of the token ids are not of an echoed prompt."""
-    logprobs: list[TokenEntry] = field(default_factory=list)
+    logprobs: list[TokenEntry] = []
     """Where they were asked for; those of tokens whose text a stop string cuts are left out."""
     finish: str | None = None
     """"stop" or "length", with the last event."""
@@ -120,11 +121,11 @@ class Choice:
             raise ApiError(500, event.error or "the request failed")
         if event.finish == "aborted":
             raise ApiError(503, "the server is stopping")
-        delta = Delta(self.index, finish=event.finish)
-        if event.token is not None:
+        if event.token is None:
+            delta = Delta(self.index, finish=event.finish)
+        else:
             self.generated += 1
-            delta.generated = 1
-            delta.token_ids.append(event.token)
+            delta = Delta(self.index, "", [event.token], 1, finish=event.finish)
         if event.token is not None and event.logprobs is not None:
             decoded = 0 if self._detokenizer is None else self._detokenizer.decoded
             entry = TokenEntry(event.token, event.logprobs, self._first_offset + decoded)
