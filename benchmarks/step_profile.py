@@ -15,7 +15,8 @@ from collections import Counter, defaultdict
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import torch
-from one_gpu import Decoding, checked, load, new_engine, synchronize
+from one_gpu import load
+from one_gpu_turns import Decoding, checked, new_engine, synchronize
 from torch.profiler import ProfilerActivity, profile, record_function
 
 from upcurve.engine.schedule.request import Request, SamplingParameters

@@ -31,6 +31,7 @@ def test_a_full_queue(short, stream):
         refused = post(short, n=2, stream=stream)
         assert refused.status_code == 429
         assert refused.headers["retry-after"] == "1"
+        assert short.value("requests_refused_total") >= 2
         error = refused.json()["error"]
         assert error["type"] == "rate_limit_error"
         assert error["code"] == "rate_limit_exceeded"

@@ -5,6 +5,7 @@ import threading
 import httpx2 as httpx
 import openai
 import pytest
+import torch
 from prometheus_client.parser import text_string_to_metric_families
 
 from .running import CONTEXT, MODEL, RUNNING, Running, until
@@ -52,6 +53,7 @@ def test_metrics_count_tokens_and_ends(server):
     assert moved("inter_token_latency_seconds_count") == 3
     assert moved("time_to_first_token_seconds_sum") > 0
     assert moved("step_seconds_count") == 4
+    assert moved("step_tokens_sum") == 3 + 3
     assert moved("step_requests_count") == 4
     assert moved("step_requests_sum") == 4
     assert moved("step_seconds_sum") > 0
@@ -95,6 +97,25 @@ def test_a_failed_step_fails_its_requests_and_the_engine_goes_on(failing, monkey
                 client.completions.create(model=MODEL, prompt=[1], stream=True)
         assert client.completions.create(model=MODEL, prompt=[1]).usage.prompt_tokens == 1
         assert failing.value("requests_finished_total", reason="failed") == 2
+    failing.idle()
+
+
+def test_logits_that_are_never_finite_turn_health_red_until_they_are(failing, monkeypatch):
+    forward = failing.engine.device.model.forward
+    with failing.client() as client:
+        with monkeypatch.context() as broken:
+            broken.setattr(
+                failing.engine.device.model, "forward", lambda *args: forward(*args) * torch.nan
+            )
+            for _ in range(3):
+                assert httpx.get(f"{failing.url}/health").status_code == 200
+                with pytest.raises(openai.InternalServerError, match="not finite"):
+                    client.completions.create(model=MODEL, prompt=[1])
+            answer = httpx.get(f"{failing.url}/health")
+            assert answer.status_code == 503
+            assert "no step gives finite ones" in answer.json()["error"]["message"]
+        client.completions.create(model=MODEL, prompt=[1])
+    assert httpx.get(f"{failing.url}/health").status_code == 200
     failing.idle()
 
 

@@ -58,6 +58,8 @@ class Engine:
         )
         self._requests: dict[str, Request] = {}
         self._launched: _Launched | None = None
+        self.step_tokens = 0
+        """Tokens of prompts and outputs in the step that was launched last."""
         self.failed_steps_in_a_row = 0
         self.senseless_steps_in_a_row = 0
         """Steps that drew tokens, of which none came from finite logits."""
@@ -131,6 +133,7 @@ class Engine:
         before, self._launched = self._launched, None
         step = self._scheduler.schedule()
         if step:
+            self.step_tokens = sum(each.count for each in step)
             try:
                 self._launched = _Launched(step, self.device.launch(step))
             except Exception as error:

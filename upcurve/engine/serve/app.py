@@ -84,8 +84,12 @@ class Server:
         return app
 
     async def health(self) -> Response:
-        """Answer 200 while the engine works, 503 once it was given up."""
+        """Answer 200 while the engine works, 503 once it was given up or computes no sense."""
         self._check_engine()
+        if self._bridge.senseless:
+            raise ApiError(
+                503, "logits: no step gives finite ones; check the weights, restart the server"
+            )
         return _json({"status": "ok"})
 
     async def metrics(self) -> Response:

@@ -18,6 +18,10 @@ LEAST_WAITING_REQUESTS = 1024
 """So many may wait where nothing is said, however few run at once."""
 
 
+SENSELESS_STEPS = 3
+"""So many in a row are no accident of one request."""
+
+
 class EngineHandle(Protocol):
     """An engine that runs somewhere else; all methods are for the thread of the event loop."""
 
@@ -105,6 +109,11 @@ class Bridge:
         await self._engine.stop()
 
     @property
+    def senseless(self) -> bool:
+        """Whether the last steps drew tokens, and none of them from finite logits."""
+        return self._status.senseless_steps >= SENSELESS_STEPS
+
+    @property
     def open_requests(self) -> int:
         """Requests that have no terminal event yet."""
         return len(self._open)
@@ -121,6 +130,7 @@ class Bridge:
                 "prompt", f"it asks for {len(requests)} choices", f"{self._most_open} at most"
             )
         if len(self._open) + len(requests) > self._most_open:
+            self._metrics.refused.inc(len(requests))
             raise ApiError(
                 429,
                 f"the queue is full: {len(self._open)} of {self._most_open} requests are running "

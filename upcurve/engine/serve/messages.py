@@ -92,12 +92,23 @@ class Status(msgspec.Struct, frozen=True, array_like=True):
     slots: int = 0
     preemptions: int = 0
     """Since the start."""
+    step_tokens: int = 0
+    """Of prompts and outputs, in the step that was launched last."""
+    senseless_steps: int = 0
+    """How many of the last steps drew tokens, and none from finite logits."""
 
     @classmethod
     def of(cls, engine: Engine) -> Status:
         """Return the status of an engine; for its own thread."""
         usage = engine.memory.usage()
-        return cls(engine.running, usage.pages, usage.slots, engine.preemptions)
+        return cls(
+            engine.running,
+            usage.pages,
+            usage.slots,
+            engine.preemptions,
+            engine.step_tokens,
+            engine.senseless_steps_in_a_row,
+        )
 
 
 class Step(msgspec.Struct, frozen=True, array_like=True, tag="step"):

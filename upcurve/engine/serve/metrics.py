@@ -62,6 +62,11 @@ class Metrics:
         )
         for reason in ("stop", "length", "aborted", "failed"):
             self.finished.labels(reason)
+        self.refused = Counter(
+            "upcurve_requests_refused",
+            "Requests that got a 429, because the queue was full.",
+            registry=self.registry,
+        )
         self.prompt_tokens = Counter(
             "upcurve_prompt_tokens", "Prompt tokens of accepted requests.", registry=self.registry
         )
@@ -83,6 +88,12 @@ class Metrics:
         self.step_requests = Histogram(
             "upcurve_step_requests",
             "Requests that got a token from one step.",
+            BATCH_BUCKETS,
+            self.registry,
+        )
+        self.step_tokens = Histogram(
+            "upcurve_step_tokens",
+            "Tokens of prompts and outputs that one step computed.",
             BATCH_BUCKETS,
             self.registry,
         )
@@ -129,6 +140,7 @@ class Metrics:
         if step.seconds is not None:
             self.step.observe(step.seconds)
             self.step_requests.observe(generated)
+            self.step_tokens.observe(step.status.step_tokens)
         for seconds in first_tokens:
             self.first_token.observe(seconds)
         for seconds, count in gaps.items():
