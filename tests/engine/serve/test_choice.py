@@ -98,7 +98,7 @@ def test_special_tokens_of_an_echo():
 
 
 @pytest.mark.parametrize("token_ids", [True, False])
-@pytest.mark.parametrize("text", ["", "a\"b\\\n\u2028é", "\U0001f600"])
+@pytest.mark.parametrize("text", ["", 'a"b\\\n\u2028é', "\U0001f600"])
 def test_a_plain_chunk_is_the_general_one(token_ids, text):
     answer = CompletionAnswer(
         "m", None, prompt_tokens=3, token_ids=token_ids, logprobs=False, usage_in_stream=False
