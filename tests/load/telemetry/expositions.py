@@ -114,18 +114,14 @@ class State:
 
 def upcurve_text(state: State) -> str:
     """The text of this project's own engine, by its own registry."""
-    from types import SimpleNamespace
-
-    from upcurve.engine.memory.memory import Usage
+    from upcurve.engine.serve.messages import Capacity, Status
     from upcurve.engine.serve.metrics import Metrics
 
-    usage = Usage(pages=round(state.usage * 1000), total_pages=1000, slots=0, total_slots=0)
+    capacity = Capacity("", 1000, 1000, 16, 1000, 64)
+    pages = round(state.usage * 1000)
+    status = Status(running=state.running, pages=pages, preemptions=state.preemptions)
     metrics = Metrics()
-    loop = SimpleNamespace(
-        engine=SimpleNamespace(memory=SimpleNamespace(usage=lambda: usage)),
-        counts=lambda: (state.running, state.waiting),
-    )
-    metrics.watch(loop)  # type: ignore[arg-type]
+    metrics.watch(capacity, lambda: status, lambda: state.running + state.waiting)
     metrics.prompt_tokens.inc(state.prompt)
     metrics.generated_tokens.inc(state.generated)
     return metrics.render().decode()

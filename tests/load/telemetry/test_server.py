@@ -49,7 +49,7 @@ def test_the_facts_of_every_engine(engine: str) -> None:
         "kv_cache_usage": {"mean": 0.5, "max": 0.75},
         "prompt_tokens_per_s": 600 / 3,
         "generation_tokens_per_s": 800 / 3,
-        "preemptions": 3.0 if engine in ("vllm", "sglang") else None,
+        "preemptions": 3.0 if engine != "llama.cpp" else None,
     }
     assert len(notes) == (engine in ("sglang", "llama.cpp"))
     assert all("when a request ends" in note for note in notes)

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Generator
 from contextlib import contextmanager
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 
 import uvicorn
@@ -63,6 +64,9 @@ def serve(
         EngineInputError: the address cannot be bound, or the model or an option is unusable.
     """
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="upcurve: %(message)s")
+    if find_spec("torch") is None:
+        # Here, not in the engine's process: the mend is the same as for any other package.
+        raise ModuleNotFoundError("No module named 'torch'", name="torch")
     _raise_file_limit()
     with (
         bind(host, port) as listener,

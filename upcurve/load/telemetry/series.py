@@ -89,6 +89,7 @@ ENGINES = (
         kv_cache_used_of=("upcurve_kv_pages_used", "upcurve_kv_pages_total"),
         prompt_tokens=("upcurve_prompt_tokens_total",),
         generation_tokens=("upcurve_generated_tokens_total",),
+        preemptions=("upcurve_preemptions_total",),
     ),
 )
 
