@@ -22,7 +22,6 @@ import torch.nn.functional as F
 from engine_vs_transformers import FULL_SIZE
 from forced import ForcedEngine, random_ids, shapes_config
 
-from upcurve.engine.memory.memory import Memory
 from upcurve.engine.model.model import load_model
 from upcurve.engine.switches import Switches
 
@@ -53,10 +52,9 @@ def main():
         )
     prompt = random_ids(PROMPT, config["vocab_size"], seed=0)
 
-    def engine(step_tokens):
-        return ForcedEngine(
-            model, arguments.device, step_tokens=step_tokens, requests=REQUESTS, context=CONTEXT
-        )
+    def engine(step_tokens, **options):
+        sizes = {"requests": REQUESTS, "context": CONTEXT, "step_tokens": step_tokens}
+        return ForcedEngine(model, arguments.device, **sizes, **options)
 
     whole, cut = engine(2048), engine(128)
     alone, tokens = whole.run({"mine": (prompt, None)}, OUTPUT)["mine"]
@@ -79,11 +77,10 @@ def main():
         same_bits &= equal
         table.append((title, *compared(alone, rows), "same bits" if equal else "DIFFERS"))
     # Enough for all prompts, not for what comes after them.
-    little = Memory(max_running_requests=REQUESTS, token_capacity=1200, page_size=16)
-    whole.engine.memory = whole.engine._scheduler._memory = little
+    scarce = engine(2048, max_kv_tokens=1200)
     # The one that comes last gives way first.
-    rows = whole.run(dict(reversed(company(8).items())), OUTPUT)["mine"][0]
-    title = f"last of 8, {whole.engine.preemptions} preemptions"
+    rows = scarce.run(dict(reversed(company(8).items())), OUTPUT)["mine"][0]
+    title = f"last of 8, {scarce.engine.preemptions} preemptions"
     table.append((title, *compared(alone, rows), "-"))
     print("\n| " + " | ".join(table[0]) + " |\n|---|" + "---:|" * (len(table[0]) - 1))
     for row in table[1:]:

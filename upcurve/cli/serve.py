@@ -96,6 +96,12 @@ from upcurve.engine.switches import Switches
     help="Most tokens in one step; longer prompts are prefilled in chunks.",
 )
 @click.option(
+    "--max-kv-tokens",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Most tokens that all requests hold together.  [default: as many as fit]",
+)
+@click.option(
     "--page-size",
     type=click.IntRange(min=1),
     default=16,

@@ -6,7 +6,6 @@ import torch
 from upcurve.engine.errors import EngineInputError
 from upcurve.engine.execute.build import build_engine
 from upcurve.engine.execute.options import EngineOptions
-from upcurve.engine.memory.memory import Memory
 from upcurve.engine.schedule.request import Request, SamplingParameters
 
 GREEDY = SamplingParameters(max_tokens=24, temperature=0, ignore_eos=True)
@@ -217,10 +216,7 @@ def test_preempted_and_launched_ahead_the_tokens_are_the_same(tiny):
     batch = prompts(9, 40, 4, 21, 33, 2, seed=2)
     expected = engine_of(tiny).generate(batch, GREEDY)
     # Two requests at full length, of six.
-    engine = ahead(engine_of(tiny, context_length=64, check_memory=True))
-    engine.memory = engine._scheduler._memory = Memory(
-        max_running_requests=4, token_capacity=112, page_size=16
-    )
+    engine = ahead(engine_of(tiny, context_length=64, max_kv_tokens=112, check_memory=True))
     assert engine.generate(batch, GREEDY) == expected
     assert engine.preemptions > 0
 

@@ -77,6 +77,17 @@ def test_scarce_memory_is_never_exceeded(available: int, requests: int, context:
     assert got.token_capacity <= requests * pages * 16
 
 
+def test_tokens_may_be_fewer_than_fit_but_for_one_request() -> None:
+    assert size(max_kv_tokens=200).token_capacity == 192
+    assert size(max_kv_tokens=10_000).token_capacity == 4 * 112
+    with pytest.raises(EngineInputError) as caught:
+        size(max_kv_tokens=100)
+    assert str(caught.value) == (
+        "max-kv-tokens: 100 do not hold one request of 100 tokens in pages of 16; "
+        "give 112 or more, or lower --context-length"
+    )
+
+
 def test_the_error_says_what_does_not_fit() -> None:
     with pytest.raises(EngineInputError) as caught:
         size(available=2**20, context_length=4096)

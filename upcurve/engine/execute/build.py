@@ -80,6 +80,7 @@ def engine_of(
         context_length=context_length,
         page_size=options.page_size,
         available=_available(model, types, options, device),
+        max_kv_tokens=options.max_kv_tokens,
     )
     caches = _caches(model, types, sizes, context_length, device)
     runner = ModelRunner(model, caches, device=device, seed=options.seed)

@@ -31,6 +31,8 @@ class EngineOptions:
     context_length: int | None = None
     """Most tokens of prompt and output together; None: what the model was made for."""
     max_batch_tokens: int = 2048
+    max_kv_tokens: int | None = None
+    """Most tokens that all requests hold together; None: what the memory has room for."""
     page_size: int = 16
     memory_share: float = 0.9
     """Of a GPU's memory, for weights, activations and caches together."""

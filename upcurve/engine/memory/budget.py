@@ -76,6 +76,7 @@ def budget(
     context_length: int,
     page_size: int,
     available: int,
+    max_kv_tokens: int | None = None,
 ) -> Budget:
     """Size the memory: enough for every running request at full context, or what is available.
 
@@ -86,6 +87,7 @@ def budget(
         context_length: most tokens of one request.
         page_size: tokens of a page.
         available: bytes that pages and states may take together.
+        max_kv_tokens: most tokens of all requests together; None leaves it to the memory.
 
     Raises:
         EngineInputError: not even one request of `context_length` tokens fits.
@@ -93,10 +95,18 @@ def budget(
     per_token, per_request = bytes_per_token(shapes, types), bytes_per_request(shapes, types)
     pages_each = -(-context_length // page_size)
     wanted = max_running_requests * pages_each
+    if max_kv_tokens is not None and max_kv_tokens < pages_each * page_size:
+        raise EngineInputError(
+            "max-kv-tokens",
+            f"{max_kv_tokens} do not hold one request of {context_length} tokens in pages of "
+            f"{page_size}",
+            f"give {pages_each * page_size} or more, or lower --context-length",
+        )
     # One page and one state belong to padding.
     left = available - per_request * (max_running_requests + 1) - per_token * page_size
     affordable = wanted if per_token == 0 else left // (per_token * page_size)
-    pages = min(wanted, affordable)
+    most = wanted if max_kv_tokens is None else max_kv_tokens // page_size
+    pages = min(wanted, affordable, most)
     if left < 0 or pages < pages_each:
         raise EngineInputError(
             "context-length",
