@@ -90,10 +90,9 @@ from upcurve.engine.switches import Switches
 @click.option(
     "--max-batch-tokens",
     type=click.IntRange(min=1),
-    default=2048,
-    show_default=True,
     metavar="N",
-    help="Most tokens in one step; longer prompts are prefilled in chunks.",
+    help="Most tokens in one step; longer prompts are prefilled in chunks.  "
+    "[default: 8192 on a GPU, 2048 on the CPU]",
 )
 @click.option(
     "--max-kv-tokens",

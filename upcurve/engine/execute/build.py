@@ -25,6 +25,7 @@ logger = logging.getLogger(__name__)
 DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
 GRAPH_BYTES = 2**30
 """Kept for captured graphs: their pools and what the driver keeps for each."""
+GPU_STEP_TOKENS, CPU_STEP_TOKENS = 8192, 2048
 CPU_SHARE = 0.8
 """Share of the free memory of a CPU; the rest is for activations."""
 
@@ -35,23 +36,31 @@ def build_engine(folder: Path, options: EngineOptions) -> Engine:
     Raises:
         EngineInputError: an option or the checkpoint is unusable, or the memory does not do.
     """
-    check_step(options.max_batch_tokens, options.max_running_requests)
     device = _device(options)
+    check_step(_step_tokens(options, device), options.max_running_requests)
     torch.set_num_threads(options.threads or max(1, (os.cpu_count() or 1) - 1))
     dtype = options.dtype if options.dtype != "auto" else ("bf16" if is_gpu(device) else "fp32")
     switches = Switches.without(options.off)
-    model = load_model(
-        folder,
-        device=device,
-        dtype=DTYPES[dtype],
-        switches=switches,
-        load_format=options.load_format,
-        seed=options.seed,
-        quantization=options.quantization,
-    )
-    if switches.shared_expert_fusion and not model.shared_expert_fused:
-        logger.warning("shared_expert_fusion is off: the shared expert has a size of its own")
-    return engine_of(model, options, device)
+    try:
+        model = load_model(
+            folder,
+            device=device,
+            dtype=DTYPES[dtype],
+            switches=switches,
+            load_format=options.load_format,
+            seed=options.seed,
+            quantization=options.quantization,
+        )
+        if switches.shared_expert_fusion and not model.shared_expert_fused:
+            logger.warning("shared_expert_fusion is off: the shared expert has a size of its own")
+        return engine_of(model, options, device)
+    except torch.OutOfMemoryError as error:
+        raise EngineInputError(
+            "model",
+            f"the GPU's memory does not hold it: {str(error).splitlines()[0]}",
+            "use --quantization fp8, or lower --max-batch-tokens, --context-length or "
+            "--memory-share",
+        ) from error
 
 
 def engine_of(
@@ -86,6 +95,8 @@ def engine_of(
     runner = ModelRunner(model, caches, device=device, seed=options.seed)
     if graphs and is_gpu(device) and model.capturable:
         runner.capture(options.max_running_requests)
+    elif graphs and is_gpu(device) and model.switches.cuda_graphs:
+        logger.warning("cuda_graphs is off: what else is off, or float32, needs the host in a step")
     return Engine(
         runner,
         Memory(
@@ -97,7 +108,7 @@ def engine_of(
         end_of_sequence_ids=model.shapes.end_of_sequence_ids,
         context_length=context_length,
         max_running_requests=options.max_running_requests,
-        max_batch_tokens=options.max_batch_tokens,
+        max_batch_tokens=_step_tokens(options, device),
         overlap=model.switches.host_overlap,
         check_memory=options.check_memory,
         description=sizes.describe(),
@@ -107,6 +118,10 @@ def engine_of(
 def is_gpu(device: torch.device) -> bool:
     """Return whether a device is an NVIDIA or AMD GPU."""
     return device.type == "cuda"
+
+
+def _step_tokens(options: EngineOptions, device: torch.device) -> int:
+    return options.max_batch_tokens or (GPU_STEP_TOKENS if is_gpu(device) else CPU_STEP_TOKENS)
 
 
 def _device(options: EngineOptions) -> torch.device:
@@ -149,7 +164,7 @@ def _activation_bytes(
 ) -> int:
     """Run the largest prefill step once, and return what it held beside its caches."""
     context = options.context_length or model.shapes.max_position_embeddings
-    count = min(options.max_batch_tokens, context)
+    count = min(_step_tokens(options, device), context)
     pages = -(-context // options.page_size)
     caches = Caches(
         model.shapes,

@@ -92,7 +92,10 @@ class Model:
     @property
     def capturable(self) -> bool:
         """Whether a decode step is wanted as a graph, and depends on no number of the host."""
-        return self.switches.cuda_graphs and self._paged
+        switches = self.switches
+        # A loop over experts asks the device which have rows; so do grouped products in float32.
+        grouped = switches.grouped_experts and self.dtype == torch.bfloat16
+        return switches.cuda_graphs and self._paged and grouped
 
     @property
     def _paged(self) -> bool:
