@@ -17,7 +17,7 @@ def test_a_device_without_room_is_one_line_with_a_mend(tiny, monkeypatch):
         raise torch.OutOfMemoryError("tried to allocate 3 GiB\nand more lines")
 
     monkeypatch.setattr(build, "load_model", full)
-    with pytest.raises(EngineInputError, match="model: .* tried to allocate 3 GiB; use --quant"):
+    with pytest.raises(EngineInputError, match=r"model: .* tried to allocate 3 GiB; use --quant"):
         build.build_engine(tiny, EngineOptions())
 
 

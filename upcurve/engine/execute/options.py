@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from upcurve.engine.model.formats import LoadFormat, QuantizationFormat
-
-if TYPE_CHECKING:
-    from upcurve.engine.execute.engine import Engine
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,13 +40,3 @@ class EngineOptions:
     """CPU threads; None: one less than the cores, which leaves one to HTTP."""
     seed: int = 0
     """Of dummy weights and of sampling without a seed."""
-
-    def load(self, folder: Path) -> Engine:
-        """Import what computes, and load a checkpoint folder.
-
-        Raises:
-            EngineInputError: as `build.build_engine`.
-        """
-        from upcurve.engine.execute.build import build_engine
-
-        return build_engine(folder, self)

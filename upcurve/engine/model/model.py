@@ -7,18 +7,13 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 
-from upcurve.engine.kernels import attention, causal_conv, experts, gated_delta, rms_norm, routing
-from upcurve.engine.kernels.causal_conv_kernels import (
-    convolve_sequence_in_place,
-    convolve_step_in_place,
-)
-from upcurve.engine.kernels.gated_delta_scan import scan
-from upcurve.engine.kernels.gated_delta_step import step_in_place
+from upcurve.engine.kernels import attention, experts, rms_norm, routing
 from upcurve.engine.kernels.paged_attention import attend_step_paged
 from upcurve.engine.kernels.rotary import rotate
-from upcurve.engine.memory.caches import Caches, KeyValuePages, RecurrentState
+from upcurve.engine.memory.caches import Caches, KeyValuePages
 from upcurve.engine.model.batch import ForwardBatch
 from upcurve.engine.model.checkpoint import fill_dummy
+from upcurve.engine.model.delta_rule import DeltaRule
 from upcurve.engine.model.formats import LoadFormat, QuantizationFormat
 from upcurve.engine.model.loader import load_weights
 from upcurve.engine.model.matrix import Matrix
@@ -88,6 +83,8 @@ class Model:
         self.shared_expert_fused = switches.shared_expert_fusion and fusable
         """False too where the shared expert has another size than the routed ones."""
         self._kernels = runs_kernels(weights.embedding.device)
+        fused = switches.fused_recurrence and self._kernels
+        self._delta_rule = DeltaRule(shapes, fused=fused)
 
     @property
     def capturable(self) -> bool:
@@ -196,83 +193,21 @@ class Model:
         plan: StepPlan,
         caches: Caches,
     ) -> torch.Tensor:
-        shapes, state = self.shapes, caches.linear[layer]
+        shapes, state, rule = self.shapes, caches.linear[layer], self._delta_rule
         value_heads = shapes.linear_num_value_heads
         qkv, z, b, a = self._project(x, *weights.projections)
         parts = []
         if plan.singles:
             rows = slice(plan.singles)
-            parts.append(self._delta_step(qkv[rows], a[rows], b[rows], weights, state, plan.slots))
+            parts.append(rule.step(qkv[rows], a[rows], b[rows], weights, state, plan.slots))
         for chunk in plan.chunks:
             rows = slice(chunk.start, chunk.start + chunk.length)
-            parts.append(self._delta_chunk(qkv[rows], a[rows], b[rows], weights, state, chunk.slot))
+            parts.append(rule.chunk(qkv[rows], a[rows], b[rows], weights, state, chunk.slot))
         norm = (
             rms_norm.gated_norm_fused if self.switches.fused_norm else rms_norm.gated_norm_reference
         )
         y = norm(_joined(parts), z.view(len(x), value_heads, -1), weights.norm, shapes.rms_norm_eps)
         return weights.output.multiply(y.reshape(len(x), shapes.value_dim))
-
-    def _delta_step(
-        self,
-        qkv: torch.Tensor,
-        a: torch.Tensor,
-        b: torch.Tensor,
-        weights: GatedDeltaWeights,
-        state: RecurrentState,
-        slots: torch.Tensor,
-    ) -> torch.Tensor:
-        if self.switches.fused_recurrence and self._kernels:
-            qkv = convolve_step_in_place(qkv, state.convolution, slots, weights.convolution)
-            return step_in_place(
-                *(qkv, a, b, weights.a_log, weights.dt_bias, state.recurrent, slots),
-                key_heads=self.shapes.linear_num_key_heads,
-            )
-        inputs = state.convolution.index_select(0, slots)
-        qkv, inputs = causal_conv.convolve_step(qkv, inputs, weights.convolution)
-        state.convolution.index_copy_(0, slots, inputs)
-        states = state.recurrent.index_select(0, slots).float()
-        q, k, v, g, beta = self._delta_inputs(qkv, a, b, weights)
-        out = gated_delta.step(q, k, v, g, beta, states)
-        state.recurrent.index_copy_(0, slots, states.to(state.recurrent.dtype))
-        return out
-
-    def _delta_chunk(
-        self,
-        qkv: torch.Tensor,
-        a: torch.Tensor,
-        b: torch.Tensor,
-        weights: GatedDeltaWeights,
-        state: RecurrentState,
-        slot: int,
-    ) -> torch.Tensor:
-        if self.switches.fused_recurrence and self._kernels:
-            qkv = convolve_sequence_in_place(qkv, state.convolution[slot], weights.convolution)
-            return scan(
-                *(qkv, a, b, weights.a_log, weights.dt_bias, state.recurrent[slot]),
-                key_heads=self.shapes.linear_num_key_heads,
-            )
-        qkv, state.convolution[slot] = causal_conv.convolve_sequence(
-            qkv, state.convolution[slot], weights.convolution
-        )
-        q, k, v, g, beta = self._delta_inputs(qkv, a, b, weights)
-        before = state.recurrent[slot].float()
-        out, state.recurrent[slot] = gated_delta.chunked(q, k, v, g, beta, before)
-        return out
-
-    def _delta_inputs(
-        self, qkv: torch.Tensor, a: torch.Tensor, b: torch.Tensor, weights: GatedDeltaWeights
-    ) -> tuple[torch.Tensor, ...]:
-        """Return what the delta rule takes of T tokens: q, k, v [T, heads, D], g, beta."""
-        shapes, count = self.shapes, len(qkv)
-        key_heads, value_heads = shapes.linear_num_key_heads, shapes.linear_num_value_heads
-        q, k, v = qkv.split([shapes.key_dim, shapes.key_dim, shapes.value_dim], dim=-1)
-        q = gated_delta.unit(q.view(count, key_heads, -1)) * shapes.linear_key_head_dim**-0.5
-        k = gated_delta.unit(k.view(count, key_heads, -1))
-        share = value_heads // key_heads
-        if share > 1:
-            q, k = q.repeat_interleave(share, 1), k.repeat_interleave(share, 1)
-        v = v.view(count, value_heads, -1).float()
-        return q, k, v, *gated_delta.gates(a, b, weights.a_log, weights.dt_bias)
 
     def _experts(self, x: torch.Tensor, weights: ExpertWeights) -> torch.Tensor:
         count, top_k = self.shapes.num_experts, self.shapes.num_experts_per_tok

@@ -18,11 +18,27 @@ from typing import TYPE_CHECKING
 from upcurve.engine.errors import EngineInputError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    from upcurve.engine.execute.engine import Engine
     from upcurve.engine.execute.loop import EngineLoop
+    from upcurve.engine.execute.options import EngineOptions
 
 SWITCH_SECONDS = 5e-4
 """Longest time that the thread which reads commands keeps the engine's thread waiting."""
 READ_BYTES = 2**18
+
+
+def load(folder: Path, options: EngineOptions) -> Engine:
+    """Load a checkpoint folder: what `run` builds for a server.
+
+    Raises:
+        EngineInputError: as `build_engine`.
+    """
+    # Only here: the HTTP side has no use for torch.
+    from upcurve.engine.execute.build import build_engine
+
+    return build_engine(folder, options)
 
 
 def run(connection: socket.socket, builder: bytes) -> None:

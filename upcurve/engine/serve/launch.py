@@ -19,6 +19,7 @@ import uvicorn
 
 from upcurve.engine.errors import EngineInputError
 from upcurve.engine.execute.options import EngineOptions
+from upcurve.engine.serve import engine_process
 from upcurve.engine.serve.app import Server
 from upcurve.engine.serve.bridge import Bridge
 from upcurve.engine.serve.chat import ChatTemplate
@@ -70,7 +71,7 @@ def serve(
     _raise_file_limit()
     with (
         bind(host, port) as listener,
-        RemoteEngine(partial(options.load, folder)) as engine,
+        RemoteEngine(partial(engine_process.load, folder, options)) as engine,
     ):
         # The engine loads meanwhile.
         tokenizer = ByteTokenizer.from_folder(folder)
