@@ -31,23 +31,8 @@ from upcurve.engine.model.checkpoint import small_config
 from upcurve.engine.model.weights import weight_map
 from upcurve.engine.schedule.request import SamplingParameters
 
-FULL_SIZE = {
-    "vocab_size": 248320,
-    "hidden_size": 2048,
-    "num_hidden_layers": 40,
-    "num_attention_heads": 16,
-    "num_key_value_heads": 2,
-    "head_dim": 256,
-    "linear_key_head_dim": 128,
-    "linear_value_head_dim": 128,
-    "linear_num_key_heads": 16,
-    "linear_num_value_heads": 32,
-    "num_experts": 256,
-    "num_experts_per_tok": 8,
-    "moe_intermediate_size": 512,
-    "shared_expert_intermediate_size": 512,
-    "max_position_embeddings": 32768,
-}
+MODELS = Path(__file__).parent.parent / "models"
+FULL_SIZE = json.loads((MODELS / "qwen35-35b-a3b" / "config.json").read_text())
 """transformers' default configuration: the shapes of Qwen3.5-35B-A3B."""
 
 
