@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -197,3 +198,15 @@ def test_a_generation_config_that_is_no_object(tmp_path: Path, content: str) -> 
     with pytest.raises(EngineInputError) as caught:
         ModelShapes.from_folder(tmp_path)
     assert caught.value.field == "generation_config.json"
+
+
+def test_the_shapes_in_the_repository_are_transformers_default() -> None:
+    from transformers import Qwen3_5MoeTextConfig
+
+    folder = Path(__file__).parents[3] / "models" / "qwen35-35b-a3b"
+    ours = ModelShapes.from_folder(folder)
+    theirs = ModelShapes.from_config(Qwen3_5MoeTextConfig().to_dict())
+    # The class has no rotation base of the checkpoints (1e7), and no end of sequence.
+    assert replace(ours, rope_theta=theirs.rope_theta) == replace(
+        theirs, end_of_sequence_ids=ours.end_of_sequence_ids
+    )
