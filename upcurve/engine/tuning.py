@@ -11,6 +11,7 @@ captured: its name is known from the first call.
 
 from __future__ import annotations
 
+import inspect
 import os
 import re
 from datetime import date
@@ -111,8 +112,15 @@ def lookup(
         return None
     if isinstance(rows := shape.get("rows"), int):
         shape["rows"] = bucket(rows)
-    found: Parameters | None = _convert(kind, chip, *key(operation, shape))
-    return found
+    entry = _entries(chip).get(key(operation, shape))
+    if entry is None:
+        return None
+    try:
+        return kind(**entry.parameters)
+    except TypeError as error:
+        names = ", ".join(inspect.signature(kind).parameters)
+        problem = f"{operation} at {shape} has {', '.join(entry.parameters)}"
+        raise EngineInputError("tuning", problem, f"its parameters are {names}") from error
 
 
 def bucket(rows: int) -> int:
@@ -151,25 +159,6 @@ def _entries(chip: str) -> dict[Any, Entry]:
     return {key(each.operation, each.shape): each for each in Tuning.read(path).entries}
 
 
-@cache
-def _convert(
-    kind: Any,
-    chip: str,
-    operation: str,
-    shape: tuple[tuple[str, int | str], ...],
-) -> Any:
-    entry = _entries(chip).get((operation, shape))
-    if entry is None:
-        return None
-    try:
-        return kind(**entry.parameters)
-    except TypeError as error:
-        names = ", ".join(kind.__dataclass_fields__)
-        problem = f"{operation} at {dict(shape)} has {', '.join(entry.parameters)}"
-        raise EngineInputError("tuning", problem, f"its parameters are {names}") from error
-
-
 def forget() -> None:
     """Read files and the environment anew at the next lookup."""
     _entries.cache_clear()
-    _convert.cache_clear()
