@@ -6,19 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
-
-@dataclass(frozen=True, slots=True)
-class Chunk:
-    """Consecutive tokens of one sequence in the flat batch."""
-
-    start: int
-    """Row of the first."""
-    length: int
-    """Tokens in this step."""
-    context: int
-    """Tokens already in memory before this step."""
-    slot: int
-    """Of its state, and row of the page table."""
+from upcurve.engine.kernels.sequences import Chunk as Chunk
 
 
 @dataclass(frozen=True, slots=True)
