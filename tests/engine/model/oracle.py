@@ -9,10 +9,11 @@ from typing import Any
 
 import torch
 
+from upcurve.engine.kernels.sequences import Chunk
 from upcurve.engine.memory.caches import Caches, CacheTypes
 from upcurve.engine.memory.memory import Memory
 from upcurve.engine.memory.reservation import Reservation
-from upcurve.engine.model.batch import Chunk, ForwardBatch
+from upcurve.engine.model.batch import ForwardBatch
 from upcurve.engine.model.checkpoint import small_config, write_checkpoint
 from upcurve.engine.model.model import Model, load_model
 from upcurve.engine.switches import Switches

@@ -24,7 +24,8 @@ from tests.engine.model.oracle import (
     transformers_logits,
     write,
 )
-from upcurve.engine.model.batch import Chunk, ForwardBatch
+from upcurve.engine.kernels.sequences import Chunk
+from upcurve.engine.model.batch import ForwardBatch
 from upcurve.engine.model.model import Model
 from upcurve.engine.switches import Switches
 

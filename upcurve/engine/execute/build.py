@@ -12,10 +12,11 @@ from upcurve.engine.errors import EngineInputError
 from upcurve.engine.execute.engine import Engine
 from upcurve.engine.execute.options import EngineOptions
 from upcurve.engine.execute.runner import ModelRunner
+from upcurve.engine.kernels.sequences import Chunk
 from upcurve.engine.memory.budget import Budget, budget, free_bytes
 from upcurve.engine.memory.caches import Caches, CacheTypes
 from upcurve.engine.memory.memory import Memory
-from upcurve.engine.model.batch import Chunk, ForwardBatch
+from upcurve.engine.model.batch import ForwardBatch
 from upcurve.engine.model.model import Model, load_model
 from upcurve.engine.schedule.scheduler import check_step
 from upcurve.engine.switches import Switches

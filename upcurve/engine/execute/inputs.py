@@ -8,9 +8,10 @@ from dataclasses import dataclass, field
 import torch
 
 from upcurve.engine.execute.sampler import to_device
+from upcurve.engine.kernels.sequences import Chunk
 from upcurve.engine.memory.caches import Caches
 from upcurve.engine.memory.reservation import Reservation
-from upcurve.engine.model.batch import Chunk, ForwardBatch
+from upcurve.engine.model.batch import ForwardBatch
 from upcurve.engine.schedule.scheduler import Scheduled
 
 ON_DEVICE = -1

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
-from upcurve.engine.kernels.sequences import Chunk as Chunk
+from upcurve.engine.kernels.sequences import Chunk
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 import torch
 
 from upcurve.engine.kernels.rotary import rotary_table
+from upcurve.engine.kernels.sequences import Chunk
 from upcurve.engine.memory.caches import Caches
-from upcurve.engine.model.batch import Chunk, ForwardBatch
+from upcurve.engine.model.batch import ForwardBatch
 from upcurve.engine.model.shapes import ModelShapes
 
 
