@@ -217,7 +217,7 @@ def test_few_rows_are_multiplied_by_narrow_tiles(rows: int, columns: int) -> Non
 def test_there_is_a_place_for_every_tile_and_few_without(counts: list[int]) -> None:
     rows, groups = sum(counts), len(counts)
     for tile_rows in (16, 128):
-        places, by_row = product._places(rows, groups, tile_rows, grouped=True)
+        places, by_row = product.places_of(rows, groups, tile_rows, grouped=True)
         needed = sum(-(-count // tile_rows) for count in counts)
         assert needed <= places <= -(-rows // tile_rows) + min(rows, groups)
         assert by_row == (rows <= groups)

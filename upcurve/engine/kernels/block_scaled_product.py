@@ -152,7 +152,7 @@ def _launch(
         depth=depth,
         element_size=weight.element_size(),
     )
-    places, by_row = _places(count, groups, tile.rows, grouped=ends is not None)
+    places, by_row = places_of(count, groups, tile.rows, grouped=ends is not None)
     _multiply[(triton.cdiv(columns, tile.columns), places)](
         rows,
         row_scale,
@@ -177,7 +177,7 @@ def _launch(
     return out
 
 
-def _places(count: int, groups: int, tile_rows: int, *, grouped: bool) -> tuple[int, bool]:
+def places_of(count: int, groups: int, tile_rows: int, *, grouped: bool) -> tuple[int, bool]:
     """Return how many places there are for tiles of rows, and whether every row is one.
 
     At most ceil(count / tile_rows) + min(count, groups), whatever rows the groups have.
@@ -190,7 +190,7 @@ def _places(count: int, groups: int, tile_rows: int, *, grouped: bool) -> tuple[
 
 
 @triton.jit  # type: ignore[untyped-decorator]
-def _tile_of(
+def tile_of(
     ends: tl.tensor,
     place: tl.tensor,
     groups: tl.constexpr,
@@ -244,7 +244,7 @@ def _multiply(
     if ends is None:
         group, first, last = 0, place * tile_rows, count
     else:
-        group, first, last = _tile_of(ends, place, groups, lanes, by_row, tile_rows)
+        group, first, last = tile_of(ends, place, groups, lanes, by_row, tile_rows)
         if first >= last:
             return
         weight += group.to(tl.int64) * columns * depth

@@ -1,0 +1,143 @@
+"""The second product of the experts on GPUs: rows are quantised, multiplied and put back in order.
+
+A program keeps its rows and goes through columns of the weight, so that rows are read and quantised
+once where there are many. What is launched follows from the shapes alone.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from upcurve.engine.kernels.block_scaled_product import places_of, tile_of
+from upcurve.engine.kernels.expert_tile import FEW_ROWS, ExpertTile
+from upcurve.engine.platform import tl, triton
+
+
+def down(
+    rows: torch.Tensor,
+    weight: torch.Tensor,
+    scale: torch.Tensor | None,
+    order: torch.Tensor,
+    ends: torch.Tensor,
+    *,
+    tile: ExpertTile | None = None,
+) -> torch.Tensor:
+    """Multiply rows that are sorted by expert, each by its expert's weight; put them in order.
+
+    Args:
+        rows: [R, I], contiguous; quantised in the kernel, with one scale for 128 channels, where
+            the weight is.
+        weight: [E, H, I], contiguous; float8_e4m3fn where `scale` is given.
+        scale: float32 [E, ceil(H / 128), ceil(I / 128)], contiguous.
+        order: int32 [R]: the row of the result for each row.
+        ends: int32 [E]: the row after the last of each expert.
+        tile: chosen from the shapes where None.
+
+    Returns:
+        [R, H] in the dtype of rows.
+    """
+    experts, columns, depth = weight.shape
+    assert rows.is_contiguous()
+    assert weight.is_contiguous()
+    assert scale is None or scale.is_contiguous()
+    assert columns * depth < 2**31
+    out = rows.new_empty(len(rows), columns)
+    if len(rows) == 0:
+        return out
+    tile = tile or ExpertTile.of_down(
+        rows=len(rows),
+        experts=experts,
+        columns=columns,
+        depth=depth,
+        element_size=weight.element_size(),
+    )
+    places, by_row = places_of(len(rows), experts, tile.rows, grouped=True)
+    across = triton.cdiv(columns, tile.columns)
+    # Many rows stay in a program for all columns; few are read again by more programs.
+    programs = 1 if len(rows) / experts > FEW_ROWS else across
+    _down[(programs, places)](
+        *(rows, weight, scale, ends, order, out),
+        columns=columns,
+        depth=depth,
+        groups=experts,
+        lanes=triton.next_power_of_2(experts),
+        by_row=by_row,
+        tile_rows=tile.rows,
+        tile_columns=tile.columns,
+        num_warps=tile.warps,
+        num_stages=tile.stages,
+    )
+    return out
+
+
+@triton.jit  # type: ignore[untyped-decorator]
+def _down(
+    rows: tl.tensor,
+    weight: tl.tensor,
+    scale: tl.tensor,
+    ends: tl.tensor,
+    order: tl.tensor,
+    out: tl.tensor,
+    columns: tl.constexpr,
+    depth: tl.constexpr,
+    groups: tl.constexpr,
+    lanes: tl.constexpr,
+    by_row: tl.constexpr,
+    tile_rows: tl.constexpr,
+    tile_columns: tl.constexpr,
+) -> None:
+    """Compute some tiles of the result, of rows that are read once."""
+    group, first, last = tile_of(ends, tl.program_id(1), groups, lanes, by_row, tile_rows)
+    if first >= last:
+        return
+    blocks: tl.constexpr = (depth + 127) // 128
+    turned: tl.constexpr = tile_rows < 64
+    row = first + tl.arange(0, tile_rows)
+    inside = row < last
+    step = tl.arange(0, 128)
+    weight += group.to(tl.int64) * (columns * depth)
+    at_rows = rows + row.to(tl.int64)[:, None] * depth + step[None, :]
+    values = ()
+    scales = ()
+    for block in tl.static_range(blocks):
+        held = inside[:, None] & (block * 128 + step < depth)[None, :]
+        value = tl.load(at_rows + block * 128, mask=held, other=0.0)
+        if scale is not None:
+            wide = value.to(tl.float32)
+            found = tl.max(tl.abs(wide), 1) / 448.0
+            found = tl.where(found < 1.1754943508222875e-38, 1.0, found)
+            scales = scales + (found,)  # type: ignore[assignment]  # noqa: RUF005
+            value = (wide / found[:, None]).to(tl.float8e4nv)
+        value = tl.trans(value) if turned else value
+        values = values + (value,)  # type: ignore[assignment]  # noqa: RUF005
+    target = tl.load(order + row, mask=inside, other=0).to(tl.int64)
+    for start in range(tl.program_id(0) * tile_columns, columns, tl.num_programs(0) * tile_columns):
+        column = start + tl.arange(0, tile_columns)
+        read = column if columns % tile_columns == 0 else tl.minimum(column, columns - 1)
+        at_weight = weight + read[:, None] * depth + step[None, :]
+        block_row = group * ((columns + 127) // 128) + start // 128
+        total = tl.zeros(
+            [tile_columns, tile_rows] if turned else [tile_rows, tile_columns], tl.float32
+        )
+        for block in tl.static_range(blocks):
+            if depth % 128 == 0:
+                right = tl.load(at_weight + block * 128)
+            else:
+                rest = (block * 128 + step < depth)[None, :]
+                right = tl.load(at_weight + block * 128, mask=rest, other=0.0)
+            if scale is None:
+                if turned:
+                    total = tl.dot(right, values[block], total, input_precision="ieee")
+                else:
+                    total = tl.dot(values[block], tl.trans(right), total, input_precision="ieee")
+            else:
+                of_block = tl.load(scale + block_row * blocks + block)
+                both = scales[block] * of_block
+                if turned:
+                    total += tl.dot(right, values[block]) * both[None, :]
+                else:
+                    total += tl.dot(values[block], tl.trans(right)) * both[:, None]
+        result = tl.trans(total) if turned else total
+        at_out = out + target[:, None] * columns + column[None, :]
+        written = inside[:, None] & (column < columns)[None, :]
+        tl.store(at_out, result.to(out.dtype.element_ty), mask=written)
