@@ -22,7 +22,7 @@ import torch.nn.functional as F
 
 from upcurve.engine.kernels import block_scaled, block_scaled_rows
 from upcurve.engine.kernels import block_scaled_product as product
-from upcurve.engine.kernels.block_scaled_product import Tile
+from upcurve.engine.kernels.tiles import Tile
 from upcurve.engine.platform import HAS_TRITON, INTERPRETED, triton
 
 EXPERTS, CHOSEN = 256, 8

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from upcurve.engine.kernels import block_scaled_product as product
 from upcurve.engine.kernels.block_scaled import quantize_blocks, quantize_rows
-from upcurve.engine.kernels.block_scaled_product import Tile
+from upcurve.engine.kernels.tiles import Tile
 from upcurve.engine.platform import HAS_TRITON, INTERPRETED
 
 needs_interpreter = pytest.mark.skipif(

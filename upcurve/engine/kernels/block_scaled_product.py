@@ -7,54 +7,10 @@ product, of which tensor cores want at least 64 rows (wgmma of sm_90), and the r
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 
+from upcurve.engine.kernels.tiles import Tile
 from upcurve.engine.platform import tl, triton
-
-PROGRAMS = 128
-"""Wanted at least, about one per multiprocessor: narrower tiles read the rows more often."""
-STAGE_BYTES = 80 * 1024
-"""Of tiles in flight in one program: two programs and more run on a multiprocessor."""
-
-
-@dataclass(frozen=True, slots=True)
-class Tile:
-    """What one program computes: rows x columns of the result, some channels at a time."""
-
-    rows: int
-    columns: int
-    """Divide 128: they share a scale."""
-    depth: int
-    """Channels of a step; 128 with scales."""
-    warps: int
-    stages: int
-    """Steps that are in flight or in use at once."""
-
-    @classmethod
-    def of(cls, *, rows: int, groups: int, columns: int, depth: int, element_size: int) -> Tile:
-        """Choose for [rows, depth] in so many groups times [groups, columns, depth].
-
-        Groups differ: tiles hold half as many rows again as the mean of several.
-        """
-        usual = rows if groups == 1 else 1.5 * rows / groups
-        height = 16
-        while height < min(usual, 128):
-            height *= 2
-        tiles = -(-rows // height) if groups == 1 else min(rows, groups)
-        width = 128
-        while width > 16 and tiles * -(-columns // width) < PROGRAMS:
-            width //= 2
-        step = 128 // element_size
-        stage = (height + width) * 128
-        return cls(
-            rows=height,
-            columns=width,
-            depth=step,
-            warps=8 if height * width == 128 * 128 else 4,
-            stages=min(max(3, STAGE_BYTES // stage), 6, max(2, -(-depth // step))),
-        )
 
 
 def linear(
@@ -80,6 +36,36 @@ def linear(
         [T, N].
     """
     return _launch(rows, row_scale, weight.unsqueeze(0), scale, None, dtype, tile)
+
+
+def linear_shares(
+    rows: torch.Tensor,
+    row_scale: torch.Tensor,
+    weight: torch.Tensor,
+    scale: torch.Tensor,
+    *,
+    shares: int,
+    tile: Tile | None = None,
+) -> torch.Tensor:
+    """Compute `linear` as shares of the channels: their sum, in any fixed order, is the product.
+
+    Few columns make few programs: shares of the channels make more of them, without atomics.
+
+    Args:
+        rows: float8_e4m3fn [T, K], K contiguous.
+        row_scale: float32 [T, ceil(K / 128)].
+        weight: float8_e4m3fn [N, K], contiguous.
+        scale: float32 [ceil(N / 128), ceil(K / 128)], contiguous.
+        shares: S, at most ceil(K / 128).
+        tile: chosen from the shapes where None.
+
+    Returns:
+        float32 [T, S, N], the last dimension contiguous.
+    """
+    weight = weight.unsqueeze(0)
+    return _launch(rows, row_scale, weight, scale, None, torch.float32, tile, shares).transpose(
+        0, 1
+    )
 
 
 def grouped(
@@ -134,6 +120,7 @@ def _launch(
     ends: torch.Tensor | None,
     dtype: torch.dtype,
     tile: Tile | None,
+    shares: int | None = None,
 ) -> torch.Tensor:
     count, depth = rows.shape
     groups, columns, _ = weight.shape
@@ -142,18 +129,19 @@ def _launch(
     assert weight.shape[2] == depth
     assert scale is None or scale.is_contiguous()
     assert columns * depth < 2**31
-    out = rows.new_empty(count, columns, dtype=dtype)
+    size = (count, columns) if shares is None else (shares, count, columns)
+    out = rows.new_empty(size, dtype=dtype)
     if count == 0:
         return out
     tile = tile or Tile.of(
         rows=count,
         groups=groups,
-        columns=columns,
+        columns=columns * (shares or 1),
         depth=depth,
         element_size=weight.element_size(),
     )
     places, by_row = places_of(count, groups, tile.rows, grouped=ends is not None)
-    _multiply[(triton.cdiv(columns, tile.columns), places)](
+    _multiply[(triton.cdiv(columns, tile.columns), places, shares or 1)](
         rows,
         row_scale,
         weight,
@@ -165,6 +153,7 @@ def _launch(
         *((0, 0) if row_scale is None else row_scale.stride()),
         columns=columns,
         depth=depth,
+        share=tile.depth * triton.cdiv(triton.cdiv(depth, tile.depth), shares or 1),
         groups=groups,
         lanes=triton.next_power_of_2(groups),
         by_row=by_row,
@@ -232,6 +221,7 @@ def _multiply(
     scale_block: tl.tensor,
     columns: tl.constexpr,
     depth: tl.constexpr,
+    share: tl.constexpr,
     groups: tl.constexpr,
     lanes: tl.constexpr,
     by_row: tl.constexpr,
@@ -239,7 +229,7 @@ def _multiply(
     tile_columns: tl.constexpr,
     tile_depth: tl.constexpr,
 ) -> None:
-    """Compute one tile of the result."""
+    """Compute one tile of the result, or of one share of it."""
     place = tl.program_id(1)
     if ends is None:
         group, first, last = 0, place * tile_rows, count
@@ -266,7 +256,10 @@ def _multiply(
 
     turned: tl.constexpr = tile_rows < 64
     total = tl.zeros([tile_columns, tile_rows] if turned else [tile_rows, tile_columns], tl.float32)
-    for done in range(0, depth, tile_depth):
+    whole: tl.constexpr = share >= depth
+    begin = 0 if whole else tl.program_id(2) * share
+    end = depth if whole else tl.minimum(begin + share, depth)
+    for done in range(begin, end, tile_depth):
         if depth % tile_depth == 0:
             left = tl.load(at_rows + done, mask=inside[:, None], other=0.0)
             right = tl.load(at_weight + done)
@@ -285,6 +278,7 @@ def _multiply(
             both = both[None, :] if turned else both[:, None]
             total += tl.dot(left, tl.trans(right)) * both
 
+    out += tl.program_id(2).to(tl.int64) * count * columns
     at_out = out + (first + row)[:, None] * columns + column[None, :]
     written = inside[:, None] & (column < columns)[None, :]
     result = tl.trans(total) if turned else total

@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 
 from upcurve.engine.kernels.block_scaled_product import places_of, tile_of
-from upcurve.engine.kernels.expert_tile import FEW_ROWS, ExpertTile
+from upcurve.engine.kernels.tiles import FEW_ROWS, ExpertTile
 from upcurve.engine.platform import tl, triton
 
 

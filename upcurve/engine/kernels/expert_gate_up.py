@@ -9,8 +9,8 @@ from __future__ import annotations
 import torch
 
 from upcurve.engine.kernels.block_scaled_product import places_of, tile_of
-from upcurve.engine.kernels.expert_tile import ExpertTile
 from upcurve.engine.kernels.quantized import QuantizedRows
+from upcurve.engine.kernels.tiles import ExpertTile
 from upcurve.engine.platform import tl, triton
 
 
