@@ -15,6 +15,7 @@ COMMANDS = {
     "bench": "Measure a running OpenAI-compatible server at given concurrencies.",
     "compare": "Compare series at equal interactivity: ratios, cost, statuses.",
     "demo": "Serve a small model, sweep it twice, compare, show: the whole loop.",
+    "doctor": "Say what this machine lacks; compile the kernels for GPUs that are not there.",
     "known-server": "Serve tokens at known times: the truth that load clients are held against.",
     "export": "Write the rows of a store as CSV or JSON.",
     "import": "Bring measured rows into the store from a file or a published set.",

@@ -112,7 +112,7 @@ def lookup(
         return None
     if isinstance(rows := shape.get("rows"), int):
         shape["rows"] = bucket(rows)
-    entry = _entries(chip).get(key(operation, shape))
+    entry = entries(chip).get(key(operation, shape))
     if entry is None:
         return None
     try:
@@ -149,7 +149,12 @@ def _chip(index: int | None) -> str:
 
 
 @cache
-def _entries(chip: str) -> dict[Any, Entry]:
+def entries(chip: str) -> dict[Any, Entry]:
+    """Return what was measured on a chip, by `key`.
+
+    Raises:
+        EngineInputError: the file is not valid.
+    """
     chosen = os.environ.get(VARIABLE, "")
     if chosen == "none":
         return {}
@@ -161,4 +166,4 @@ def _entries(chip: str) -> dict[Any, Entry]:
 
 def forget() -> None:
     """Read files and the environment anew at the next lookup."""
-    _entries.cache_clear()
+    entries.cache_clear()

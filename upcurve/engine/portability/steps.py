@@ -1,0 +1,211 @@
+"""The steps whose launches are collected: all models, formats and sizes that dispatch can meet."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import partial
+
+import torch
+
+from upcurve.engine.execute.graphs import buckets
+from upcurve.engine.kernels.sequences import Chunk
+from upcurve.engine.memory.caches import Caches, CacheTypes
+from upcurve.engine.model.batch import ForwardBatch
+from upcurve.engine.model.model import Model
+from upcurve.engine.model.shapes import ModelShapes
+from upcurve.engine.model.weights import ModelWeights
+from upcurve.engine.portability.chips import Chip, as_if_on
+from upcurve.engine.portability.fake import fake_tensors
+from upcurve.engine.portability.launches import Launches, Variant
+from upcurve.engine.switches import Switches
+
+FAMILY = {
+    "model_type": "qwen3_5_moe_text",
+    "num_hidden_layers": 4,
+    "head_dim": 256,
+    "linear_conv_kernel_dim": 4,
+    "linear_key_head_dim": 128,
+    "linear_value_head_dim": 128,
+    "max_position_embeddings": 262_144,
+    "rope_parameters": {"rope_theta": 1e7, "partial_rotary_factor": 0.25},
+}
+"""What Qwen3.5 MoE models have in common."""
+MODELS = {
+    # The default of transformers' Qwen3_5MoeTextConfig.
+    "35B": {
+        "vocab_size": 248_320,
+        "hidden_size": 2048,
+        "num_attention_heads": 16,
+        "num_key_value_heads": 2,
+        "linear_num_key_heads": 16,
+        "linear_num_value_heads": 32,
+        "num_experts": 256,
+        "num_experts_per_tok": 8,
+        "moe_intermediate_size": 512,
+        "shared_expert_intermediate_size": 512,
+    },
+    # A quarter of Qwen3.5-397B-A17B (its model card): heads, widths and vocabulary are divided;
+    # of the two KV heads each of four GPUs has one.
+    "397B/TP4": {
+        "vocab_size": 62_080,
+        "hidden_size": 4096,
+        "num_attention_heads": 8,
+        "num_key_value_heads": 1,
+        "linear_num_key_heads": 4,
+        "linear_num_value_heads": 16,
+        "num_experts": 512,
+        "num_experts_per_tok": 10,
+        "moe_intermediate_size": 256,
+        "shared_expert_intermediate_size": 256,
+    },
+}
+LARGEST_BATCH = 256
+"""Of decodes."""
+PREFILLS = [2**power for power in range(7, 16)]
+"""Tokens of the step of one prompt: 128 to 32,768."""
+ODD_PREFILLS = [200, 1001]
+"""What no tile divides."""
+CONTEXT, PAGE_SIZE = 32_768, 16
+
+
+@dataclass(frozen=True, slots=True)
+class Formats:
+    """What a model's numbers are kept in."""
+
+    activation: torch.dtype
+    quantized: bool
+    key_value: torch.dtype
+    state: torch.dtype
+
+    def __str__(self) -> str:
+        names = {torch.bfloat16: "bf16", torch.float32: "fp32", torch.float8_e4m3fn: "fp8"}
+        weights = "fp8" if self.quantized else names[self.activation]
+        kinds = f"{weights} weights, {names[self.key_value]} KV, {names[self.state]} state"
+        return kinds if self.activation == torch.bfloat16 else f"fp32, {kinds}"
+
+
+BF16, FP32, FP8 = torch.bfloat16, torch.float32, torch.float8_e4m3fn
+PLAIN, QUANTIZED = Formats(BF16, False, BF16, FP32), Formats(BF16, True, FP8, FP32)
+FORMATS = [
+    # Any two choices meet in one of these.
+    PLAIN,
+    Formats(BF16, False, FP8, BF16),
+    Formats(BF16, True, BF16, BF16),
+    QUANTIZED,
+]
+CHECKING = [
+    Formats(FP32, False, FP32, FP32),
+    Formats(FP32, True, FP8, BF16),
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """A batch: so many sequences with one token each, and at most one prompt."""
+
+    decodes: int
+    prefill: int
+    context: int = 0
+    """Tokens of the prompt that earlier steps have computed."""
+
+    def __str__(self) -> str:
+        parts = [f"{self.decodes} decodes"] * bool(self.decodes)
+        parts += [f"prefill of {self.prefill}"] * bool(self.prefill)
+        return " + ".join(parts)
+
+    def batch(self, device: torch.device) -> ForwardBatch:
+        """Return what the engine would make of it."""
+        count = self.decodes + self.prefill
+        zeros = torch.zeros(count, dtype=torch.int64, device=device)
+        chunk = Chunk(self.decodes, self.prefill, self.context, 0)
+        return ForwardBatch(
+            zeros,
+            zeros,
+            zeros,
+            singles=self.decodes,
+            longest=CONTEXT * bool(self.decodes),
+            chunks=(chunk,) if self.prefill else (),
+            logit_rows=None if not self.prefill else zeros[: self.decodes + 1],
+        )
+
+
+MIXED = [Step(1, 127, 1000), Step(3, 2045, 64)]
+FEW = [Step(1, 0), Step(64, 0), Step(256, 0), Step(0, 128), Step(0, 8192), *MIXED[:1]]
+"""The smallest, the largest and what lies between: every kernel, in most of its forms."""
+
+
+def every_step() -> list[Step]:
+    """Return all batch sizes of graphs, some between them, and prompts of all lengths."""
+    decodes = [3, 7, *buckets(LARGEST_BATCH)]
+    prompts = [*PREFILLS, *ODD_PREFILLS]
+    return [*(Step(n, 0) for n in decodes), *(Step(0, n) for n in prompts), *MIXED]
+
+
+def known_models() -> dict[str, ModelShapes]:
+    """Return the models that kernels are tuned for, by name."""
+    return {name: ModelShapes.from_config({**FAMILY, **sizes}) for name, sizes in MODELS.items()}
+
+
+def variants(
+    chip: Chip, models: dict[str, ModelShapes], steps: list[Step], *, every: bool
+) -> list[Variant]:
+    """Run the steps of models on tensors without memory; return what they launch on a chip.
+
+    Args:
+        chip: for which dispatch chooses.
+        models: by name.
+        steps: of each, in every format in which models are served.
+        every: run a few of them with each optimisation off, and in float32, too.
+    """
+    launches = Launches()
+    with as_if_on(chip), launches.catch(), fake_tensors():
+        for name, shapes in models.items():
+            runs = [_runs(shapes, formats, Switches(), steps) for formats in FORMATS]
+            if every:
+                runs += [_runs(shapes, formats, Switches(), FEW) for formats in CHECKING]
+                runs += [
+                    _runs(shapes, formats, Switches.without(off), FEW)
+                    for off in (*Switches.names(), "all")
+                    for formats in (PLAIN, QUANTIZED)
+                ]
+            for run in itertools.chain.from_iterable(runs):
+                launches.step, launches.for_speed = f"{name}, {run.title}", run.for_speed
+                run.work()
+    return list(launches.variants.values())
+
+
+@dataclass(frozen=True, slots=True)
+class _Run:
+    title: str
+    for_speed: bool
+    work: partial[torch.Tensor]
+
+
+def _runs(
+    shapes: ModelShapes, formats: Formats, switches: Switches, steps: list[Step]
+) -> Iterator[_Run]:
+    # Layers of one kind launch the same.
+    shapes = replace(shapes, layer_types=("linear_attention", "full_attention"))
+    device = torch.device("cuda", 0)
+    weights = ModelWeights.empty(shapes, device, formats.activation, quantized=formats.quantized)
+    model = Model(shapes, weights, switches, formats.activation)
+    types = CacheTypes(formats.activation, formats.key_value, formats.state)
+    pages = CONTEXT // PAGE_SIZE
+    caches = Caches(
+        shapes,
+        types,
+        slots=LARGEST_BATCH,
+        pages=LARGEST_BATCH * pages,
+        page_size=PAGE_SIZE,
+        pages_per_request=pages,
+        device=device,
+    )
+    off = "".join(f", no {name}" for name in switches.off())
+    for step in steps:
+        yield _Run(
+            f"{formats}{off}: {step}",
+            formats.activation != FP32,
+            partial(model.forward, step.batch(device), caches),
+        )
