@@ -27,10 +27,11 @@ else:
     class _Missing:
         """Stands where Triton is missing: a kernel can be defined, not launched."""
 
-        constexpr = None
-
         def jit(self, kernel: Any) -> Any:
             return kernel
+
+        def constexpr(self, value: Any) -> Any:
+            return value
 
     triton = tl = _Missing()
 
@@ -46,6 +47,13 @@ def runs_kernels(device: torch.device) -> bool:
 def is_amd() -> bool:
     """Return whether this torch drives AMD GPUs."""
     return torch.version.hip is not None
+
+
+def compute_capability(device: torch.device) -> tuple[int, int]:
+    """Return that of an NVIDIA GPU; (0, 0) of everything else."""
+    if device.type != "cuda" or is_amd():
+        return 0, 0
+    return torch.cuda.get_device_capability(device)
 
 
 def multiprocessors(device: torch.device) -> int:

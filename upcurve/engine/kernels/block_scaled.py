@@ -15,8 +15,10 @@ import torch
 import torch.nn.functional as F
 
 from upcurve.engine.kernels import block_scaled_product as product
-from upcurve.engine.kernels import block_scaled_rows
-from upcurve.engine.platform import runs_kernels
+from upcurve.engine.kernels import block_scaled_rows, matrix_vector
+from upcurve.engine.kernels.quantized import QuantizedRows
+from upcurve.engine.kernels.tiles import Tile
+from upcurve.engine.platform import compute_capability, is_amd, runs_kernels
 
 BLOCK = 128
 """Rows and columns that share a scale."""
@@ -24,6 +26,8 @@ FP8 = torch.float8_e4m3fn
 HIGHEST = torch.finfo(FP8).max
 LEAST_SCALE = torch.finfo(torch.float32).tiny
 """Below it float32 loses bits, or is flushed to 0: what needs a smaller scale is 0 with scale 1."""
+LIBRARY_ROWS = 32
+"""From so many on cuBLAS is faster than the own kernel (docs/measured.md)."""
 ROWS_AT_ONCE = 1024
 """Rows of a weight, whole blocks, that are held in float32."""
 
@@ -118,58 +122,74 @@ def grouped_reference(
     return out
 
 
-def linear(x: torch.Tensor, weight: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
-    """Compute `linear_reference`, on a GPU as two kernels."""
-    if runs_kernels(x.device):
-        quantized = block_scaled_rows.quantize_rows(x)
-        return product.linear(*quantized, weight, scale, x.dtype)
-    return linear_reference(x, weight, scale)
-
-
-def grouped(
-    rows: torch.Tensor, weight: torch.Tensor, scale: torch.Tensor, ends: torch.Tensor
-) -> torch.Tensor:
-    """Compute `grouped_reference`, on a GPU as two kernels that wait for nothing."""
-    if runs_kernels(rows.device):
-        return product.grouped(
-            *block_scaled_rows.quantize_rows(rows), weight, scale, ends, rows.dtype
-        )
-    return grouped_reference(rows, weight, scale, ends)
-
-
-def experts(
+def linear(
     x: torch.Tensor,
-    order: torch.Tensor,
-    ends: torch.Tensor,
-    gate_up: torch.Tensor,
-    gate_up_scale: torch.Tensor,
-    down: torch.Tensor,
-    down_scale: torch.Tensor,
+    weight: torch.Tensor,
+    scale: torch.Tensor,
+    quantized: QuantizedRows | None = None,
 ) -> torch.Tensor:
-    """Compute down(silu(gate x) * up x) of each row of x[order] with its expert.
-
-    On a GPU four kernels, that wait for nothing.
+    """Compute `linear_reference`; on a GPU one row is not quantised, and many go to a library.
 
     Args:
-        x: [T, H].
-        order: int64 [R]: rows of x, sorted by expert.
-        ends: int32 [E]: the row after the last of each expert; the last is R.
-        gate_up: float8_e4m3fn [E, 2 I, H], gate rows first.
-        gate_up_scale: float32 [E, ceil(2 I / 128), ceil(H / 128)].
-        down: float8_e4m3fn [E, H, I].
-        down_scale: float32 [E, ceil(H / 128), ceil(I / 128)].
+        x: [T, K], floating point.
+        weight: float8_e4m3fn [N, K], contiguous.
+        scale: float32 [ceil(N / 128), ceil(K / 128)], contiguous.
+        quantized: x in FP8, where that is known already.
 
     Returns:
-        [R, H] in the dtype of x.
+        [T, N] in the dtype of x.
     """
-    if runs_kernels(x.device):
-        rows = block_scaled_rows.quantize_rows(x, order)
-        inner = product.grouped(*rows, gate_up, gate_up_scale, ends, x.dtype)
-        rows = block_scaled_rows.silu_multiply_quantize(inner)
-        return product.grouped(*rows, down, down_scale, ends, x.dtype)
-    inner = grouped_reference(x.index_select(0, order), gate_up, gate_up_scale, ends)
-    gate, up = inner.chunk(2, dim=-1)
-    return grouped_reference(F.silu(gate) * up, down, down_scale, ends)
+    if not runs_kernels(x.device):
+        return linear_reference(x, weight, scale)
+    if len(x) == 1:
+        return matrix_vector.multiply_row(x, weight, scale)
+    rows = quantized or block_scaled_rows.quantize(x)
+    if len(x) >= LIBRARY_ROWS and _in_library(x, weight):
+        return _multiply_in_library(rows, weight, scale, x.dtype)
+    return product.linear(rows.values, rows.scale, weight, scale, x.dtype)
+
+
+def linear_shares(
+    x: torch.Tensor,
+    weight: torch.Tensor,
+    scale: torch.Tensor,
+    quantized: QuantizedRows | None = None,
+) -> torch.Tensor:
+    """Compute `linear`, or shares of it for who sums them anyway, where that is faster.
+
+    Arguments as `linear`.
+
+    Returns:
+        [T, N] in the dtype of x, or float32 [T, S, N], to be summed over S in order.
+    """
+    shares = Tile.shares(rows=len(x), columns=len(weight), depth=x.shape[1])
+    if len(x) == 1 or shares == 1 or not runs_kernels(x.device):
+        return linear(x, weight, scale, quantized)
+    rows = quantized or block_scaled_rows.quantize(x)
+    return product.linear_shares(rows.values, rows.scale, weight, scale, shares=shares)
+
+
+def _in_library(x: torch.Tensor, weight: torch.Tensor) -> bool:
+    """Return whether cuBLAS has this product: on Hopper, from CUDA 12.9 on, of whole blocks."""
+    if is_amd() or x.dtype != torch.bfloat16 or any(size % BLOCK for size in weight.shape):
+        return False
+    return compute_capability(x.device) == (9, 0)
+
+
+def _multiply_in_library(
+    rows: QuantizedRows, weight: torch.Tensor, scale: torch.Tensor, dtype: torch.dtype
+) -> torch.Tensor:
+    whole = rows.whole()
+    product = F.scaled_mm(
+        whole.values,
+        weight.t(),
+        whole.scale,
+        F.ScalingType.BlockWise1x128,
+        scale.t(),
+        F.ScalingType.BlockWise128x128,
+        output_dtype=dtype,
+    )
+    return product[: len(rows.values)]
 
 
 def _blocks(size: int) -> int:

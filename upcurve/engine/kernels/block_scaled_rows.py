@@ -7,12 +7,18 @@ from __future__ import annotations
 
 import torch
 
+from upcurve.engine.kernels.quantized import QuantizedRows
 from upcurve.engine.platform import tl, triton
 
 BLOCK = 128
 """Channels that share a scale."""
 SCALES_AT_ONCE = 8
 """Found by one program."""
+
+
+def quantize(x: torch.Tensor) -> QuantizedRows:
+    """Quantise x [T, K], K contiguous, as `block_scaled.quantize_rows`, in one kernel."""
+    return QuantizedRows(*quantize_rows(x))
 
 
 def quantize_rows(
@@ -47,22 +53,16 @@ def _quantize(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     assert x.stride(1) == 1
     count = len(x) if order is None else len(order)
-    quantized = x.new_empty(count, depth, dtype=torch.float8_e4m3fn)
-    # A step of the product reads one scale of every row.
-    scale = x.new_empty(triton.cdiv(depth, BLOCK), count, dtype=torch.float32)
-    _quantize_rows[(triton.cdiv(scale.numel(), SCALES_AT_ONCE),)](
-        x,
-        order,
-        quantized,
-        scale,
-        scale.numel(),
-        x.stride(0),
-        count,
-        depth=depth,
-        gated=depth != x.shape[1],
-        tile=SCALES_AT_ONCE,
-    )
-    return quantized, scale.t()
+    rows = QuantizedRows.empty(count, depth, x.device)
+    groups = rows.scale.numel()
+    if count:
+        _quantize_rows[(triton.cdiv(groups, SCALES_AT_ONCE),)](
+            *(x, order, rows.values, rows.scale, groups, x.stride(0), rows.scale.stride(1)),
+            depth=depth,
+            gated=depth != x.shape[1],
+            tile=SCALES_AT_ONCE,
+        )
+    return rows.values, rows.scale
 
 
 @triton.jit  # type: ignore[untyped-decorator]
@@ -73,7 +73,7 @@ def _quantize_rows(
     scale: tl.tensor,
     groups: tl.tensor,
     row_stride: tl.tensor,
-    count: tl.tensor,
+    scale_block: tl.tensor,
     depth: tl.constexpr,
     gated: tl.constexpr,
     tile: tl.constexpr,
@@ -94,4 +94,4 @@ def _quantize_rows(
     found = tl.where(found < 1.1754943508222875e-38, 1.0, found)
     scaled = (values / found[:, None]).to(tl.float8e4nv)
     tl.store(quantized + row[:, None] * depth + column, scaled, mask=inside)
-    tl.store(scale + block * count + row, found, mask=group < groups)
+    tl.store(scale + block * scale_block + row, found, mask=group < groups)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import torch
 
-from upcurve.engine.kernels.block_scaled_product import places_of, tile_of
+from upcurve.engine.kernels.groups import places_of, tile_of
 from upcurve.engine.kernels.tiles import FEW_ROWS, ExpertTile
 from upcurve.engine.platform import tl, triton
 
@@ -51,7 +51,7 @@ def down(
         depth=depth,
         element_size=weight.element_size(),
     )
-    places, by_row = places_of(len(rows), experts, tile.rows, grouped=True)
+    places, by_row = places_of(len(rows), experts, tile.rows)
     across = triton.cdiv(columns, tile.columns)
     # Many rows stay in a program for all columns; few are read again by more programs.
     programs = 1 if len(rows) / experts > FEW_ROWS else across

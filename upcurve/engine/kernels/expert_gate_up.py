@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import torch
 
-from upcurve.engine.kernels.block_scaled_product import places_of, tile_of
+from upcurve.engine.kernels.groups import places_of, tile_of
 from upcurve.engine.kernels.quantized import QuantizedRows
 from upcurve.engine.kernels.tiles import ExpertTile
 from upcurve.engine.platform import tl, triton
@@ -53,7 +53,7 @@ def gate_up(
     if count == 0:
         return out
     tile = tile or ExpertTile.of_gate_up(rows=count, experts=experts, columns=half)
-    places, by_row = places_of(count, experts, tile.rows, grouped=True)
+    places, by_row = places_of(count, experts, tile.rows)
     _gate_up[(triton.cdiv(half, tile.columns), places)](
         *(values, row_scale, weight, scale, ends, order, out),
         *(values.stride(0), *((0, 0) if row_scale is None else row_scale.stride())),

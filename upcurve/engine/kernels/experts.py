@@ -5,13 +5,16 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
-from upcurve.engine.kernels import block_scaled
-from upcurve.engine.kernels.block_scaled_product import grouped_plain
-from upcurve.engine.kernels.mixing import mix, mix_reference
+from upcurve.engine.kernels import block_scaled, block_scaled_rows, matrix_vector
+from upcurve.engine.kernels.expert_down import down as multiply_down
+from upcurve.engine.kernels.expert_gate_up import gate_up as multiply_gate_up
+from upcurve.engine.kernels.expert_order import sort_by_expert
+from upcurve.engine.kernels.quantized import QuantizedRows
 from upcurve.engine.platform import runs_kernels
 
-FEW_ROWS = 32_768
-"""Up to so many rows the own grouped kernel is faster than torch's (benchmarks/block_scaled.py)."""
+FEW_SLOTS = 72
+"""Up to so many choices of all tokens hardly any two share an expert: each is a product by itself,
+and nothing is sorted (benchmarks/experts.py)."""
 
 
 def dense(
@@ -50,7 +53,7 @@ def experts_reference(
 
     Args:
         x: [T, H].
-        ids: int64 [T, K].
+        ids: int32 [T, K].
         weights: float32 [T, K].
         gate_up: [E, 2 I, H]; with its scale float8_e4m3fn.
         down: [E, H, I], likewise.
@@ -72,31 +75,59 @@ def experts_reference(
 def experts_grouped(
     x: torch.Tensor,
     ids: torch.Tensor,
-    weights: torch.Tensor,
     gate_up: torch.Tensor,
     down: torch.Tensor,
     gate_up_scale: torch.Tensor | None = None,
     down_scale: torch.Tensor | None = None,
+    quantized: QuantizedRows | None = None,
 ) -> torch.Tensor:
-    """Compute the same over rows sorted by expert, in two grouped products.
+    """Compute each choice by itself, over rows sorted by expert; who takes it weighs and sums.
 
-    Arguments and result as `experts_reference`.
+    On a GPU two launches for a few tokens, three for many; none waits for the device.
+
+    Args:
+        x: [T, H].
+        ids: int32 [T, K], contiguous.
+        gate_up: [E, 2 I, H], gate rows first; with its scale float8_e4m3fn.
+        down: [E, H, I], likewise.
+        gate_up_scale: float32 [E, ceil(2 I / 128), ceil(H / 128)], one for each block.
+        down_scale: float32 [E, ceil(H / 128), ceil(I / 128)].
+        quantized: x in FP8, where that is known already.
+
+    On a GPU I is a multiple of 128 where weights are FP8.
+
+    Returns:
+        [T, K, H] in the dtype of x.
     """
-    tokens, choices = ids.shape
-    by_expert, order = torch.sort(ids.reshape(-1), stable=True)
-    experts = torch.arange(len(gate_up), device=ids.device)
-    ends = torch.searchsorted(by_expert, experts, right=True).to(torch.int32)
-    source = order // choices
-    if gate_up_scale is not None and down_scale is not None:
-        scales = (gate_up_scale, down_scale)
-        results = block_scaled.experts(x, source, ends, gate_up, scales[0], down, scales[1])
+    if not runs_kernels(x.device):
+        results = _sorted_in_torch(x, ids, gate_up, down, gate_up_scale, down_scale)
+    elif ids.numel() <= FEW_SLOTS:
+        inner = matrix_vector.gate_up_row(x, gate_up, gate_up_scale, ids)
+        results = matrix_vector.down_row(inner, down, down_scale, ids)
     else:
-        gate, up = _grouped_product(x.index_select(0, source), gate_up, ends).chunk(2, dim=-1)
-        results = _grouped_product(F.silu(gate) * up, down, ends)
-    # Reading rows in another order is fast; writing them in one is not.
-    back = torch.empty_like(order).scatter_(0, order, torch.arange(len(order), device=order.device))
-    combine = mix if runs_kernels(x.device) else mix_reference
-    return combine(results, back.view(tokens, choices), weights)
+        order, ends = sort_by_expert(ids, len(gate_up))
+        rows = x if gate_up_scale is None else quantized or block_scaled_rows.quantize(x)
+        inner = multiply_gate_up(
+            rows, gate_up, gate_up_scale, order, ends, choices=ids.shape[1], dtype=x.dtype
+        )
+        results = multiply_down(inner, down, down_scale, order, ends)
+    return results.view(*ids.shape, x.shape[1])
+
+
+def _sorted_in_torch(
+    x: torch.Tensor,
+    ids: torch.Tensor,
+    gate_up: torch.Tensor,
+    down: torch.Tensor,
+    gate_up_scale: torch.Tensor | None,
+    down_scale: torch.Tensor | None,
+) -> torch.Tensor:
+    """Return [T * K, H], one choice a row."""
+    order, ends = sort_by_expert(ids, len(gate_up))
+    rows = x.index_select(0, order // ids.shape[1])
+    gate, up = _grouped_product(rows, gate_up, gate_up_scale, ends).chunk(2, dim=-1)
+    results = _grouped_product(F.silu(gate) * up, down, down_scale, ends)
+    return torch.empty_like(results).index_copy_(0, order, results)
 
 
 def _product(x: torch.Tensor, matrix: torch.Tensor, scale: torch.Tensor | None) -> torch.Tensor:
@@ -104,16 +135,13 @@ def _product(x: torch.Tensor, matrix: torch.Tensor, scale: torch.Tensor | None) 
 
 
 def _grouped_product(
-    rows: torch.Tensor, matrices: torch.Tensor, ends: torch.Tensor
+    rows: torch.Tensor, matrices: torch.Tensor, scale: torch.Tensor | None, ends: torch.Tensor
 ) -> torch.Tensor:
     """Multiply rows [R, N], sorted by group, by their group's matrix [G, M, N]; ends int32 [G]."""
-    if runs_kernels(rows.device) and rows.dtype == torch.bfloat16 and len(rows) <= FEW_ROWS:
-        return grouped_plain(rows, matrices, ends)
-    # grouped_mm is one kernel on a GPU in bf16 only; on the CPU it visits even the empty groups.
-    on_cpu = rows.device.type == "cpu"
-    worth_it = 2 * len(rows) > len(matrices) if on_cpu else rows.dtype == torch.bfloat16
-    # It takes only rows that are a multiple of 16 bytes.
-    if worth_it and rows.shape[1] * rows.element_size() % 16 == 0:
+    if scale is not None:
+        return block_scaled.grouped_reference(rows, matrices, scale, ends)
+    # grouped_mm visits even the empty groups, and takes only rows of a multiple of 16 bytes.
+    if 2 * len(rows) > len(matrices) and rows.shape[1] * rows.element_size() % 16 == 0:
         return F.grouped_mm(rows, matrices.transpose(1, 2), offs=ends)
     out = rows.new_empty(len(rows), matrices.shape[1])
     begin = 0

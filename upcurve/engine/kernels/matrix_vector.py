@@ -8,12 +8,23 @@ for rows that are not there. Activations are not quantised: nothing is gained fr
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 
-from upcurve.engine.platform import tl, triton
+from upcurve.engine.platform import runs_kernels, tl, triton
 
 TILE_BYTES = 16 * 1024
 """Of the weight in one program."""
 WARPS = 4
+SMALL, FEW_ROWS = 2**21, 16
+"""A weight of up to so many elements is read again for each of a few rows: from the cache."""
+
+
+def linear(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    """Return x [T, K] times the transpose of a weight [N, K]; of few rows not by a library."""
+    few = 1 if weight.numel() > SMALL else FEW_ROWS
+    if runs_kernels(x.device) and len(x) <= few and weight.is_contiguous():
+        return multiply_row(x, weight, None)
+    return F.linear(x, weight)
 
 
 def multiply_row(

@@ -6,6 +6,9 @@ from dataclasses import dataclass
 
 import torch
 
+GRAIN = 8
+"""Rows are allocated in multiples of it: libraries take no other counts."""
+
 
 @dataclass(frozen=True, slots=True)
 class QuantizedRows:
@@ -18,7 +21,16 @@ class QuantizedRows:
 
     @classmethod
     def empty(cls, count: int, width: int, device: torch.device) -> QuantizedRows:
-        """Allocate, uninitialised."""
-        scale = torch.empty(-(-width // 128), count, dtype=torch.float32, device=device)
-        values = torch.empty(count, width, dtype=torch.float8_e4m3fn, device=device)
-        return cls(values, scale.t())
+        """Allocate, uninitialised, with rows behind the last up to a multiple of `GRAIN`."""
+        whole = -(-count // GRAIN) * GRAIN
+        scale = torch.empty(-(-width // 128), whole, dtype=torch.float32, device=device)
+        values = torch.empty(whole, width, dtype=torch.float8_e4m3fn, device=device)
+        return cls(values[:count], scale.t()[:count])
+
+    def whole(self) -> QuantizedRows:
+        """Return the same with the rows behind the last, of which nothing is known, if any."""
+        count = self.scale.stride(1)
+        return QuantizedRows(
+            self.values.as_strided((count, self.values.shape[1]), self.values.stride()),
+            self.scale.as_strided((count, self.scale.shape[1]), self.scale.stride()),
+        )

@@ -2,8 +2,89 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 import torch.nn.functional as F
+
+from upcurve.engine.kernels import block_scaled, block_scaled_rows, rms_norm_kernels
+from upcurve.engine.kernels.quantized import QuantizedRows
+from upcurve.engine.platform import runs_kernels
+
+
+@dataclass(frozen=True, slots=True)
+class Normed:
+    """The residual stream, and its rows as the next block takes them."""
+
+    residual: torch.Tensor
+    """[T, H]."""
+    rows: torch.Tensor
+    """[T, H], normalised."""
+    quantized: QuantizedRows | None
+    """The same in FP8, where that was asked for."""
+
+
+def add_norm(
+    residual: torch.Tensor,
+    update: torch.Tensor | None,
+    weight: torch.Tensor,
+    eps: float,
+    *,
+    mixing: torch.Tensor | None = None,
+    quantize: bool = False,
+) -> Normed:
+    """Add what is still to be summed to the residual stream and normalise, at once.
+
+    Sums are float32, and rounded once; the residual stream is changed in place on a GPU.
+
+    Args:
+        residual: [T, H], contiguous.
+        update: [T, H] or [T, P, H], H contiguous; None for the first norm of the model.
+        weight: float32 [H], the zero-centred w.
+        eps: added to the mean square.
+        mixing: float32 [T, P], contiguous: weights of the parts; each counts fully where None.
+        quantize: give the rows in FP8 too.
+    """
+    if runs_kernels(residual.device):
+        return Normed(
+            *rms_norm_kernels.add_norm(residual, update, weight, eps, mixing, quantize=quantize)
+        )
+    if update is not None and update.dim() == 3:
+        wide = update.float()
+        update = wide.sum(1) if mixing is None else torch.bmm(mixing.unsqueeze(1), wide).squeeze(1)
+        update = update.to(residual.dtype)
+    residual, rows = add_norm_fused(residual, update, 1.0 + weight, eps)
+    return Normed(residual, rows, _quantized(rows) if quantize else None)
+
+
+def gated_norm(
+    x: torch.Tensor, gate: torch.Tensor, weight: torch.Tensor, eps: float, *, quantize: bool = False
+) -> tuple[torch.Tensor, QuantizedRows | None]:
+    """Normalise each head of x [T, heads, D] by w (not 1 + w), times silu(gate), in float32.
+
+    Args:
+        x: [T, heads, D], contiguous.
+        gate: [T, heads, D], heads and D contiguous.
+        weight: float32 [D].
+        eps: added to the mean square.
+        quantize: give the rows in FP8 too.
+
+    Returns:
+        [T, heads * D] in the dtype of gate; and in FP8.
+    """
+    if runs_kernels(x.device):
+        rows, quantized = rms_norm_kernels.gated_norm(x, gate, weight, eps, quantize=quantize)
+    else:
+        rows, quantized = gated_norm_fused(x, gate, weight, eps).flatten(1), None
+    if quantize and quantized is None:
+        quantized = _quantized(rows)
+    return rows, quantized
+
+
+def _quantized(rows: torch.Tensor) -> QuantizedRows:
+    if runs_kernels(rows.device):
+        return block_scaled_rows.quantize(rows)
+    return QuantizedRows(*block_scaled.quantize_rows(rows))
 
 
 def add_norm_reference(

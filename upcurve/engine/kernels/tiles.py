@@ -1,4 +1,4 @@
-"""What one program of a product computes: rows x columns of the result, some channels at a time."""
+"""How products are divided among programs: the rules where nothing was measured on a chip."""
 
 from __future__ import annotations
 
@@ -6,50 +6,42 @@ from dataclasses import dataclass
 
 PROGRAMS = 128
 """Wanted at least, about one per multiprocessor: narrower tiles read the rows more often."""
-STAGE_BYTES = 80 * 1024
-"""Of tiles in flight in one program: two programs and more run on a multiprocessor."""
-DOWN_BYTES = 32 * 1024
-"""Of the weight in one step of the second product, which is all channels of some columns."""
+MOST_SHARES = 8
+"""Of the channels of a dense product: all of them are summed by one program."""
 FEW_ROWS = 32
 """Of an expert on average: up to so many the weight is the left side of the product."""
+DOWN_BYTES = 64 * 1024
+"""Of the weight in one step of the experts' second product, which is all channels of a column."""
 
 
 @dataclass(frozen=True, slots=True)
 class Tile:
-    """What one program computes: rows x columns of the result, some channels at a time."""
+    """What one program of a dense product computes: rows x columns, some channels at a time."""
 
     rows: int
     columns: int
     """Divide 128: they share a scale."""
-    depth: int
-    """Channels of a step; 128 with scales."""
     warps: int
     stages: int
     """Steps that are in flight or in use at once."""
 
     @classmethod
-    def of(cls, *, rows: int, groups: int, columns: int, depth: int, element_size: int) -> Tile:
-        """Choose for [rows, depth] in so many groups times [groups, columns, depth].
-
-        Groups differ: tiles hold half as many rows again as the mean of several.
-        """
-        usual = rows if groups == 1 else 1.5 * rows / groups
+    def of(cls, *, rows: int, columns: int, shares: int = 1) -> Tile:
+        """Choose for so many rows, columns and shares of the channels (benchmarks/tune.py)."""
         height = 16
-        while height < min(usual, 128):
+        while height < min(rows, 64):
             height *= 2
-        tiles = -(-rows // height) if groups == 1 else min(rows, groups)
-        width = 128
-        while width > 16 and tiles * -(-columns // width) < PROGRAMS:
-            width //= 2
-        step = 128 // element_size
-        stage = (height + width) * 128
-        return cls(
-            rows=height,
-            columns=width,
-            depth=step,
-            warps=8 if height * width == 128 * 128 else 4,
-            stages=min(max(3, STAGE_BYTES // stage), 6, max(2, -(-depth // step))),
-        )
+        width = _width(64 if height == 16 else 128, -(-rows // height) * shares, columns)
+        return cls(rows=height, columns=width, warps=4, stages=5 if height == 16 else 3)
+
+    @staticmethod
+    def shares(*, rows: int, columns: int, depth: int) -> int:
+        """Return how many shares of the channels make programs enough, of 256 channels at least."""
+        tiles = -(-rows // 64) * -(-columns // 64)
+        shares = 1
+        while shares < MOST_SHARES and tiles * shares < PROGRAMS and depth >= 512 * shares:
+            shares *= 2
+        return shares
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,14 +68,13 @@ class ExpertTile:
         cls, *, rows: int, experts: int, columns: int, depth: int, element_size: int
     ) -> ExpertTile:
         """Choose for so many rows of all experts, columns of the result and channels."""
-        most = 64
-        while most > 16 and most * depth * element_size > DOWN_BYTES:
-            most //= 2
+        width = 128
+        while width > 16 and width * depth * element_size > DOWN_BYTES:
+            width //= 2
         if rows / experts > FEW_ROWS:
-            tall = 128 if element_size == 1 else 64
-            return cls(rows=tall, columns=most, warps=tall // 16, stages=3)
-        width = _width(2 * most, min(rows, experts), columns)
-        return cls(rows=_height(rows, experts), columns=width, warps=4, stages=2)
+            return cls(rows=64, columns=max(16, width // 2), warps=4, stages=2)
+        width = _width(width, min(rows, experts), columns)
+        return cls(rows=_height(rows, experts), columns=width, warps=8, stages=1)
 
 
 def _width(most: int, tiles: int, columns: int) -> int:

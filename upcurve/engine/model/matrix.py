@@ -7,8 +7,9 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 
-from upcurve.engine.kernels import block_scaled
+from upcurve.engine.kernels import block_scaled, matrix_vector
 from upcurve.engine.kernels.block_scaled import BLOCK, FP8
+from upcurve.engine.kernels.quantized import QuantizedRows
 
 PIECE = 2**26
 """Elements that are quantised at a time, about: bounds the memory that this takes."""
@@ -60,16 +61,29 @@ class Matrix:
         scale = None if self.scale is None else self.scale[experts]
         return Matrix(self.weight[experts], scale, self.parts)
 
-    def multiply(self, x: torch.Tensor) -> torch.Tensor:
-        """Return x [T, K] times the transpose of a [N, K] matrix: [T, N] in the dtype of x."""
-        if self.scale is None:
-            return F.linear(x, self.weight)
-        return block_scaled.linear(x, self.weight, self.scale)
+    def multiply(self, x: torch.Tensor, quantized: QuantizedRows | None = None) -> torch.Tensor:
+        """Return x [T, K] times the transpose of a [N, K] matrix: [T, N] in the dtype of x.
 
-    def multiply_parts(self, x: torch.Tensor, *, at_once: bool) -> tuple[torch.Tensor, ...]:
+        `quantized` is x in FP8 where that is known already.
+        """
+        if self.scale is None:
+            return matrix_vector.linear(x, self.weight)
+        return block_scaled.linear(x, self.weight, self.scale, quantized)
+
+    def multiply_shares(
+        self, x: torch.Tensor, quantized: QuantizedRows | None = None
+    ) -> torch.Tensor:
+        """Return the same, or float32 [T, S, N], to be summed over S, where that is faster."""
+        if self.scale is None:
+            return matrix_vector.linear(x, self.weight)
+        return block_scaled.linear_shares(x, self.weight, self.scale, quantized)
+
+    def multiply_parts(
+        self, x: torch.Tensor, quantized: QuantizedRows | None = None, *, at_once: bool
+    ) -> tuple[torch.Tensor, ...]:
         """Return the product with each part: of one large product, or of one product each."""
         if at_once:
-            return torch.split(self.multiply(x), list(self.parts), dim=-1)
+            return torch.split(self.multiply(x, quantized), list(self.parts), dim=-1)
         return tuple(self._multiply_rows(x, *bounds) for bounds in self.bounds())
 
     def bounds(self) -> list[tuple[int, int]]:

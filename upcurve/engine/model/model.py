@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 
-from upcurve.engine.kernels import attention, experts, rms_norm, routing
-from upcurve.engine.kernels.paged_attention import attend_step_paged
-from upcurve.engine.kernels.rotary import rotate
-from upcurve.engine.memory.caches import Caches, KeyValuePages
+from upcurve.engine.kernels import experts, matrix_vector, rms_norm, routing
+from upcurve.engine.kernels.mixing import mix
+from upcurve.engine.kernels.quantized import QuantizedRows
+from upcurve.engine.kernels.rms_norm import Normed
+from upcurve.engine.memory.caches import Caches
+from upcurve.engine.model.attention import Attention
 from upcurve.engine.model.batch import ForwardBatch
 from upcurve.engine.model.checkpoint import fill_dummy
 from upcurve.engine.model.delta_rule import DeltaRule
@@ -65,6 +68,21 @@ def load_model(
     return Model(shapes, weights, switches, dtype)
 
 
+@dataclass(frozen=True, slots=True)
+class Update:
+    """What a mixer or the experts add to the residual stream, perhaps not summed yet."""
+
+    parts: torch.Tensor | None
+    """[T, H], or [T, P, H]; None before the first layer."""
+    mixing: torch.Tensor | None = None
+    """float32 [T, P]: weights of the parts; None where they count fully."""
+
+    def rows(self, where: torch.Tensor) -> Update:
+        """Return that of some tokens, int64 [R]."""
+        some = None if self.parts is None else self.parts[where]
+        return Update(some, None if self.mixing is None else self.mixing[where])
+
+
 class Model:
     """Shapes, parameters and switches: everything of the forward pass but the batch's memory."""
 
@@ -83,6 +101,7 @@ class Model:
         self.shared_expert_fused = switches.shared_expert_fusion and fusable
         """False too where the shared expert has another size than the routed ones."""
         self._kernels = runs_kernels(weights.embedding.device)
+        self._attention = Attention(shapes, switches, kernels=self._kernels)
         fused = switches.fused_recurrence and self._kernels
         self._delta_rule = DeltaRule(shapes, fused=fused)
 
@@ -90,149 +109,141 @@ class Model:
     def capturable(self) -> bool:
         """Whether a decode step is wanted as a graph, and depends on no number of the host."""
         switches = self.switches
-        # A loop over experts asks the device which have rows; so do grouped products in float32.
-        grouped = switches.grouped_experts and self.dtype == torch.bfloat16
-        return switches.cuda_graphs and self._paged and grouped
-
-    @property
-    def _paged(self) -> bool:
-        return self.switches.paged_attention and self._kernels
+        paged = switches.paged_attention and self._kernels
+        # A loop over experts asks the device which have rows.
+        return switches.cuda_graphs and paged and switches.grouped_experts
 
     @torch.inference_mode()
     def forward(self, batch: ForwardBatch, caches: Caches) -> torch.Tensor:
         """Run one step: write the tokens into the caches, return float32 logits [R, vocab]."""
         plan = plan_step(batch, self.shapes, caches)
         residual = F.embedding(batch.token_ids, self.weights.embedding)
-        update: torch.Tensor | None = None
+        update = Update(None)
         for index, layer in enumerate(self.weights.layers):
-            residual, x = self._add_norm(residual, update, layer.input_norm)
+            x = self._add_norm(residual, update, layer.input_norm, quantize=len(residual) > 1)
+            residual = x.residual
             if isinstance(layer.mixer, GatedAttentionWeights):
                 update = self._gated_attention(x, layer.mixer, index, plan, caches)
             else:
                 update = self._gated_delta(x, layer.mixer, index, plan, caches)
-            residual, x = self._add_norm(residual, update, layer.post_norm)
+            slots = len(residual) * (self.shapes.num_experts_per_tok + 1)
+            quantize = slots > experts.FEW_SLOTS
+            x = self._add_norm(residual, update, layer.post_norm, quantize=quantize)
+            residual = x.residual
             update = self._experts(x, layer.experts)
         if batch.logit_rows is not None:
             residual = residual[batch.logit_rows]
-            update = None if update is None else update[batch.logit_rows]
-        _, x = self._add_norm(residual, update, self.weights.norm)
-        return F.linear(x, self.weights.head).float()
+            update = update.rows(batch.logit_rows)
+        x = self._add_norm(residual, update, self.weights.norm, quantize=False)
+        return matrix_vector.linear(x.rows, self.weights.head).float()
 
     def _add_norm(
-        self, residual: torch.Tensor, update: torch.Tensor | None, norm: Norm
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+        self, residual: torch.Tensor, update: Update, norm: Norm, *, quantize: bool
+    ) -> Normed:
         eps = self.shapes.rms_norm_eps
         if self.switches.fused_norm:
-            return rms_norm.add_norm_fused(residual, update, norm.one_plus, eps)
-        return rms_norm.add_norm_reference(residual, update, norm.weight, eps)
+            return rms_norm.add_norm(
+                *(residual, update.parts, norm.weight, eps),
+                mixing=update.mixing,
+                quantize=quantize and self._kernels and self.weights.quantized,
+            )
+        return Normed(*rms_norm.add_norm_reference(residual, update.parts, norm.weight, eps), None)
 
-    def _project(self, x: torch.Tensor, *projections: Matrix) -> tuple[torch.Tensor, ...]:
+    def _project(self, x: Normed, *projections: Matrix) -> tuple[torch.Tensor, ...]:
         at_once = self.switches.fused_projections
         return tuple(
             part
             for projection in projections
-            for part in projection.multiply_parts(x, at_once=at_once)
+            for part in projection.multiply_parts(x.rows, x.quantized, at_once=at_once)
         )
+
+    def _output(
+        self, rows: torch.Tensor, quantized: QuantizedRows | None, matrix: Matrix
+    ) -> Update:
+        """Multiply by the last matrix of a mixer; who adds the result may sum shares of it."""
+        if self.switches.fused_norm:
+            return Update(matrix.multiply_shares(rows, quantized))
+        return Update(matrix.multiply(rows, quantized))
 
     def _gated_attention(
         self,
-        x: torch.Tensor,
+        x: Normed,
         weights: GatedAttentionWeights,
         layer: int,
         plan: StepPlan,
         caches: Caches,
-    ) -> torch.Tensor:
-        shapes = self.shapes
-        heads, kv_heads, dim = (
-            shapes.num_attention_heads,
-            shapes.num_key_value_heads,
-            shapes.head_dim,
-        )
-        q, k, v = self._project(x, weights.projection)
-        q, gate = q.view(-1, heads, 2 * dim).chunk(2, dim=-1)
-        eps, fused = shapes.rms_norm_eps, self.switches.fused_norm
-        q = rms_norm.head_norm(q, weights.q_norm.weight, weights.q_norm.one_plus, eps, fused)
-        k = rms_norm.head_norm(
-            k.view(-1, kv_heads, dim), weights.k_norm.weight, weights.k_norm.one_plus, eps, fused
-        )
-        q, k = rotate(q, plan.cos, plan.sin), rotate(k, plan.cos, plan.sin)
-        cache = caches.attention[layer]
-        attention.store(cache.keys, k, plan.places)
-        attention.store(cache.values, v.view(-1, kv_heads, dim), plan.places)
-        parts = []
-        if plan.singles:
-            parts.append(self._attend_step(q[: plan.singles], cache, plan, caches.page_tables))
-        parts += [
-            attention.attend_chunk(
-                q[chunk.start : chunk.start + chunk.length],
-                cache.keys,
-                cache.values,
-                caches.page_tables[chunk.slot],
-                chunk.context,
-            )
-            for chunk in plan.chunks
-        ]
-        out = _joined(parts) * torch.sigmoid(gate)
-        return weights.output.multiply(out.reshape(len(x), heads * dim))
-
-    def _attend_step(
-        self, q: torch.Tensor, cache: KeyValuePages, plan: StepPlan, page_tables: torch.Tensor
-    ) -> torch.Tensor:
-        keys, values = cache.keys, cache.values
-        if self._paged:
-            return attend_step_paged(q, keys, values, page_tables, plan.slots, plan.lengths)
-        pages = -(-plan.longest // keys.shape[1])
-        tables = page_tables[plan.slots, :pages]
-        return attention.attend_step(q, keys, values, tables, plan.lengths)
+    ) -> Update:
+        parts = self._project(x, weights.projection)
+        rows, quantized = self._attention.attend(parts, weights, layer, plan, caches)
+        return self._output(rows, quantized, weights.output)
 
     def _gated_delta(
         self,
-        x: torch.Tensor,
+        x: Normed,
         weights: GatedDeltaWeights,
         layer: int,
         plan: StepPlan,
         caches: Caches,
-    ) -> torch.Tensor:
-        shapes, state, rule = self.shapes, caches.linear[layer], self._delta_rule
-        value_heads = shapes.linear_num_value_heads
+    ) -> Update:
+        state, rule, singles = caches.linear[layer], self._delta_rule, plan.singles
         qkv, z, b, a = self._project(x, *weights.projections)
-        parts = []
-        if plan.singles:
-            rows = slice(plan.singles)
-            parts.append(rule.step(qkv[rows], a[rows], b[rows], weights, state, plan.slots))
-        for chunk in plan.chunks:
-            rows = slice(chunk.start, chunk.start + chunk.length)
-            parts.append(rule.chunk(qkv[rows], a[rows], b[rows], weights, state, chunk.slot))
-        norm = (
-            rms_norm.gated_norm_fused if self.switches.fused_norm else rms_norm.gated_norm_reference
-        )
-        y = norm(_joined(parts), z.view(len(x), value_heads, -1), weights.norm, shapes.rms_norm_eps)
-        return weights.output.multiply(y.reshape(len(x), shapes.value_dim))
+        quantize = weights.output.scale is not None and self._kernels and len(qkv) > 1
+        parts, quantized = [], None
+        if singles:
+            some = (each[:singles] for each in (qkv, z, a, b))
+            rows, quantized = rule.step(
+                *some,
+                *(weights, state, plan.slots, plan.lengths),
+                gated=self.switches.fused_norm,
+                quantize=quantize and plan.sequences is None,
+            )
+            parts.append(rows)
+        if plan.sequences is not None:
+            some = (each[singles:] for each in (qkv, a, b))
+            mixed = rule.chunks(*some, weights, state, plan.sequences)
+            gate = z[singles:].view(*mixed.shape)
+            eps = self.shapes.rms_norm_eps
+            if self.switches.fused_norm:
+                rows, quantized = rms_norm.gated_norm(
+                    mixed, gate, weights.norm, eps, quantize=quantize and not singles
+                )
+            else:
+                rows = rms_norm.gated_norm_reference(mixed, gate, weights.norm, eps).flatten(1)
+            parts.append(rows)
+        rows = parts[0] if len(parts) == 1 else torch.cat(parts)
+        return self._output(rows, quantized, weights.output)
 
-    def _experts(self, x: torch.Tensor, weights: ExpertWeights) -> torch.Tensor:
+    def _experts(self, x: Normed, weights: ExpertWeights) -> Update:
         count, top_k = self.shapes.num_experts, self.shapes.num_experts_per_tok
+        shared = self.shared_expert_fused
+        rows = x.rows
         if self.switches.fused_topk:
-            logits, shared_logit = F.linear(x, weights.router).split([count, 1], dim=-1)
-            mixing, ids = routing.route_fused(logits, top_k)
+            logits = matrix_vector.linear(rows, weights.router)
+            shared_logit = logits[:, count:]
+            chosen = logits if shared else logits[:, :count]
+            mixing, ids = routing.route(chosen, top_k, shared=shared)
         else:
-            shared_logit = F.linear(x, weights.router[count:])
-            mixing, ids = routing.route_reference(F.linear(x, weights.router[:count]), top_k)
-        run = (
-            experts.experts_grouped if self.switches.grouped_experts else experts.experts_reference
-        )
-        if self.shared_expert_fused:
-            mixing, ids = routing.append_shared(mixing, ids, shared_logit.squeeze(-1), count)
-            return run(x, ids, mixing, *_tensors(weights.gate_up, weights.down))
-        routed = run(x, ids, mixing, *_tensors(weights.gate_up[:count], weights.down[:count]))
-        shared = experts.dense(x, *_tensors(weights.shared_gate_up, weights.shared_down))
-        return routed + torch.sigmoid(shared_logit) * shared
+            shared_logit = F.linear(rows, weights.router[count:])
+            mixing, ids = routing.route_reference(F.linear(rows, weights.router[:count]), top_k)
+            if shared:
+                gate = shared_logit.squeeze(-1)
+                mixing, ids = routing.append_shared(mixing, ids, gate, count)
+        size = count + shared
+        matrices = _tensors(weights.gate_up[:size], weights.down[:size])
+        if self.switches.grouped_experts:
+            results = experts.experts_grouped(rows, ids, *matrices, quantized=x.quantized)
+            if shared and self.switches.fused_norm:
+                return Update(results, mixing)
+            routed = mix(results, mixing)
+        else:
+            routed = experts.experts_reference(rows, ids, mixing, *matrices)
+        if shared:
+            return Update(routed)
+        alone = experts.dense(rows, *_tensors(weights.shared_gate_up, weights.shared_down))
+        return Update(routed + torch.sigmoid(shared_logit) * alone)
 
 
 def _tensors(
     gate_up: Matrix, down: Matrix
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
     return gate_up.weight, down.weight, gate_up.scale, down.scale
-
-
-def _joined(parts: list[torch.Tensor]) -> torch.Tensor:
-    return parts[0] if len(parts) == 1 else torch.cat(parts)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from upcurve.engine.kernels.rotary import rotary_table
-from upcurve.engine.kernels.sequences import Chunk
+from upcurve.engine.kernels.sequences import Chunk, Sequences
 from upcurve.engine.memory.caches import Caches
 from upcurve.engine.model.batch import ForwardBatch
 from upcurve.engine.model.shapes import ModelShapes
@@ -29,6 +29,8 @@ class StepPlan:
     """int64 [T]: where each token's key and value go (page * page_size + offset)."""
     chunks: tuple[Chunk, ...]
     """The sequences with more than one token."""
+    sequences: Sequences | None
+    """The same, on the device; None without any."""
     cos: torch.Tensor
     """float32 [T, 1, rotary_dim]."""
     sin: torch.Tensor
@@ -46,6 +48,7 @@ def plan_step(batch: ForwardBatch, shapes: ModelShapes, caches: Caches) -> StepP
         longest=batch.longest,
         places=pages * size + positions % size,
         chunks=batch.chunks,
+        sequences=Sequences.of(batch.chunks, positions.device) if batch.chunks else None,
         cos=cos,
         sin=sin,
     )

@@ -129,6 +129,11 @@ class ModelWeights:
             else new.tensor(shapes.vocab_size, shapes.hidden_size),
         )
 
+    @property
+    def quantized(self) -> bool:
+        """Whether matrices are FP8."""
+        return self.layers[0].experts.gate_up.scale is not None
+
     def norms(self) -> Iterator[Norm]:
         """Yield every zero-centred norm."""
         yield self.norm
