@@ -3,6 +3,7 @@
 import json
 from dataclasses import dataclass
 
+import msgspec
 import pytest
 import torch
 from hypothesis import given
@@ -57,37 +58,38 @@ def given_file(tmp_path, monkeypatch):
     return write
 
 
-def find(rows=64, **others):
-    return tuning.lookup(
-        Launch, "product", GPU, **{"rows": rows, "columns": 4096, "dtype": "fp8", **others}
-    )
+RULE = Launch(warps=4, stages=3)
+
+
+def find(rows=64, device=GPU, **others):
+    where = {"rows": rows, "columns": 4096, "dtype": "fp8", **others}
+    return tuning.choose(RULE, "product", device, **where)
 
 
 def test_what_was_measured_is_found_for_the_rows_that_it_holds_for(given_file):
     given_file(FILE)
     assert find(64) == find(33) == Launch(warps=8, stages=2)
-    assert find(32) is find(65) is find(columns=2048) is find(dtype="bf16") is None
+    assert find(32) is find(65) is find(columns=2048) is find(dtype="bf16") is RULE
 
 
 def test_there_is_none_for_the_cpu_an_unknown_chip_or_where_none_is_wanted(given_file, monkeypatch):
     given_file(FILE)
-    where = {"rows": 64, "columns": 4096, "dtype": "fp8"}
-    assert tuning.lookup(Launch, "product", torch.device("cpu"), **where) is None
+    assert find(device=torch.device("cpu")) is RULE
     monkeypatch.setenv(tuning.VARIABLE, "none")
     tuning.forget()
-    assert find() is None
+    assert find() is RULE
     monkeypatch.delenv(tuning.VARIABLE)
     monkeypatch.setattr(tuning, "chip_of", lambda device: "acme-9000")
     tuning.forget()
-    assert find() is None
+    assert find() is RULE
 
 
 def test_a_file_is_read_once(given_file, tmp_path):
     given_file(FILE)
-    assert find() is not None
+    assert find() != RULE
     (tmp_path / "chip.json").unlink()
-    assert find() is not None
-    assert find(8) is None
+    assert find() != RULE
+    assert find(8) is RULE
 
 
 def test_the_name_of_a_chip_is_its_driver_s(monkeypatch):
@@ -133,6 +135,36 @@ def test_a_file_that_is_not_there_is_one_line(monkeypatch, tmp_path):
     monkeypatch.setenv(tuning.VARIABLE, str(tmp_path / "none.json"))
     with pytest.raises(EngineInputError, match=r"none\.json: No such file"):
         find()
+
+
+def test_who_tries_learns_what_is_asked_for_and_answers(given_file):
+    given_file(FILE)
+    where = tuning.key("product", ENTRY["shape"])
+    with tuning.trial() as trial:
+        assert find(40) == Launch(warps=8, stages=2)
+        assert trial.asked == {where: RULE}
+        trial.given[where] = Launch(warps=1)
+        assert find(40) == Launch(warps=1)
+        assert find(8) is RULE
+    assert find(40) == Launch(warps=8, stages=2)
+
+
+def test_new_entries_replace_those_at_their_shapes_only(tmp_path):
+    other = {**ENTRY, "shape": {"rows": 8, "columns": 512}}
+    path = tmp_path / "deep" / "chip.json"
+    before = msgspec.convert({**FILE, "entries": [ENTRY, other]}, tuning.Tuning)
+    measurement = msgspec.convert({**MEASUREMENT, "by": "somebody else"}, tuning.Measurement)
+    new = msgspec.convert({**other, "measurement": "second", "microseconds": 1.0}, tuning.Entry)
+    before.merged("second", measurement, [new]).write(path)
+    after = tuning.Tuning.read(path)
+    assert {each.measurement: each.microseconds for each in after.entries} == {
+        "first": 3.5,
+        "second": 1.0,
+    }
+    assert list(after.measurements) == ["first", "second"]
+    last = msgspec.convert({**ENTRY, "measurement": "second"}, tuning.Entry)
+    assert list(after.merged("second", measurement, [last]).measurements) == ["second"]
+    assert [file.name for file in path.parent.iterdir()] == ["chip.json"]
 
 
 @given(st.integers(1, 2**20))

@@ -13,6 +13,7 @@ import torch
 from triton.backends.compiler import GPUTarget
 from triton.runtime.driver import driver
 
+from upcurve.engine import tuning
 from upcurve.engine.errors import EngineInputError
 
 
@@ -34,6 +35,12 @@ class Chip:
     """Most of a thread; on AMD vector registers, accumulation registers included."""
     grid: tuple[int, int, int]
     """Most programs along each axis."""
+
+    @property
+    def capability(self) -> tuple[int, int]:
+        """As torch gives it for NVIDIA: 9, 0 of sm_90; of AMD, 9, 5 of gfx950."""
+        digits = "".join(filter(str.isdigit, self.architecture))
+        return int(digits[0]), int(digits[1])
 
     @property
     def target(self) -> GPUTarget:
@@ -98,12 +105,15 @@ def as_if_on(chip: Chip) -> Iterator[None]:
     )
     before = driver._active
     driver.set_active(_Driver(chip))
+    tuning.forget()
     try:
         with (
             patch.object(torch.cuda, "get_device_properties", lambda *_: properties),
             patch.object(torch.cuda, "get_device_name", lambda *_: chip.name),
+            patch.object(torch.cuda, "get_device_capability", lambda *_: chip.capability),
             patch.object(torch.version, "hip", "7" if chip.backend == "hip" else None),
         ):
             yield
     finally:
+        tuning.forget()
         driver._active = before
