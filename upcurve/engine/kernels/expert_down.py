@@ -9,54 +9,62 @@ from __future__ import annotations
 import torch
 
 from upcurve.engine.kernels.groups import places_of, tile_of
+from upcurve.engine.kernels.quantized import QuantizedRows
 from upcurve.engine.kernels.tiles import FEW_ROWS, ExpertTile
 from upcurve.engine.platform import tl, triton
 
 
 def down(
-    rows: torch.Tensor,
+    rows: torch.Tensor | QuantizedRows,
     weight: torch.Tensor,
     scale: torch.Tensor | None,
     order: torch.Tensor,
     ends: torch.Tensor,
     *,
+    dtype: torch.dtype,
     tile: ExpertTile | None = None,
 ) -> torch.Tensor:
     """Multiply rows that are sorted by expert, each by its expert's weight; put them in order.
 
     Args:
-        rows: [R, I], contiguous; quantised in the kernel, with one scale for 128 channels, where
-            the weight is.
+        rows: [R, I], contiguous. Where the weight is FP8 they are quantised in the kernel, with one
+            scale for 128 channels, if they are not yet; that pays for a few rows.
         weight: [E, H, I], contiguous; float8_e4m3fn where `scale` is given.
         scale: float32 [E, ceil(H / 128), ceil(I / 128)], contiguous.
         order: int32 [R]: the row of the result for each row.
         ends: int32 [E]: the row after the last of each expert.
+        dtype: of the result.
         tile: chosen from the shapes where None.
 
     Returns:
-        [R, H] in the dtype of rows.
+        [R, H].
     """
     experts, columns, depth = weight.shape
-    assert rows.is_contiguous()
+    values = rows.values if isinstance(rows, QuantizedRows) else rows
+    row_scale = rows.scale if isinstance(rows, QuantizedRows) else None
+    count = len(values)
+    assert values.is_contiguous()
+    assert row_scale is None or scale is not None
     assert weight.is_contiguous()
     assert scale is None or scale.is_contiguous()
     assert columns * depth < 2**31
-    out = rows.new_empty(len(rows), columns)
-    if len(rows) == 0:
+    out = values.new_empty(count, columns, dtype=dtype)
+    if count == 0:
         return out
     tile = tile or ExpertTile.of_down(
-        rows=len(rows),
+        rows=count,
         experts=experts,
         columns=columns,
         depth=depth,
         element_size=weight.element_size(),
     )
-    places, by_row = places_of(len(rows), experts, tile.rows)
+    places, by_row = places_of(count, experts, tile.rows)
     across = triton.cdiv(columns, tile.columns)
     # Many rows stay in a program for all columns; few are read again by more programs.
-    programs = 1 if len(rows) / experts > FEW_ROWS else across
+    programs = 1 if count > FEW_ROWS * experts else across
     _down[(programs, places)](
-        *(rows, weight, scale, ends, order, out),
+        *(values, row_scale, weight, scale, ends, order, out),
+        0 if row_scale is None else row_scale.stride(1),
         columns=columns,
         depth=depth,
         groups=experts,
@@ -64,6 +72,7 @@ def down(
         by_row=by_row,
         tile_rows=tile.rows,
         tile_columns=tile.columns,
+        turned=tile.rows < 64,
         num_warps=tile.warps,
         num_stages=tile.stages,
     )
@@ -73,11 +82,13 @@ def down(
 @triton.jit  # type: ignore[untyped-decorator]
 def _down(
     rows: tl.tensor,
+    row_scale: tl.tensor,
     weight: tl.tensor,
     scale: tl.tensor,
     ends: tl.tensor,
     order: tl.tensor,
     out: tl.tensor,
+    scale_block: tl.tensor,
     columns: tl.constexpr,
     depth: tl.constexpr,
     groups: tl.constexpr,
@@ -85,13 +96,13 @@ def _down(
     by_row: tl.constexpr,
     tile_rows: tl.constexpr,
     tile_columns: tl.constexpr,
+    turned: tl.constexpr,
 ) -> None:
     """Compute some tiles of the result, of rows that are read once."""
     group, first, last = tile_of(ends, tl.program_id(1), groups, lanes, by_row, tile_rows)
     if first >= last:
         return
     blocks: tl.constexpr = (depth + 127) // 128
-    turned: tl.constexpr = tile_rows < 64
     row = first + tl.arange(0, tile_rows)
     inside = row < last
     step = tl.arange(0, 128)
@@ -102,7 +113,10 @@ def _down(
     for block in tl.static_range(blocks):
         held = inside[:, None] & (block * 128 + step < depth)[None, :]
         value = tl.load(at_rows + block * 128, mask=held, other=0.0)
-        if scale is not None:
+        if row_scale is not None:
+            found = tl.load(row_scale + block * scale_block + row, mask=inside, other=0.0)
+            scales = scales + (found,)  # type: ignore[assignment]  # noqa: RUF005
+        elif scale is not None:
             wide = value.to(tl.float32)
             found = tl.max(tl.abs(wide), 1) / 448.0
             found = tl.where(found < 1.1754943508222875e-38, 1.0, found)

@@ -10,6 +10,7 @@ from upcurve.engine.kernels.expert_down import down as multiply_down
 from upcurve.engine.kernels.expert_gate_up import gate_up as multiply_gate_up
 from upcurve.engine.kernels.expert_order import sort_by_expert
 from upcurve.engine.kernels.quantized import QuantizedRows
+from upcurve.engine.kernels.tiles import FEW_ROWS
 from upcurve.engine.platform import runs_kernels
 
 FEW_SLOTS = 72
@@ -83,7 +84,7 @@ def experts_grouped(
 ) -> torch.Tensor:
     """Compute each choice by itself, over rows sorted by expert; who takes it weighs and sums.
 
-    On a GPU two launches for a few tokens, three for many; none waits for the device.
+    On a GPU two launches for a few tokens, up to four for many; none waits for the device.
 
     Args:
         x: [T, H].
@@ -110,7 +111,9 @@ def experts_grouped(
         inner = multiply_gate_up(
             rows, gate_up, gate_up_scale, order, ends, choices=ids.shape[1], dtype=x.dtype
         )
-        results = multiply_down(inner, down, down_scale, order, ends)
+        many = ids.numel() > FEW_ROWS * len(down)
+        known = block_scaled_rows.quantize(inner) if down_scale is not None and many else inner
+        results = multiply_down(known, down, down_scale, order, ends, dtype=x.dtype)
     return results.view(*ids.shape, x.shape[1])
 
 

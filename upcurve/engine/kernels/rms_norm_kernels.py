@@ -29,7 +29,7 @@ def add_norm(
         update = update.unsqueeze(1) if update.dim() == 2 else update
         assert update.stride(2) == 1
         assert mixing is None or mixing.is_contiguous()
-        strides, parts = update.stride()[:2], update.shape[1]
+        strides, parts = (update.stride(0), update.stride(1)), update.shape[1]
     rows = torch.empty_like(residual)
     quantized = QuantizedRows.empty(tokens, width, residual.device) if quantize else None
     lanes = triton.next_power_of_2(width)

@@ -58,7 +58,7 @@ class ExpertTile:
     @classmethod
     def of_gate_up(cls, *, rows: int, experts: int, columns: int) -> ExpertTile:
         """Choose for so many rows of all experts and columns of the gated result."""
-        if rows / experts > FEW_ROWS:
+        if rows > FEW_ROWS * experts:
             return cls(rows=64, columns=64, warps=4, stages=3)
         width = _width(64, min(rows, experts), columns)
         return cls(rows=_height(rows, experts), columns=width, warps=4, stages=4)
@@ -71,8 +71,9 @@ class ExpertTile:
         width = 128
         while width > 16 and width * depth * element_size > DOWN_BYTES:
             width //= 2
-        if rows / experts > FEW_ROWS:
-            return cls(rows=64, columns=max(16, width // 2), warps=4, stages=2)
+        if rows > FEW_ROWS * experts:
+            tall = 128 if element_size == 1 else 64
+            return cls(rows=tall, columns=max(16, width // 2), warps=tall // 16, stages=3)
         width = _width(width, min(rows, experts), columns)
         return cls(rows=_height(rows, experts), columns=width, warps=8, stages=1)
 
