@@ -3,7 +3,6 @@
 import json
 from dataclasses import dataclass
 
-import msgspec
 import pytest
 import torch
 from hypothesis import given
@@ -149,31 +148,8 @@ def test_who_tries_learns_what_is_asked_for_and_answers(given_file):
     assert find(40) == Launch(warps=8, stages=2)
 
 
-def test_new_entries_replace_those_at_their_shapes_only(tmp_path):
-    other = {**ENTRY, "shape": {"rows": 8, "columns": 512}}
-    path = tmp_path / "deep" / "chip.json"
-    before = msgspec.convert({**FILE, "entries": [ENTRY, other]}, tuning.Tuning)
-    measurement = msgspec.convert({**MEASUREMENT, "by": "somebody else"}, tuning.Measurement)
-    new = msgspec.convert({**other, "measurement": "second", "microseconds": 1.0}, tuning.Entry)
-    before.merged("second", measurement, [new]).write(path)
-    after = tuning.Tuning.read(path)
-    assert {each.measurement: each.microseconds for each in after.entries} == {
-        "first": 3.5,
-        "second": 1.0,
-    }
-    assert list(after.measurements) == ["first", "second"]
-    last = msgspec.convert({**ENTRY, "measurement": "second"}, tuning.Entry)
-    assert list(after.merged("second", measurement, [last]).measurements) == ["second"]
-    assert [file.name for file in path.parent.iterdir()] == ["chip.json"]
-
-
 @given(st.integers(1, 2**20))
 def test_a_bucket_is_the_next_power_of_two(rows):
     size = tuning.bucket(rows)
     assert size.bit_count() == 1
     assert size >= rows > size // 2
-
-
-def test_the_files_in_the_package_are_valid_and_named_after_their_chip():
-    for path in tuning.FOLDER.glob("*.json"):
-        assert tuning.Tuning.read(path).chip == path.stem
