@@ -61,3 +61,22 @@ def multiprocessors(device: torch.device) -> int:
     if device.type != "cuda":
         return 1
     return int(torch.cuda.get_device_properties(device).multi_processor_count)
+
+
+def overlapping(device: torch.device) -> dict[str, bool]:
+    """Return the launch options of a kernel that calls `wait_for_inputs` and may start early.
+
+    From Hopper on, NVIDIA GPUs can launch a kernel while the one before it ends (programmatic
+    dependent launch, CUDA C++ programming guide); everything else has no such option.
+    """
+    if compute_capability(device) >= (9, 0):
+        return {"early": True, "launch_pdl": True}
+    return {"early": False}
+
+
+@triton.jit  # type: ignore[untyped-decorator]
+def wait_for_inputs(early: tl.constexpr) -> None:
+    """Let the next kernel be launched, and wait until what the kernels before wrote can be read."""
+    if early:
+        tl.extra.cuda.gdc_launch_dependents()
+        tl.extra.cuda.gdc_wait()

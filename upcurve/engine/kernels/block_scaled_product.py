@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import torch
 
+from upcurve.engine import tuning
 from upcurve.engine.kernels.tiles import Tile
-from upcurve.engine.platform import tl, triton
+from upcurve.engine.platform import overlapping, tl, triton, wait_for_inputs
 
 
 def linear(
@@ -85,7 +86,15 @@ def _launch(
     out = rows.new_empty(shares, count, columns, dtype=dtype)
     if count == 0:
         return out
-    tile = tile or Tile.of(rows=count, columns=columns, shares=shares)
+    tile = tile or tuning.choose(
+        Tile.of(rows=count, columns=columns, shares=shares),
+        "dense_product",
+        rows.device,
+        rows=count,
+        columns=columns,
+        depth=depth,
+        shares=shares,
+    )
     _multiply[(triton.cdiv(columns, tile.columns), triton.cdiv(count, tile.rows), shares)](
         *(rows, row_scale, weight, scale, out, count, rows.stride(0), *row_scale.stride()),
         columns=columns,
@@ -95,6 +104,7 @@ def _launch(
         tile_columns=tile.columns,
         num_warps=tile.warps,
         num_stages=tile.stages,
+        **overlapping(rows.device),
     )
     return out
 
@@ -115,8 +125,10 @@ def _multiply(
     share: tl.constexpr,
     tile_rows: tl.constexpr,
     tile_columns: tl.constexpr,
+    early: tl.constexpr,
 ) -> None:
     """Compute one tile of one share of the result."""
+    wait_for_inputs(early)
     row = tl.program_id(1) * tile_rows + tl.arange(0, tile_rows)
     inside = row < count
     start = tl.program_id(0) * tile_columns

@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 
 from upcurve.engine.kernels.quantized import QuantizedRows
-from upcurve.engine.platform import tl, triton
+from upcurve.engine.platform import overlapping, tl, triton, wait_for_inputs
 
 BLOCK = 128
 """Channels that share a scale."""
@@ -61,6 +61,7 @@ def _quantize(
             depth=depth,
             gated=depth != x.shape[1],
             tile=SCALES_AT_ONCE,
+            **overlapping(x.device),
         )
     return rows.values, rows.scale
 
@@ -77,8 +78,10 @@ def _quantize_rows(
     depth: tl.constexpr,
     gated: tl.constexpr,
     tile: tl.constexpr,
+    early: tl.constexpr,
 ) -> None:
     """Quantise some groups of 128 channels, each with its scale."""
+    wait_for_inputs(early)
     across: tl.constexpr = (depth + 127) // 128
     group = tl.program_id(0) * tile + tl.arange(0, tile)
     row, block = (group // across).to(tl.int64), group % across

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import torch
 
+from upcurve.engine import tuning
 from upcurve.engine.kernels.groups import places_of, tile_of
 from upcurve.engine.kernels.quantized import QuantizedRows
 from upcurve.engine.kernels.tiles import FEW_ROWS, ExpertTile
-from upcurve.engine.platform import tl, triton
+from upcurve.engine.platform import overlapping, tl, triton, wait_for_inputs
 
 
 def down(
@@ -51,12 +52,21 @@ def down(
     out = values.new_empty(count, columns, dtype=dtype)
     if count == 0:
         return out
-    tile = tile or ExpertTile.of_down(
+    tile = tile or tuning.choose(
+        ExpertTile.of_down(
+            rows=count,
+            experts=experts,
+            columns=columns,
+            depth=depth,
+            element_size=weight.element_size(),
+        ),
+        "expert_down",
+        out.device,
         rows=count,
         experts=experts,
         columns=columns,
         depth=depth,
-        element_size=weight.element_size(),
+        dtype=weight.dtype,
     )
     places, by_row = places_of(count, experts, tile.rows)
     across = triton.cdiv(columns, tile.columns)
@@ -75,6 +85,7 @@ def down(
         turned=tile.rows < 64,
         num_warps=tile.warps,
         num_stages=tile.stages,
+        **overlapping(values.device),
     )
     return out
 
@@ -97,8 +108,10 @@ def _down(
     tile_rows: tl.constexpr,
     tile_columns: tl.constexpr,
     turned: tl.constexpr,
+    early: tl.constexpr,
 ) -> None:
     """Compute some tiles of the result, of rows that are read once."""
+    wait_for_inputs(early)
     group, first, last = tile_of(ends, tl.program_id(1), groups, lanes, by_row, tile_rows)
     if first >= last:
         return

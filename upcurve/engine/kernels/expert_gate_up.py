@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import torch
 
+from upcurve.engine import tuning
 from upcurve.engine.kernels.groups import places_of, tile_of
 from upcurve.engine.kernels.quantized import QuantizedRows
 from upcurve.engine.kernels.tiles import ExpertTile
-from upcurve.engine.platform import tl, triton
+from upcurve.engine.platform import overlapping, tl, triton, wait_for_inputs
 
 
 def gate_up(
@@ -52,7 +53,16 @@ def gate_up(
     out = values.new_empty(count, half, dtype=dtype)
     if count == 0:
         return out
-    tile = tile or ExpertTile.of_gate_up(rows=count, experts=experts, columns=half)
+    tile = tile or tuning.choose(
+        ExpertTile.of_gate_up(rows=count, experts=experts, columns=half),
+        "expert_gate_up",
+        values.device,
+        rows=count,
+        experts=experts,
+        columns=half,
+        depth=depth,
+        dtype=weight.dtype,
+    )
     places, by_row = places_of(count, experts, tile.rows)
     _gate_up[(triton.cdiv(half, tile.columns), places)](
         *(values, row_scale, weight, scale, ends, order, out),
@@ -68,6 +78,7 @@ def gate_up(
         tile_depth=128 // weight.element_size(),
         num_warps=tile.warps,
         num_stages=tile.stages,
+        **overlapping(values.device),
     )
     return out
 
@@ -93,8 +104,10 @@ def _gate_up(
     tile_rows: tl.constexpr,
     tile_columns: tl.constexpr,
     tile_depth: tl.constexpr,
+    early: tl.constexpr,
 ) -> None:
     """Compute one tile of the gated result."""
+    wait_for_inputs(early)
     group, first, last = tile_of(ends, tl.program_id(1), groups, lanes, by_row, tile_rows)
     if first >= last:
         return

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from upcurve.engine.platform import runs_kernels, tl, triton
+from upcurve.engine.platform import overlapping, runs_kernels, tl, triton, wait_for_inputs
 
 MOST_AT_ONCE = 4096
 """Choices that a program looks at in one step."""
@@ -39,7 +39,12 @@ def sort_in_one(ids: torch.Tensor, experts: int) -> tuple[torch.Tensor, torch.Te
     order = torch.empty(count, dtype=torch.int32, device=ids.device)
     ends = torch.empty(experts, dtype=torch.int32, device=ids.device)
     block = min(MOST_AT_ONCE, max(32, triton.next_power_of_2(count)))
-    _sort[(experts,)](ids, order, ends, count, block=block, num_warps=max(1, min(8, block // 512)))
+    _sort[(experts,)](
+        *(ids, order, ends, count),
+        block=block,
+        num_warps=max(1, min(8, block // 512)),
+        **overlapping(ids.device),
+    )
     return order, ends
 
 
@@ -50,7 +55,9 @@ def _sort(
     ends: tl.tensor,
     count: tl.tensor,
     block: tl.constexpr,
+    early: tl.constexpr,
 ) -> None:
+    wait_for_inputs(early)
     expert = tl.program_id(0)
     lane = tl.arange(0, block)
     below = tl.zeros([block], tl.int32)

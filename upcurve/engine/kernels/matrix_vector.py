@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
-from upcurve.engine.platform import runs_kernels, tl, triton
+from upcurve.engine.platform import overlapping, runs_kernels, tl, triton, wait_for_inputs
 
 TILE_BYTES = 16 * 1024
 """Of the weight in one program."""
@@ -129,31 +129,39 @@ def _launch(
         tile=tile,
         gated=gated,
         num_warps=WARPS,
+        **overlapping(rows.device),
     )
 
 
 @triton.jit  # type: ignore[untyped-decorator]
-def _products(
+def _load_rows(
     weight: tl.tensor,
-    scale: tl.tensor,
-    values: tl.tensor,
     column: tl.tensor,
+    depth: tl.constexpr,
+    width: tl.constexpr,
+) -> tl.tensor:
+    """Load some rows of a weight, [tile, width]."""
+    channel = tl.arange(0, width)
+    at = weight + column[:, None] * depth + channel[None, :]
+    if width == depth:
+        return tl.load(at)
+    return tl.load(at, mask=(channel < depth)[None, :], other=0.0)
+
+
+@triton.jit  # type: ignore[untyped-decorator]
+def _scaled(
+    values: tl.tensor,
+    scale: tl.tensor,
     first: tl.tensor,
     depth: tl.constexpr,
     width: tl.constexpr,
 ) -> tl.tensor:
-    """Return the products of values [width] and some rows of a weight, of one row of blocks."""
+    """Multiply values [width] by the scales of a row of blocks: cheaper than the weight by them."""
+    if scale is None:
+        return values
     channel = tl.arange(0, width)
-    at = weight + column[:, None] * depth + channel[None, :]
-    if width == depth:
-        tile = tl.load(at)
-    else:
-        tile = tl.load(at, mask=(channel < depth)[None, :], other=0.0)
-    if scale is not None:
-        across: tl.constexpr = (depth + 127) // 128
-        at_scale = scale + (first // 128) * across + channel // 128
-        values = values * tl.load(at_scale, mask=channel < depth, other=0.0)
-    return tl.sum(tile.to(tl.float32) * values[None, :], 1)
+    at = scale + (first // 128) * ((depth + 127) // 128) + channel // 128
+    return values * tl.load(at, mask=channel < depth, other=0.0)
 
 
 @triton.jit  # type: ignore[untyped-decorator]
@@ -170,6 +178,7 @@ def _multiply_row(
     share: tl.constexpr,
     tile: tl.constexpr,
     gated: tl.constexpr,
+    early: tl.constexpr,
 ) -> None:
     slot = tl.program_id(1).to(tl.int64)
     first = tl.program_id(0) * tile
@@ -178,16 +187,25 @@ def _multiply_row(
     read = column if columns % tile == 0 else tl.minimum(column, columns - 1)
     total: tl.constexpr = columns * 2 if gated else columns
     if ids is not None:
+        wait_for_inputs(early)
         expert = tl.load(ids + slot).to(tl.int64)
         weight += expert * total * depth
         if scale is not None:
             scale += expert * ((total + 127) // 128) * ((depth + 127) // 128)
+    loaded = _load_rows(weight, read, depth, width)
+    if gated:
+        loaded_up = _load_rows(weight, read + columns, depth, width)
+    if ids is None:
+        # A weight does not depend on any kernel before: it is on its way while they end.
+        wait_for_inputs(early)
     channel = tl.arange(0, width)
     values = tl.load(rows + (slot // share) * row_stride + channel, mask=channel < depth, other=0.0)
     values = values.to(tl.float32)
-    result = _products(weight, scale, values, read, first, depth, width)
+    scaled = _scaled(values, scale, first, depth, width)
+    result = tl.sum(loaded.to(tl.float32) * scaled[None, :], 1)
     if gated:
-        up = _products(weight, scale, values, read + columns, first + columns, depth, width)
+        scaled = _scaled(values, scale, first + columns, depth, width)
+        up = tl.sum(loaded_up.to(tl.float32) * scaled[None, :], 1)
         result = result * tl.sigmoid(result) * up
     at = out + slot * columns + column
     tl.store(at, result.to(out.dtype.element_ty), mask=column < columns)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from upcurve.engine.kernels.quantized import QuantizedRows
-from upcurve.engine.platform import tl, triton
+from upcurve.engine.platform import overlapping, tl, triton, wait_for_inputs
 
 CHANNELS_AT_ONCE = 1024
 """Of a program of the gated norm: whole heads."""
@@ -42,6 +42,7 @@ def add_norm(
             lanes=lanes,
             parts=parts,
             num_warps=max(1, min(8, lanes // 256)),
+            **overlapping(residual.device),
         )
     return residual, rows, quantized
 
@@ -68,6 +69,7 @@ def gated_norm(
             width=width,
             lanes=lanes,
             at_once=at_once,
+            **overlapping(x.device),
         )
     return rows, quantized
 
@@ -88,7 +90,9 @@ def _add_norm(
     width: tl.constexpr,
     lanes: tl.constexpr,
     parts: tl.constexpr,
+    early: tl.constexpr,
 ) -> None:
+    wait_for_inputs(early)
     row = tl.program_id(0).to(tl.int64)
     channel = tl.arange(0, lanes)
     inside = channel < width
@@ -138,7 +142,9 @@ def _gated_norm(
     width: tl.constexpr,
     lanes: tl.constexpr,
     at_once: tl.constexpr,
+    early: tl.constexpr,
 ) -> None:
+    wait_for_inputs(early)
     row = tl.program_id(0).to(tl.int64)
     head = tl.program_id(1) * at_once + tl.arange(0, at_once)
     channel = tl.arange(0, lanes)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from upcurve.engine.platform import runs_kernels, tl, triton
+from upcurve.engine.platform import overlapping, runs_kernels, tl, triton, wait_for_inputs
 
 MOST_EXPERTS, MOST_CHOICES = 512, 16
 """Of the kernel: a row is one tile, and every choice a round."""
@@ -105,6 +105,7 @@ def route_in_one(
             choices=triton.next_power_of_2(top_k + shared),
             rows=rows,
             num_warps=rows,
+            **overlapping(logits.device),
         )
     return weights, ids
 
@@ -123,8 +124,10 @@ def _route(
     lanes: tl.constexpr,
     choices: tl.constexpr,
     rows: tl.constexpr,
+    early: tl.constexpr,
 ) -> None:
     """Take the largest, K times: a number that orders as logit, then as the lowest id."""
+    wait_for_inputs(early)
     row = tl.program_id(0) * rows + tl.arange(0, rows)
     is_row = row < tokens
     lane = tl.arange(0, lanes)
