@@ -21,7 +21,7 @@ MEASUREMENT = {
 }
 ENTRY = {
     "operation": "product",
-    "shape": {"rows": 64, "columns": 4096, "dtype": "fp8"},
+    "shape": {"rows": 64, "columns": 4096, "dtype": "float8_e4m3fn"},
     "parameters": {"warps": 8, "stages": 2},
     "microseconds": 3.5,
     "rule_microseconds": 4.0,
@@ -61,14 +61,14 @@ RULE = Launch(warps=4, stages=3)
 
 
 def find(rows=64, device=GPU, **others):
-    where = {"rows": rows, "columns": 4096, "dtype": "fp8", **others}
+    where = {"rows": rows, "columns": 4096, "dtype": torch.float8_e4m3fn, **others}
     return tuning.choose(RULE, "product", device, **where)
 
 
 def test_what_was_measured_is_found_for_the_rows_that_it_holds_for(given_file):
     given_file(FILE)
     assert find(64) == find(33) == Launch(warps=8, stages=2)
-    assert find(32) is find(65) is find(columns=2048) is find(dtype="bf16") is RULE
+    assert find(32) is find(65) is find(columns=2048) is find(dtype=torch.bfloat16) is RULE
 
 
 def test_there_is_none_for_the_cpu_an_unknown_chip_or_where_none_is_wanted(given_file, monkeypatch):

@@ -37,7 +37,7 @@ Key = tuple[str, tuple[tuple[str, int | str], ...]]
 
 
 def choose(
-    rule: Parameters, operation: str, device: torch.device, **shape: int | str
+    rule: Parameters, operation: str, device: torch.device, **on: int | torch.dtype
 ) -> Parameters:
     """Return what was measured to be the fastest; what the rule chose where nothing was.
 
@@ -45,7 +45,7 @@ def choose(
         rule: dataclass of the launch parameters, which are whole numbers.
         operation: as files name it.
         device: on which it is launched.
-        shape: all that the choice may depend on; of `rows` the next power of two counts.
+        on: sizes and types that the choice may depend on; of `rows` the next power of two counts.
 
     Raises:
         EngineInputError: the file is not valid, or its parameters are not those of the rule.
@@ -53,8 +53,7 @@ def choose(
     chip = chip_of(device)
     if chip is None:
         return rule
-    if isinstance(rows := shape.get("rows"), int):
-        shape["rows"] = bucket(rows)
+    shape = {name: _plain(name, value) for name, value in on.items()}
     where = key(operation, shape)
     for trial in _trials:
         trial.asked[where] = rule
@@ -114,6 +113,12 @@ def chip_of(device: torch.device) -> str | None:
 def file_of(chip: str) -> Path:
     """Return the path of the file of a chip, whether it is there or not."""
     return FOLDER / f"{chip}.json"
+
+
+def _plain(name: str, value: int | torch.dtype) -> int | str:
+    if isinstance(value, torch.dtype):
+        return str(value).removeprefix("torch.")
+    return bucket(value) if name == "rows" else value
 
 
 @cache

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import torch
 
+from upcurve.engine import tuning
 from upcurve.engine.platform import multiprocessors, tl, triton
 
 MOST_SPLITS = 256
@@ -105,7 +106,18 @@ def attend_step_paged(
     assert q.stride(2) == keys.stride(3) == page_tables.stride(1) == 1
     assert keys.stride() == values.stride()
     assert heads % kv_heads == 0
-    launch = launch or Launch.of(q, keys, page_tables)
+    launch = launch or tuning.choose(
+        Launch.of(q, keys, page_tables),
+        "paged_attention",
+        q.device,
+        rows=batch,
+        heads=heads,
+        kv_heads=kv_heads,
+        head_dim=head_dim,
+        capacity=page_tables.shape[1] * page_size,
+        page_size=page_size,
+        dtype=keys.dtype,
+    )
     splits, group, width = launch.splits, heads // kv_heads, _padded(head_dim)
     parts = q.new_empty(batch, heads, splits, head_dim, dtype=torch.float32)
     sums = q.new_empty(batch, heads, splits, dtype=torch.float32)
