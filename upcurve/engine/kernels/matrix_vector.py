@@ -157,11 +157,11 @@ def _scaled(
     width: tl.constexpr,
 ) -> tl.tensor:
     """Multiply values [width] by the scales of a row of blocks: cheaper than the weight by them."""
-    if scale is None:
-        return values
-    channel = tl.arange(0, width)
-    at = scale + (first // 128) * ((depth + 127) // 128) + channel // 128
-    return values * tl.load(at, mask=channel < depth, other=0.0)
+    if scale is not None:
+        channel = tl.arange(0, width)
+        at = scale + (first // 128) * ((depth + 127) // 128) + channel // 128
+        values *= tl.load(at, mask=channel < depth, other=0.0)
+    return values
 
 
 @triton.jit  # type: ignore[untyped-decorator]
