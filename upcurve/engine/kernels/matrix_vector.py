@@ -144,8 +144,10 @@ def _load_rows(
     channel = tl.arange(0, width)
     at = weight + column[:, None] * depth + channel[None, :]
     if width == depth:
-        return tl.load(at)
-    return tl.load(at, mask=(channel < depth)[None, :], other=0.0)
+        loaded = tl.load(at)
+    else:
+        loaded = tl.load(at, mask=(channel < depth)[None, :], other=0.0)
+    return loaded
 
 
 @triton.jit  # type: ignore[untyped-decorator]
