@@ -73,8 +73,11 @@ def _measure(index: int) -> Taken | str:
     try:
         with as_if_on(chip):
             compiled = variants[index].compile()
-    except Exception as error:  # whatever a compiler says is the finding
-        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    except Exception as raised:  # whatever a compiler says is the finding
+        error: BaseException = raised
+        while error.__cause__ is not None:
+            error = error.__cause__
+        lines = [line.strip() for line in str(error).splitlines() if line.strip(" ^")]
         return f"{type(error).__name__}: {lines[-1] if lines else ''}"
     read = _read_nvidia if chip.backend == "cuda" else _read_amd
     return read(compiled)
