@@ -173,6 +173,8 @@ def _in_library(x: torch.Tensor, weight: torch.Tensor) -> bool:
     """Return whether cuBLAS has this product: on Hopper, from CUDA 12.9 on, of whole blocks."""
     if is_amd() or x.dtype != torch.bfloat16 or any(size % BLOCK for size in weight.shape):
         return False
+    if weight.shape[1] % (4 * BLOCK):  # it wants the scales of four blocks at once
+        return False
     return compute_capability(x.device) == (9, 0)
 
 
