@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+from rich.console import Console
 from rich.table import Table
 
 from upcurve.cli.doctor_checks import checks
@@ -69,7 +70,9 @@ def command(
         return _machine(store, as_json)
     from upcurve.engine.portability import proof
 
-    found = proof.prove(target, model, every=every)
+    # Where standard error is a terminal: it takes a minute the first time.
+    with Console(stderr=True).status("compiling"):
+        found = proof.prove(target, model, every=every)
     if as_json:
         click.echo(json.dumps([asdict(each) for each in found], indent=2))
     else:

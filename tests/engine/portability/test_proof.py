@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import upcurve.engine.kernels
+from upcurve.engine.portability.models import FAMILY, MODELS
 
 pytest.importorskip("triton")
 
@@ -30,8 +31,13 @@ def doctor(*arguments, cache=None):
 
 
 @pytest.fixture(scope="module")
-def proof(tmp_path_factory):
-    return doctor("--json", cache=tmp_path_factory.mktemp("triton"))
+def cache(tmp_path_factory):
+    return tmp_path_factory.mktemp("triton")
+
+
+@pytest.fixture(scope="module")
+def proof(cache):
+    return doctor("--json", cache=cache)
 
 
 def launched_kernels():
@@ -77,6 +83,26 @@ def test_both_models_and_all_formats_launch_them(proof):
         assert any(what in step for step in steps)
     for what in ("fp32 state", "bf16 state", ": 1 decode", ": 256 decodes", "prefill of 8192"):
         assert any(what in step for step in steps)
+
+
+@pytest.mark.timeout(400)
+def test_a_model_of_ones_own(proof, cache, tmp_path):
+    assert proof.stdout
+    folder = tmp_path / "my-model"
+    folder.mkdir()
+    config = {**FAMILY, **MODELS["35B"]}
+    (folder / "config.json").write_text(json.dumps(config))
+    done = doctor("--json", "--target", "gfx950", "--model", str(folder), cache=cache)
+    assert done.returncode == 0, done.stderr
+    findings = json.loads(done.stdout)
+    assert {each["target"] for each in findings} == {"gfx950"}
+    assert all(step.startswith("my-model, ") for each in findings for step in each["steps"])
+
+
+def test_a_model_that_is_not_there_is_one_line(tmp_path):
+    done = doctor("--model", str(tmp_path / "none"))
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"upcurve: error: model: {tmp_path}/none is not a folder")
 
 
 def test_an_unknown_target_is_one_line():

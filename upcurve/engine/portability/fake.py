@@ -14,6 +14,11 @@ from torch.nn.attention.bias import CausalBias
 from torch.overrides import TorchFunctionMode
 
 aten = torch.ops.aten
+WITHOUT_GUARD: dict[Any, Callable[..., Any]] = {
+    torch.Tensor.copy_: aten.copy_,
+    torch.Tensor.__invert__: aten.bitwise_not,
+}
+"""Methods that look for a GPU, and what they are without."""
 
 
 @contextmanager
@@ -52,9 +57,7 @@ class _WithoutGuards(TorchFunctionMode):
         if func is F.scaled_dot_product_attention:
             # Torch's own kernels: what comes out is as what goes in.
             return torch.empty_like(args[0])
-        if func is torch.Tensor.copy_:
-            return aten.copy_(*args, **(kwargs or {}))
-        return func(*args, **(kwargs or {}))
+        return WITHOUT_GUARD.get(func, func)(*args, **(kwargs or {}))
 
 
 def _item(tensor: torch.Tensor, index: Any) -> torch.Tensor:

@@ -29,8 +29,9 @@ def prove(targets: str, folder: Path | None, *, every: bool) -> list[Finding]:
         raise EngineInputError("TRITON_INTERPRET", "is set: nothing is compiled", "unset it")
     from upcurve.engine.model.shapes import ModelShapes
     from upcurve.engine.portability.chips import chips_of
+    from upcurve.engine.portability.models import known_models
     from upcurve.engine.portability.report import findings
-    from upcurve.engine.portability.steps import FEW, every_step, known_models, variants
+    from upcurve.engine.portability.steps import FEW, every_step, variants
 
     chips = chips_of(targets)
     models = known_models() if folder is None else {folder.name: ModelShapes.from_folder(folder)}
