@@ -12,7 +12,7 @@ from __future__ import annotations
 import torch
 
 from upcurve.engine.kernels.gated_delta import CHUNK
-from upcurve.engine.kernels.gated_delta_step import softplus
+from upcurve.engine.kernels.gated_delta_decode import softplus
 from upcurve.engine.platform import is_amd, tl, triton
 
 SIDE = tl.constexpr(16)

@@ -62,7 +62,7 @@ def bytes_per_request(shapes: CacheShapes, types: CacheTypes) -> int:
     state = (
         shapes.linear_num_value_heads * shapes.linear_key_head_dim * shapes.linear_value_head_dim
     )
-    window = (shapes.linear_conv_kernel_dim - 1) * shapes.conv_dim
+    window = shapes.linear_conv_kernel_dim * shapes.conv_dim
     return len(shapes.linear_layers) * (
         state * types.recurrent.itemsize + window * types.activation.itemsize
     )

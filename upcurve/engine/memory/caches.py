@@ -61,7 +61,7 @@ class RecurrentState:
     recurrent: torch.Tensor
     """[slots, value_heads, key_head_dim, value_head_dim]."""
     convolution: torch.Tensor
-    """[slots, kernel - 1, conv_dim], oldest first, channel innermost: a step reads it coalesced."""
+    """[slots, kernel, conv_dim]: rings (`causal_conv`), channel innermost: a step reads coalesced."""
 
 
 class Caches:
@@ -100,7 +100,7 @@ class Caches:
             shapes.linear_key_head_dim,
             shapes.linear_value_head_dim,
         )
-        tail = (shapes.linear_conv_kernel_dim - 1, shapes.conv_dim)
+        tail = (shapes.linear_conv_kernel_dim, shapes.conv_dim)
         layers = len(shapes.linear_layers)
         self._recurrent = torch.zeros(
             layers, slots + 1, *head, device=device, dtype=types.recurrent

@@ -1,0 +1,214 @@
+"""One token of Gated DeltaNet for each of some sequences, from projections to the gated norm.
+
+One launch: split, convolution, gates, the delta rule on the state in place, norm and output gate. A
+program has one head of one sequence; its state is read once and written once.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from upcurve.engine.kernels.quantized import QuantizedRows
+from upcurve.engine.platform import overlapping, tl, triton, wait_for_inputs
+
+WARPS = 8
+"""Of a program: a state of 128 x 128 in float32 is 64 registers of each of their lanes."""
+
+
+def decode_in_place(
+    qkv: torch.Tensor,
+    z: torch.Tensor,
+    a: torch.Tensor,
+    b: torch.Tensor,
+    *,
+    convolution: torch.Tensor,
+    a_log: torch.Tensor,
+    dt_bias: torch.Tensor,
+    norm: torch.Tensor | None,
+    rings: torch.Tensor,
+    states: torch.Tensor,
+    slots: torch.Tensor,
+    lengths: torch.Tensor,
+    key_heads: int,
+    eps: float,
+    quantize: bool = False,
+) -> tuple[torch.Tensor, QuantizedRows | None]:
+    """Compute `causal_conv`, `gated_delta.step` and the gated norm, in float32.
+
+    What is launched follows from the shapes alone. Rows may share a slot only if nobody reads it.
+    At position 0 the state counts as zeros, whatever the slot holds.
+
+    Args:
+        qkv: [B, 2 key_heads * Dk + value_heads * Dv] as projected; the last dimension contiguous, as
+            that of z, a and b.
+        z: [B, value_heads * Dv].
+        a: [B, value_heads].
+        b: [B, value_heads].
+        convolution: [kernel, 2 key_heads * Dk + value_heads * Dv], contiguous, oldest first.
+        a_log: float32 [value_heads].
+        dt_bias: float32 [value_heads].
+        norm: float32 [Dv]; None: neither norm nor gate.
+        rings: [slots_total, kernel, 2 key_heads * Dk + value_heads * Dv], contiguous.
+        states: contiguous [slots_total, value_heads, Dk, Dv], float32 or bfloat16.
+        slots: int64 [B].
+        lengths: int32 [B]: tokens of each sequence with this one.
+        key_heads: value head j goes with key head j // (value_heads // key_heads).
+        eps: of the norm.
+        quantize: give the rows in FP8 too, where a head is 128 channels.
+
+    Returns:
+        [B, value_heads * Dv] in the dtype of qkv, float32 without norm; and in FP8.
+    """
+    batch = len(qkv)
+    _, value_heads, key_dim, value_dim = states.shape
+    channels = 2 * key_heads * key_dim + value_heads * value_dim
+    assert qkv.shape[1] == channels
+    assert qkv.stride(1) == z.stride(1) == a.stride(1) == b.stride(1) == 1
+    assert states.is_contiguous()
+    assert rings.is_contiguous()
+    assert convolution.is_contiguous()
+    width = value_heads * value_dim
+    dtype = torch.float32 if norm is None else qkv.dtype
+    rows = torch.empty(batch, width, dtype=dtype, device=qkv.device)
+    quantized = None
+    if quantize and norm is not None and value_dim == 128:
+        quantized = QuantizedRows.empty(batch, width, qkv.device)
+    _decode[(value_heads, batch)](
+        *(qkv, z, a, b, convolution, a_log, dt_bias, norm, rings, states, slots, lengths, rows),
+        *((None, None) if quantized is None else (quantized.values, quantized.scale)),
+        *(qkv.stride(0), z.stride(0), a.stride(0), b.stride(0)),
+        *(0 if quantized is None else quantized.scale.stride(1), key_dim**-0.5, eps),
+        key_heads=key_heads,
+        value_heads=value_heads,
+        key_dim=key_dim,
+        value_dim=value_dim,
+        keys=triton.next_power_of_2(key_dim),
+        lanes=triton.next_power_of_2(value_dim),
+        kernel=len(convolution),
+        channels=channels,
+        num_warps=WARPS,
+        **overlapping(qkv.device),
+    )
+    return rows, quantized
+
+
+@triton.jit  # type: ignore[untyped-decorator]
+def softplus(x: tl.tensor) -> tl.tensor:
+    """Return log(1 + exp(x)) in float32, small values to their last digits."""
+    # exp(x) would overflow where the logarithm of 1 + exp(x) is x anyway.
+    grown = tl.exp(tl.minimum(x, 20.0))
+    # 1 + exp(x) rounds off what a memory of many thousand tokens decays by: a series does not.
+    small = grown * (1.0 - grown * (0.5 - grown * (1.0 / 3.0)))
+    return tl.where(x > 20.0, x, tl.where(grown < 0.01, small, tl.log(1.0 + grown)))
+
+
+@triton.jit  # type: ignore[untyped-decorator]
+def _convolved(
+    row: tl.tensor,
+    ring: tl.tensor,
+    weight: tl.tensor,
+    channel: tl.tensor,
+    inside: tl.tensor,
+    position: tl.tensor,
+    kernel: tl.constexpr,
+    channels: tl.constexpr,
+) -> tl.tensor:
+    """Convolve some channels of a token and keep them: they lie where no other program reads."""
+    new = tl.load(row + channel, mask=inside, other=0.0)
+    factor = tl.load(weight + (kernel - 1) * channels + channel, mask=inside, other=0.0)
+    total = new.to(tl.float32) * factor.to(tl.float32)
+    for back in tl.static_range(1, kernel):
+        before = position - back
+        at = ring + ((before + kernel) % kernel) * channels + channel
+        old = tl.load(at, mask=inside & (before >= 0), other=0.0)
+        factor = tl.load(weight + (kernel - 1 - back) * channels + channel, mask=inside, other=0.0)
+        total += old.to(tl.float32) * factor.to(tl.float32)
+    tl.store(ring + (position % kernel) * channels + channel, new, mask=inside)
+    return total * tl.sigmoid(total)
+
+
+@triton.jit  # type: ignore[untyped-decorator]
+def _decode(
+    qkv: tl.tensor,
+    z: tl.tensor,
+    a: tl.tensor,
+    b: tl.tensor,
+    convolution: tl.tensor,
+    a_log: tl.tensor,
+    dt_bias: tl.tensor,
+    norm: tl.tensor,
+    rings: tl.tensor,
+    states: tl.tensor,
+    slots: tl.tensor,
+    lengths: tl.tensor,
+    rows: tl.tensor,
+    quantized: tl.tensor,
+    scale: tl.tensor,
+    qkv_stride: tl.tensor,
+    z_stride: tl.tensor,
+    a_stride: tl.tensor,
+    b_stride: tl.tensor,
+    scale_block: tl.tensor,
+    factor: tl.tensor,
+    eps: tl.tensor,
+    key_heads: tl.constexpr,
+    value_heads: tl.constexpr,
+    key_dim: tl.constexpr,
+    value_dim: tl.constexpr,
+    keys: tl.constexpr,
+    lanes: tl.constexpr,
+    kernel: tl.constexpr,
+    channels: tl.constexpr,
+    early: tl.constexpr,
+) -> None:
+    wait_for_inputs(early)
+    head = tl.program_id(0)
+    row = tl.program_id(1).to(tl.int64)
+    slot = tl.load(slots + row)
+    position = tl.load(lengths + row) - 1
+    key, value = tl.arange(0, keys), tl.arange(0, lanes)
+    is_key, is_value = key < key_dim, value < value_dim
+    # The state is most of the bytes: it is on its way while the rest is computed.
+    place = (slot * value_heads + head) * key_dim
+    tile = states + (place + key[:, None]) * value_dim + value[None, :]
+    inside = is_key[:, None] & is_value[None, :]
+    state = tl.load(tile, mask=inside & (position > 0), other=0.0).to(tl.float32)
+
+    ring = rings + slot * kernel * channels
+    start = qkv + row * qkv_stride
+    at_q = (head // (value_heads // key_heads)) * key_dim + key
+    at_k = at_q + key_heads * key_dim
+    at_v = 2 * key_heads * key_dim + head * value_dim + value
+    q = _convolved(start, ring, convolution, at_q, is_key, position, kernel, channels)
+    k = _convolved(start, ring, convolution, at_k, is_key, position, kernel, channels)
+    v = _convolved(start, ring, convolution, at_v, is_value, position, kernel, channels)
+    q = q * tl.rsqrt(tl.sum(q * q, 0) + 1e-6) * factor
+    k = k * tl.rsqrt(tl.sum(k * k, 0) + 1e-6)
+    x = tl.load(a + row * a_stride + head).to(tl.float32) + tl.load(dt_bias + head)
+    decay = tl.exp(-tl.exp(tl.load(a_log + head)) * softplus(x))
+    beta = tl.sigmoid(tl.load(b + row * b_stride + head).to(tl.float32))
+
+    state = state * decay
+    correction = (v - tl.sum(state * k[:, None], 0)) * beta
+    # What the corrected state gives: what it gave before, and what the correction adds.
+    read = tl.sum(state * q[:, None], 0) + tl.sum(q * k, 0) * correction
+    state += k[:, None] * correction[None, :]
+    tl.store(tile, state.to(states.dtype.element_ty), mask=inside)
+
+    at = head * value_dim + value
+    if norm is None:
+        tl.store(rows + row * value_heads * value_dim + at, read, mask=is_value)
+    else:
+        gate = tl.load(z + row * z_stride + at, mask=is_value, other=0.0).to(tl.float32)
+        weight = tl.load(norm + value, mask=is_value, other=0.0)
+        y = read * tl.rsqrt(tl.sum(read * read, 0) / value_dim + eps) * weight
+        y = (y * gate * tl.sigmoid(gate)).to(rows.dtype.element_ty)
+        tl.store(rows + row * value_heads * value_dim + at, y, mask=is_value)
+        if quantized is not None:
+            # A head is one block of 128 channels here.
+            wide = y.to(tl.float32)
+            found = tl.max(tl.abs(wide), 0) / 448.0
+            found = tl.where(found < 1.1754943508222875e-38, 1.0, found)
+            into = quantized + row * value_heads * value_dim + at
+            tl.store(into, (wide / found).to(tl.float8e4nv), mask=is_value)
+            tl.store(scale + head.to(tl.int64) * scale_block + row, found)
