@@ -12,19 +12,21 @@ class Switches:
     """Which optimisations are on."""
 
     grouped_experts: bool = True
-    """Tokens sorted by expert, two grouped products; off: a loop over experts with masks."""
+    """Two grouped products over tokens by expert; off: a loop over experts with masks."""
     shared_expert_fusion: bool = True
     """The shared expert as expert E of the routed ones; off: a multilayer perceptron of its own."""
     fused_topk: bool = True
-    """Top-k on logits, softmax over K, the shared gate as a router row; off: softmax over E."""
+    """Top-k, softmax of the chosen and the shared gate in one launch; off: one by one."""
     fused_norm: bool = True
-    """Residual add and RMSNorm with a prepared (1 + w); off: one operation at a time."""
+    """Sum of the experts, residual add, RMSNorm and FP8 rows in one launch; off: one by one."""
     fused_projections: bool = True
     """One matrix product for all input projections of a mixer; off: one each."""
+    fused_query_key: bool = True
+    """Norm, rotation and store of queries and keys in one launch (on a GPU); off: one by one."""
     fused_recurrence: bool = True
-    """Gated DeltaNet in few launches, states in place (on a GPU); off: torch, step by step."""
+    """Gated DeltaNet in one launch a step, few a prompt (on a GPU); off: torch, step by step."""
     paged_attention: bool = True
-    """Decodes attend to pages where they lie (on a GPU); off: pages are gathered first."""
+    """Queries attend to pages where they lie (on a GPU); off: pages are gathered first."""
     cuda_graphs: bool = True
     """Decode steps as captured graphs (HIP graphs on AMD); off: one launch for each kernel."""
     host_overlap: bool = True

@@ -130,7 +130,9 @@ def _sorted_in_torch(
     rows = x.index_select(0, order // ids.shape[1])
     gate, up = _grouped_product(rows, gate_up, gate_up_scale, ends).chunk(2, dim=-1)
     results = _grouped_product(F.silu(gate) * up, down, down_scale, ends)
-    return torch.empty_like(results).index_copy_(0, order, results)
+    back = torch.empty_like(results)
+    back[order] = results
+    return back
 
 
 def _product(x: torch.Tensor, matrix: torch.Tensor, scale: torch.Tensor | None) -> torch.Tensor:

@@ -39,8 +39,8 @@ def decode_in_place(
     At position 0 the state counts as zeros, whatever the slot holds.
 
     Args:
-        qkv: [B, 2 key_heads * Dk + value_heads * Dv] as projected; the last dimension contiguous, as
-            that of z, a and b.
+        qkv: [B, 2 key_heads * Dk + value_heads * Dv] as projected; rows contiguous, as
+            those of z, a and b.
         z: [B, value_heads * Dv].
         a: [B, value_heads].
         b: [B, value_heads].

@@ -61,7 +61,7 @@ class RecurrentState:
     recurrent: torch.Tensor
     """[slots, value_heads, key_head_dim, value_head_dim]."""
     convolution: torch.Tensor
-    """[slots, kernel, conv_dim]: rings (`causal_conv`), channel innermost: a step reads coalesced."""
+    """[slots, kernel, conv_dim]: a ring (`causal_conv`); channel innermost: reads are coalesced."""
 
 
 class Caches:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import torch
 
-from upcurve.engine.kernels import attention, rms_norm
+from upcurve.engine.kernels import attention, library_attention, query_key, rms_norm
+from upcurve.engine.kernels.output_gate import gate_rows
 from upcurve.engine.kernels.paged_attention import attend_step_paged
 from upcurve.engine.kernels.quantized import QuantizedRows
 from upcurve.engine.kernels.rotary import rotate
+from upcurve.engine.kernels.sequences import Chunk
 from upcurve.engine.memory.caches import Caches, KeyValuePages
 from upcurve.engine.model.plan import StepPlan
 from upcurve.engine.model.shapes import ModelShapes
@@ -22,6 +24,7 @@ class Attention:
         """Choose between kernels and torch; `kernels` is whether the device runs them."""
         self._shapes = shapes
         self._fused_norm = switches.fused_norm
+        self._prepared = switches.fused_query_key and kernels
         self._paged = switches.paged_attention and kernels
 
     def attend(
@@ -31,6 +34,8 @@ class Attention:
         layer: int,
         plan: StepPlan,
         caches: Caches,
+        *,
+        quantize: bool,
     ) -> tuple[torch.Tensor, QuantizedRows | None]:
         """Store keys and values of a step, attend with its queries, and gate.
 
@@ -41,10 +46,46 @@ class Attention:
             layer: its index.
             plan: of the step.
             caches: whose pages are written and read.
+            quantize: give the rows in FP8 too.
 
         Returns:
-            [T, heads * head_dim]; and in FP8 where that came with it.
+            [T, heads * head_dim]; and in FP8.
         """
+        cache = caches.attention[layer]
+        prepare = self._prepare_fused if self._prepared else self._prepare_reference
+        q = prepare(projected, weights, plan, cache)
+        gate = projected[0].view(len(q), q.shape[1], -1)[..., q.shape[2] :]
+        parts = []
+        if plan.singles:
+            parts.append(self._attend_step(q[: plan.singles], cache, plan, caches.page_tables))
+        for chunk in plan.chunks:
+            rows = q[chunk.start : chunk.start + chunk.length]
+            parts.append(self._attend_chunk(rows, cache, caches.page_tables[chunk.slot], chunk))
+        out = parts[0] if len(parts) == 1 else torch.cat(parts)
+        if self._prepared:
+            return gate_rows(out, gate, quantize=quantize)
+        return (out * torch.sigmoid(gate)).flatten(1), None
+
+    def _prepare_fused(
+        self,
+        projected: tuple[torch.Tensor, ...],
+        weights: GatedAttentionWeights,
+        plan: StepPlan,
+        cache: KeyValuePages,
+    ) -> torch.Tensor:
+        return query_key.prepare(
+            _whole(projected),
+            *(weights.q_norm.weight, weights.k_norm.weight, self._shapes.rms_norm_eps),
+            *(plan.cos, plan.sin, cache.keys, cache.values, plan.places),
+        )
+
+    def _prepare_reference(
+        self,
+        projected: tuple[torch.Tensor, ...],
+        weights: GatedAttentionWeights,
+        plan: StepPlan,
+        cache: KeyValuePages,
+    ) -> torch.Tensor:
         shapes = self._shapes
         heads, kv_heads, dim = (
             shapes.num_attention_heads,
@@ -52,31 +93,16 @@ class Attention:
             shapes.head_dim,
         )
         q, k, v = projected
-        q, gate = q.view(-1, heads, 2 * dim).chunk(2, dim=-1)
+        q, k = q.view(-1, heads, 2 * dim)[..., :dim], k.view(-1, kv_heads, dim)
         eps, fused = shapes.rms_norm_eps, self._fused_norm
-        q = rms_norm.head_norm(q, weights.q_norm.weight, weights.q_norm.one_plus, eps, fused)
-        k = rms_norm.head_norm(
-            k.view(-1, kv_heads, dim), weights.k_norm.weight, weights.k_norm.one_plus, eps, fused
+        q, k = (
+            rms_norm.head_norm(rows, norm.weight, norm.one_plus, eps, fused)
+            for rows, norm in ((q, weights.q_norm), (k, weights.k_norm))
         )
         q, k = rotate(q, plan.cos, plan.sin), rotate(k, plan.cos, plan.sin)
-        cache = caches.attention[layer]
         attention.store(cache.keys, k, plan.places)
         attention.store(cache.values, v.view(-1, kv_heads, dim), plan.places)
-        parts = []
-        if plan.singles:
-            parts.append(self._attend_step(q[: plan.singles], cache, plan, caches.page_tables))
-        parts += [
-            attention.attend_chunk(
-                q[chunk.start : chunk.start + chunk.length],
-                cache.keys,
-                cache.values,
-                caches.page_tables[chunk.slot],
-                chunk.context,
-            )
-            for chunk in plan.chunks
-        ]
-        out = parts[0] if len(parts) == 1 else torch.cat(parts)
-        return (out * torch.sigmoid(gate)).reshape(len(q), heads * dim), None
+        return q
 
     def _attend_step(
         self, q: torch.Tensor, cache: KeyValuePages, plan: StepPlan, page_tables: torch.Tensor
@@ -87,3 +113,21 @@ class Attention:
         pages = -(-plan.longest // keys.shape[1])
         tables = page_tables[plan.slots, :pages]
         return attention.attend_step(q, keys, values, tables, plan.lengths)
+
+    def _attend_chunk(
+        self, q: torch.Tensor, cache: KeyValuePages, page_table: torch.Tensor, chunk: Chunk
+    ) -> torch.Tensor:
+        if self._paged and library_attention.takes(q, chunk.context):
+            return library_attention.attend_from_start(q, cache.keys, cache.values, page_table)
+        return attention.attend_chunk(q, cache.keys, cache.values, page_table, chunk.context)
+
+
+def _whole(parts: tuple[torch.Tensor, ...]) -> torch.Tensor:
+    """Return the rows of which parts are columns: where they lie side by side nothing is copied."""
+    first, end = parts[0], parts[0].data_ptr()
+    for part in parts:
+        if part.data_ptr() != end or part.stride() != first.stride():
+            return torch.cat(parts, dim=-1)
+        end += part.shape[1] * part.element_size()
+    width = sum(part.shape[1] for part in parts)
+    return first.as_strided((len(first), width), first.stride())

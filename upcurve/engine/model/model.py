@@ -173,8 +173,11 @@ class Model:
         plan: StepPlan,
         caches: Caches,
     ) -> Update:
+        quantize = weights.output.scale is not None and self._kernels and len(x.rows) > 1
         parts = self._project(x, weights.projection)
-        rows, quantized = self._attention.attend(parts, weights, layer, plan, caches)
+        rows, quantized = self._attention.attend(
+            parts, weights, layer, plan, caches, quantize=quantize
+        )
         return self._output(rows, quantized, weights.output)
 
     def _gated_delta(
@@ -190,17 +193,17 @@ class Model:
         quantize = weights.output.scale is not None and self._kernels and len(qkv) > 1
         parts, quantized = [], None
         if singles:
-            some = (each[:singles] for each in (qkv, z, a, b))
             rows, quantized = rule.step(
-                *some,
+                *(qkv[:singles], z[:singles], a[:singles], b[:singles]),
                 *(weights, state, plan.slots, plan.lengths),
                 gated=self.switches.fused_norm,
                 quantize=quantize and plan.sequences is None,
             )
             parts.append(rows)
         if plan.sequences is not None:
-            some = (each[singles:] for each in (qkv, a, b))
-            mixed = rule.chunks(*some, weights, state, plan.sequences)
+            mixed = rule.chunks(
+                *(qkv[singles:], a[singles:], b[singles:], weights, state, plan.sequences)
+            )
             gate = z[singles:].view(*mixed.shape)
             eps = self.shapes.rms_norm_eps
             if self.switches.fused_norm:
