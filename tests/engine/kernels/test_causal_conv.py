@@ -10,42 +10,58 @@ from hypothesis import strategies as st
 from upcurve.engine.kernels.causal_conv import convolve_sequence, convolve_step
 
 
-def naive(x: torch.Tensor, state: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-    window = torch.cat([state, x]).double().t().unsqueeze(0)
+def naive(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    """Convolve a whole sequence [T, C] from its first input."""
+    window = F.pad(x.double().t().unsqueeze(0), (len(weight) - 1, 0))
     out = F.conv1d(window, weight.double().t().unsqueeze(1), groups=weight.shape[1])
     return F.silu(out[0].t())
 
 
 @given(
-    length=st.integers(1, 40),
+    pieces=st.lists(st.integers(1, 12), min_size=1, max_size=6),
     channels=st.integers(1, 9),
     kernel=st.integers(1, 5),
     seed=st.integers(0, 99),
 )
-def test_a_sequence(length: int, channels: int, kernel: int, seed: int) -> None:
+def test_a_sequence_in_pieces_whatever_the_ring_held(
+    pieces: list[int], channels: int, kernel: int, seed: int
+) -> None:
     generator = torch.Generator().manual_seed(seed)
-    x, state, weight = (
-        torch.randn(size, channels, generator=generator) for size in (length, kernel - 1, kernel)
-    )
-    for given_x in (x, x.t().contiguous().t()):
-        out, after = convolve_sequence(given_x, state, weight)
-        torch.testing.assert_close(out.double(), naive(x, state, weight), atol=1e-5, rtol=1e-5)
-        assert torch.equal(after, torch.cat([state, x])[length:])
+    x = torch.randn(sum(pieces), channels, generator=generator)
+    weight = torch.randn(kernel, channels, generator=generator)
+    ring = torch.full((kernel, channels), torch.nan)
+    outs, context = [], 0
+    for part in x.t().contiguous().t().split(pieces):
+        outs.append(convolve_sequence(part, ring, context, weight))
+        context += len(part)
+    torch.testing.assert_close(torch.cat(outs).double(), naive(x, weight), atol=1e-5, rtol=1e-5)
 
 
 @given(
-    batch=st.integers(1, 6),
+    batch=st.integers(1, 4),
     channels=st.integers(1, 9),
     kernel=st.integers(1, 5),
     seed=st.integers(0, 99),
 )
-def test_a_step_of_many_sequences(batch: int, channels: int, kernel: int, seed: int) -> None:
+def test_steps_of_sequences_that_began_at_different_times(
+    batch: int, channels: int, kernel: int, seed: int
+) -> None:
     generator = torch.Generator().manual_seed(seed)
-    x = torch.randn(batch, 2 * channels, generator=generator)[:, ::2]
-    states = torch.randn(batch, kernel - 1, channels, generator=generator)
+    x = torch.randn(9, batch, 2 * channels, generator=generator)[..., ::2]
     weight = torch.randn(kernel, channels, generator=generator)
-    out, after = convolve_step(x, states, weight)
+    rings = torch.full((6, kernel, channels), torch.nan)
+    slots = torch.randperm(6, generator=generator)[:batch]
+    context = torch.arange(batch) * 2
     for row in range(batch):
-        want = naive(x[row, None], states[row], weight)[0]
-        torch.testing.assert_close(out[row].double(), want, atol=1e-5, rtol=1e-5)
-        assert torch.equal(after[row], torch.cat([states[row], x[row, None]])[1:])
+        past = x[: 2 * row, row]
+        if len(past):
+            convolve_sequence(past, rings[slots[row]], 0, weight)
+    kept = rings.clone()
+    for step in range(9 - 2 * (batch - 1)):
+        now = torch.stack([x[2 * row + step, row] for row in range(batch)])
+        got = convolve_step(now, rings, slots, (context + step + 1).int(), weight)
+        for row in range(batch):
+            want = naive(x[: 2 * row + step + 1, row], weight)[-1]
+            torch.testing.assert_close(got[row].double(), want, atol=1e-5, rtol=1e-5)
+    others = [slot for slot in range(6) if slot not in slots.tolist()]
+    torch.testing.assert_close(rings[others], kept[others], atol=0, rtol=0, equal_nan=True)

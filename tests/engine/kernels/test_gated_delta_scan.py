@@ -5,9 +5,34 @@ from __future__ import annotations
 import pytest
 import torch
 
-from tests.engine.kernels.test_gated_delta_step import draw, unit64
 from upcurve.engine.kernels.gated_delta import recurrence_reference
 from upcurve.engine.kernels.gated_delta_scan import scan
+
+
+def unit64(x: torch.Tensor) -> torch.Tensor:
+    return x * torch.rsqrt(x.pow(2).sum(-1, keepdim=True) + 1e-6)
+
+
+def draw(
+    batch: int, key_heads: int, share: int, key_dim: int, value_dim: int, seed: int
+) -> dict[str, torch.Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+
+    def normal(*size: int) -> torch.Tensor:
+        return torch.randn(size, generator=generator)
+
+    heads = key_heads * share
+    # Rows of a wider tensor, as the split of a joint projection has them.
+    wide = normal(batch, 2 * key_heads * key_dim + heads * value_dim + 2 * heads)
+    qkv, a, b = wide.split([wide.shape[1] - 2 * heads, heads, heads], -1)
+    return {
+        "qkv": qkv,
+        "a": a * 10,
+        "b": b * 3,
+        "a_log": normal(heads),
+        "dt_bias": normal(heads) * 10,
+        "states": normal(6, heads, key_dim, value_dim),
+    }
 
 
 def exact(

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from upcurve.engine.kernels.sequences import Sequences
-from upcurve.engine.platform import tl, triton
+from upcurve.engine.platform import overlapping, tl, triton, wait_for_inputs
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +59,7 @@ def convolve_sequences_in_place(
         tokens=tile.tokens,
         block=tile.channels,
         num_warps=tile.warps,
+        **overlapping(x.device),
     )
     return out
 
@@ -79,7 +80,9 @@ def _convolve_sequences(
     lanes: tl.constexpr,
     tokens: tl.constexpr,
     block: tl.constexpr,
+    early: tl.constexpr,
 ) -> None:
+    wait_for_inputs(early)
     # Sequence g with rows from b up to e has the places from b // tokens + g up to
     # e // tokens + g + 1, at most one more than it needs: no sum over sequences finds them.
     place = tl.program_id(1)

@@ -32,6 +32,7 @@ def decode_in_place(
     key_heads: int,
     eps: float,
     quantize: bool = False,
+    warps: int = WARPS,
 ) -> tuple[torch.Tensor, QuantizedRows | None]:
     """Compute `causal_conv`, `gated_delta.step` and the gated norm, in float32.
 
@@ -55,6 +56,7 @@ def decode_in_place(
         key_heads: value head j goes with key head j // (value_heads // key_heads).
         eps: of the norm.
         quantize: give the rows in FP8 too, where a head is 128 channels.
+        warps: of a program.
 
     Returns:
         [B, value_heads * Dv] in the dtype of qkv, float32 without norm; and in FP8.
@@ -86,7 +88,7 @@ def decode_in_place(
         lanes=triton.next_power_of_2(value_dim),
         kernel=len(convolution),
         channels=channels,
-        num_warps=WARPS,
+        num_warps=warps,
         **overlapping(qkv.device),
     )
     return rows, quantized
@@ -104,7 +106,7 @@ def softplus(x: tl.tensor) -> tl.tensor:
 
 @triton.jit  # type: ignore[untyped-decorator]
 def _convolved(
-    row: tl.tensor,
+    new: tl.tensor,
     ring: tl.tensor,
     weight: tl.tensor,
     channel: tl.tensor,
@@ -113,8 +115,7 @@ def _convolved(
     kernel: tl.constexpr,
     channels: tl.constexpr,
 ) -> tl.tensor:
-    """Convolve some channels of a token and keep them: they lie where no other program reads."""
-    new = tl.load(row + channel, mask=inside, other=0.0)
+    """Convolve some channels of a token whose inputs are `new`, then SiLU."""
     factor = tl.load(weight + (kernel - 1) * channels + channel, mask=inside, other=0.0)
     total = new.to(tl.float32) * factor.to(tl.float32)
     for back in tl.static_range(1, kernel):
@@ -123,7 +124,6 @@ def _convolved(
         old = tl.load(at, mask=inside & (before >= 0), other=0.0)
         factor = tl.load(weight + (kernel - 1 - back) * channels + channel, mask=inside, other=0.0)
         total += old.to(tl.float32) * factor.to(tl.float32)
-    tl.store(ring + (position % kernel) * channels + channel, new, mask=inside)
     return total * tl.sigmoid(total)
 
 
@@ -168,25 +168,32 @@ def _decode(
     position = tl.load(lengths + row) - 1
     key, value = tl.arange(0, keys), tl.arange(0, lanes)
     is_key, is_value = key < key_dim, value < value_dim
-    # The state is most of the bytes: it is on its way while the rest is computed.
-    place = (slot * value_heads + head) * key_dim
-    tile = states + (place + key[:, None]) * value_dim + value[None, :]
-    inside = is_key[:, None] & is_value[None, :]
-    state = tl.load(tile, mask=inside & (position > 0), other=0.0).to(tl.float32)
-
-    ring = rings + slot * kernel * channels
     start = qkv + row * qkv_stride
     at_q = (head // (value_heads // key_heads)) * key_dim + key
     at_k = at_q + key_heads * key_dim
     at_v = 2 * key_heads * key_dim + head * value_dim + value
-    q = _convolved(start, ring, convolution, at_q, is_key, position, kernel, channels)
-    k = _convolved(start, ring, convolution, at_k, is_key, position, kernel, channels)
-    v = _convolved(start, ring, convolution, at_v, is_value, position, kernel, channels)
+    at = head * value_dim + value
+    # All that is read is on its way before the first store: a store waits for what it stores.
+    new_q = tl.load(start + at_q, mask=is_key, other=0.0)
+    new_k = tl.load(start + at_k, mask=is_key, other=0.0)
+    new_v = tl.load(start + at_v, mask=is_value, other=0.0)
+    x = tl.load(a + row * a_stride + head).to(tl.float32) + tl.load(dt_bias + head)
+    rate, strength = tl.load(a_log + head), tl.load(b + row * b_stride + head).to(tl.float32)
+    if norm is not None:
+        gate = tl.load(z + row * z_stride + at, mask=is_value, other=0.0).to(tl.float32)
+        weight = tl.load(norm + value, mask=is_value, other=0.0)
+    place = (slot * value_heads + head) * key_dim
+    tile = states + (place + key[:, None]) * value_dim + value[None, :]
+    inside = is_key[:, None] & is_value[None, :]
+    state = tl.load(tile, mask=inside & (position > 0), other=0.0).to(tl.float32)
+    ring = rings + slot * kernel * channels
+    q = _convolved(new_q, ring, convolution, at_q, is_key, position, kernel, channels)
+    k = _convolved(new_k, ring, convolution, at_k, is_key, position, kernel, channels)
+    v = _convolved(new_v, ring, convolution, at_v, is_value, position, kernel, channels)
     q = q * tl.rsqrt(tl.sum(q * q, 0) + 1e-6) * factor
     k = k * tl.rsqrt(tl.sum(k * k, 0) + 1e-6)
-    x = tl.load(a + row * a_stride + head).to(tl.float32) + tl.load(dt_bias + head)
-    decay = tl.exp(-tl.exp(tl.load(a_log + head)) * softplus(x))
-    beta = tl.sigmoid(tl.load(b + row * b_stride + head).to(tl.float32))
+    decay = tl.exp(-tl.exp(rate) * softplus(x))
+    beta = tl.sigmoid(strength)
 
     state = state * decay
     correction = (v - tl.sum(state * k[:, None], 0)) * beta
@@ -194,13 +201,15 @@ def _decode(
     read = tl.sum(state * q[:, None], 0) + tl.sum(q * k, 0) * correction
     state += k[:, None] * correction[None, :]
     tl.store(tile, state.to(states.dtype.element_ty), mask=inside)
+    # No other program reads this row of the ring; those of the same key head write the same.
+    ring += (position % kernel) * channels
+    tl.store(ring + at_q, new_q, mask=is_key)
+    tl.store(ring + at_k, new_k, mask=is_key)
+    tl.store(ring + at_v, new_v, mask=is_value)
 
-    at = head * value_dim + value
     if norm is None:
         tl.store(rows + row * value_heads * value_dim + at, read, mask=is_value)
     else:
-        gate = tl.load(z + row * z_stride + at, mask=is_value, other=0.0).to(tl.float32)
-        weight = tl.load(norm + value, mask=is_value, other=0.0)
         y = read * tl.rsqrt(tl.sum(read * read, 0) / value_dim + eps) * weight
         y = (y * gate * tl.sigmoid(gate)).to(rows.dtype.element_ty)
         tl.store(rows + row * value_heads * value_dim + at, y, mask=is_value)
