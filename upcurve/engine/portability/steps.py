@@ -115,19 +115,20 @@ def variants(
         chip: for which dispatch chooses.
         models: by name.
         steps: of each, in every format in which models are served.
-        every: run a few of them with each optimisation off, and in float32, too.
+        every: run a few of them with each optimisation off by itself, and in float32, too.
     """
     launches = Launches()
     with as_if_on(chip), launches.catch(), fake_tensors():
         for name, shapes in models.items():
             runs = [_runs(shapes, formats, Switches(), steps) for formats in FORMATS]
+            off = [",".join(SWITCHES), *(SWITCHES if every else ())]
+            runs += [
+                _runs(shapes, formats, Switches.without(names), FEW)
+                for names in off
+                for formats in (PLAIN, QUANTIZED)
+            ]
             if every:
                 runs += [_runs(shapes, formats, Switches(), FEW) for formats in CHECKING]
-                runs += [
-                    _runs(shapes, formats, Switches.without(off), FEW)
-                    for off in (*SWITCHES, ",".join(SWITCHES))
-                    for formats in (PLAIN, QUANTIZED)
-                ]
             for run in itertools.chain.from_iterable(runs):
                 launches.step, launches.for_speed = f"{name}, {run.title}", run.for_speed
                 run.work()
