@@ -48,3 +48,12 @@ def test_every_number_that_is_read_is_zero_and_writes_are_nothing():
         assert x.tolist() == [[0, 0]] * 3
         assert x[0, 0].item() == 0
         assert x.pin_memory().shape == (3, 2)
+
+
+def test_addresses_tell_what_follows_in_one_memory():
+    with fake_tensors():
+        x, other = (torch.empty(6, 4, dtype=torch.bfloat16, device="cuda") for _ in range(2))
+        assert x[2:].data_ptr() == x.data_ptr() + 2 * 4 * 2
+        assert x[:3].data_ptr() == x.data_ptr()
+        assert abs(other.data_ptr() - x.data_ptr()) >= 2**40
+        assert x.data_ptr() % 16 == 0

@@ -52,12 +52,20 @@ class _WithoutGuards(TorchFunctionMode):
             return None
         if func is torch.Tensor.item:
             return 0
+        if func is torch.Tensor.data_ptr:
+            return _address(args[0])
         if func is torch.Tensor.pin_memory:
             return args[0]
         if func is F.scaled_dot_product_attention:
             # Torch's own kernels: what comes out is as what goes in.
             return torch.empty_like(args[0])
         return WITHOUT_GUARD.get(func, func)(*args, **(kwargs or {}))
+
+
+def _address(tensor: torch.Tensor) -> int:
+    """Return an address: memory of each tensor begins at a multiple of 2^40."""
+    begin: int = tensor.untyped_storage()._cdata << 40
+    return begin + int(tensor.storage_offset()) * tensor.element_size()
 
 
 def _item(tensor: torch.Tensor, index: Any) -> torch.Tensor:

@@ -131,7 +131,11 @@ def variants(
                 runs += [_runs(shapes, formats, Switches(), FEW) for formats in CHECKING]
             for run in itertools.chain.from_iterable(runs):
                 launches.step, launches.for_speed = f"{name}, {run.title}", run.for_speed
-                run.work()
+                try:
+                    run.work()
+                except Exception as error:
+                    error.add_note(f"in {launches.step} on {chip.name}")
+                    raise
     return list(launches.variants.values())
 
 
