@@ -130,7 +130,7 @@ class DeltaRule:
             out, after = gated_delta.chunked(q, k, v, g, beta, before)
             state.recurrent[chunk.slot] = after
             parts.append(out)
-        return parts[0] if len(parts) == 1 else torch.cat(parts)
+        return torch.cat(parts)  # contiguous, where there is only one too
 
     def _inputs(
         self, qkv: torch.Tensor, a: torch.Tensor, b: torch.Tensor, weights: GatedDeltaWeights
