@@ -87,6 +87,7 @@ def decode_in_place(
         keys=triton.next_power_of_2(key_dim),
         lanes=triton.next_power_of_2(value_dim),
         kernel=len(convolution),
+        taps=triton.next_power_of_2(len(convolution)),
         channels=channels,
         num_warps=warps,
         **overlapping(qkv.device),
@@ -105,26 +106,46 @@ def softplus(x: tl.tensor) -> tl.tensor:
 
 
 @triton.jit  # type: ignore[untyped-decorator]
-def _convolved(
-    new: tl.tensor,
+def _weighted(
+    row: tl.tensor,
     ring: tl.tensor,
     weight: tl.tensor,
     channel: tl.tensor,
     inside: tl.tensor,
     position: tl.tensor,
     kernel: tl.constexpr,
+    taps: tl.constexpr,
     channels: tl.constexpr,
-) -> tl.tensor:
-    """Convolve some channels of a token whose inputs are `new`, then SiLU."""
-    factor = tl.load(weight + (kernel - 1) * channels + channel, mask=inside, other=0.0)
-    total = new.to(tl.float32) * factor.to(tl.float32)
-    for back in tl.static_range(1, kernel):
-        before = position - back
-        at = ring + ((before + kernel) % kernel) * channels + channel
-        old = tl.load(at, mask=inside & (before >= 0), other=0.0)
-        factor = tl.load(weight + (kernel - 1 - back) * channels + channel, mask=inside, other=0.0)
-        total += old.to(tl.float32) * factor.to(tl.float32)
+) -> tuple[tl.tensor, tl.tensor]:
+    """Return what a convolution sums, [taps, some channels], and the token's inputs within it."""
+    back = tl.arange(0, taps)[:, None]
+    before = position - back
+    channel, inside = channel[None, :], inside[None, :]
+    new = tl.load(row + 0 * back + channel, mask=inside & (back == 0), other=0.0)
+    at = ring + ((before + taps * kernel) % kernel) * channels + channel
+    is_old = inside & (back > 0) & (back < kernel) & (before >= 0)
+    old = tl.load(at, mask=is_old, other=0.0)
+    at = weight + (kernel - 1 - back) * channels + channel
+    factor = tl.load(at, mask=inside & (back < kernel), other=0.0)
+    return (new.to(tl.float32) + old.to(tl.float32)) * factor.to(tl.float32), new
+
+
+@triton.jit  # type: ignore[untyped-decorator]
+def _summed(weighted: tl.tensor) -> tl.tensor:
+    """Return silu(convolution)."""
+    # A sum, unlike a loop over taps, is not repeated by every thread that needs its result.
+    total = tl.sum(weighted, 0)
     return total * tl.sigmoid(total)
+
+
+@triton.jit  # type: ignore[untyped-decorator]
+def _keep(
+    at: tl.tensor, new: tl.tensor, channel: tl.tensor, inside: tl.tensor, taps: tl.constexpr
+) -> None:
+    """Store a token's inputs."""
+    back = tl.arange(0, taps)[:, None]
+    mask = inside[None, :] & (back == 0)
+    tl.store(at + 0 * back + channel[None, :], new, mask=mask)
 
 
 @triton.jit  # type: ignore[untyped-decorator]
@@ -158,6 +179,7 @@ def _decode(
     keys: tl.constexpr,
     lanes: tl.constexpr,
     kernel: tl.constexpr,
+    taps: tl.constexpr,
     channels: tl.constexpr,
     early: tl.constexpr,
 ) -> None:
@@ -174,9 +196,6 @@ def _decode(
     at_v = 2 * key_heads * key_dim + head * value_dim + value
     at = head * value_dim + value
     # All that is read is on its way before the first store: a store waits for what it stores.
-    new_q = tl.load(start + at_q, mask=is_key, other=0.0)
-    new_k = tl.load(start + at_k, mask=is_key, other=0.0)
-    new_v = tl.load(start + at_v, mask=is_value, other=0.0)
     x = tl.load(a + row * a_stride + head).to(tl.float32) + tl.load(dt_bias + head)
     rate, strength = tl.load(a_log + head), tl.load(b + row * b_stride + head).to(tl.float32)
     if norm is not None:
@@ -187,9 +206,18 @@ def _decode(
     inside = is_key[:, None] & is_value[None, :]
     state = tl.load(tile, mask=inside & (position > 0), other=0.0).to(tl.float32)
     ring = rings + slot * kernel * channels
-    q = _convolved(new_q, ring, convolution, at_q, is_key, position, kernel, channels)
-    k = _convolved(new_k, ring, convolution, at_k, is_key, position, kernel, channels)
-    v = _convolved(new_v, ring, convolution, at_v, is_value, position, kernel, channels)
+    q, new_q = _weighted(
+        *(start, ring, convolution, at_q, is_key, position), kernel, taps, channels
+    )
+    k, new_k = _weighted(
+        *(start, ring, convolution, at_k, is_key, position), kernel, taps, channels
+    )
+    v, new_v = _weighted(
+        *(start, ring, convolution, at_v, is_value, position), kernel, taps, channels
+    )
+    q = _summed(q)
+    k = _summed(k)
+    v = _summed(v)
     q = q * tl.rsqrt(tl.sum(q * q, 0) + 1e-6) * factor
     k = k * tl.rsqrt(tl.sum(k * k, 0) + 1e-6)
     decay = tl.exp(-tl.exp(rate) * softplus(x))
@@ -203,9 +231,9 @@ def _decode(
     tl.store(tile, state.to(states.dtype.element_ty), mask=inside)
     # No other program reads this row of the ring; those of the same key head write the same.
     ring += (position % kernel) * channels
-    tl.store(ring + at_q, new_q, mask=is_key)
-    tl.store(ring + at_k, new_k, mask=is_key)
-    tl.store(ring + at_v, new_v, mask=is_value)
+    _keep(ring, new_q, at_q, is_key, taps)
+    _keep(ring, new_k, at_k, is_key, taps)
+    _keep(ring, new_v, at_v, is_value, taps)
 
     if norm is None:
         tl.store(rows + row * value_heads * value_dim + at, read, mask=is_value)
