@@ -9,10 +9,13 @@ from __future__ import annotations
 import torch
 
 from upcurve.engine.kernels.quantized import QuantizedRows
-from upcurve.engine.platform import overlapping, tl, triton, wait_for_inputs
+from upcurve.engine.platform import compute_capability, overlapping, tl, triton, wait_for_inputs
 
 WARPS = 8
 """Of a program: a state of 128 x 128 in float32 is 64 registers of each of their lanes."""
+REGISTERS = {torch.float32: 128, torch.bfloat16: 255}
+"""Of a thread on NVIDIA GPUs at most, by the dtype of the state: with 128 two programs share a
+multiprocessor, but bfloat16 would spill."""
 
 
 def decode_in_place(
@@ -33,6 +36,7 @@ def decode_in_place(
     eps: float,
     quantize: bool = False,
     warps: int = WARPS,
+    registers: int | None = None,
 ) -> tuple[torch.Tensor, QuantizedRows | None]:
     """Compute `causal_conv`, `gated_delta.step` and the gated norm, in float32.
 
@@ -57,6 +61,7 @@ def decode_in_place(
         eps: of the norm.
         quantize: give the rows in FP8 too, where a head is 128 channels.
         warps: of a program.
+        registers: of a thread at most, on NVIDIA GPUs; by the dtype of the state where None.
 
     Returns:
         [B, value_heads * Dv] in the dtype of qkv, float32 without norm; and in FP8.
@@ -75,6 +80,7 @@ def decode_in_place(
     quantized = None
     if quantize and norm is not None and value_dim == 128:
         quantized = QuantizedRows.empty(batch, width, qkv.device)
+    nvidia = compute_capability(qkv.device) >= (1, 0)
     _decode[(value_heads, batch)](
         *(qkv, z, a, b, convolution, a_log, dt_bias, norm, rings, states, slots, lengths, rows),
         *((None, None) if quantized is None else (quantized.values, quantized.scale)),
@@ -90,6 +96,7 @@ def decode_in_place(
         taps=triton.next_power_of_2(len(convolution)),
         channels=channels,
         num_warps=warps,
+        **({"maxnreg": registers or REGISTERS[states.dtype]} if nvidia else {}),
         **overlapping(qkv.device),
     )
     return rows, quantized
@@ -201,8 +208,8 @@ def _decode(
     if norm is not None:
         gate = tl.load(z + row * z_stride + at, mask=is_value, other=0.0).to(tl.float32)
         weight = tl.load(norm + value, mask=is_value, other=0.0)
-    place = (slot * value_heads + head) * key_dim
-    tile = states + (place + key[:, None]) * value_dim + value[None, :]
+    tile = states + (slot * value_heads + head) * key_dim * value_dim
+    tile += key[:, None] * value_dim + value[None, :]
     inside = is_key[:, None] & is_value[None, :]
     state = tl.load(tile, mask=inside & (position > 0), other=0.0).to(tl.float32)
     ring = rings + slot * kernel * channels
@@ -223,11 +230,10 @@ def _decode(
     decay = tl.exp(-tl.exp(rate) * softplus(x))
     beta = tl.sigmoid(strength)
 
-    state = state * decay
-    correction = (v - tl.sum(state * k[:, None], 0)) * beta
+    correction = (v - decay * tl.sum(state * k[:, None], 0)) * beta
     # What the corrected state gives: what it gave before, and what the correction adds.
-    read = tl.sum(state * q[:, None], 0) + tl.sum(q * k, 0) * correction
-    state += k[:, None] * correction[None, :]
+    read = decay * tl.sum(state * q[:, None], 0) + tl.sum(q * k, 0) * correction
+    state = decay * state + k[:, None] * correction[None, :]
     tl.store(tile, state.to(states.dtype.element_ty), mask=inside)
     # No other program reads this row of the ring; those of the same key head write the same.
     ring += (position % kernel) * channels
