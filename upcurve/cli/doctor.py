@@ -116,7 +116,7 @@ def _kernels_table(found: list[Finding]) -> Table:
             max(getattr(each, name.replace(" ", "_")) or 0 for each in group) for name in NUMBERS
         )
         bad = sum(bool(each.problems) for each in group)
-        accepted = next((each.accepted for each in group if each.accepted), "")
+        accepted = "; ".join(sorted({each.accepted for each in group if each.accepted}))
         verdict = f"{bad} do not fit" if bad else "fits" + (f": {accepted}" if accepted else "")
         table.add_row(kernel, target, str(len(group)), *(f"{n:,}" for n in most), verdict)
     return table
