@@ -82,6 +82,8 @@ class DeltaRule:
                 qkv, state.convolution, slots, lengths, weights.convolution
             )
             states = state.recurrent.index_select(0, slots).float()
+            # A sequence that begins has seen nothing, whatever its slot holds.
+            states.masked_fill_((lengths == 1).view(-1, 1, 1, 1), 0)
             q, k, v, g, beta = self._inputs(convolved, a, b, weights)
             out = gated_delta.step(q, k, v, g, beta, states)
             state.recurrent.index_copy_(0, slots, states.to(state.recurrent.dtype))
