@@ -19,8 +19,7 @@ ACCEPTED_SPILLS = {
         "eight registers of prompts of about 512 tokens; no such GPU was at hand to tune for",
     ),
 }
-"""Kernel and architecture -> most that may be spilled, and why it is faster so (docs/measured.md).
-"""
+"""Kernel and architecture -> most that may be spilled, and why (docs/measured.md)."""
 CHECKING = "float32 has no tensor cores: such a model checks numbers, and may be slow"
 
 

@@ -95,6 +95,7 @@ class Step:
 
 
 MIXED = [Step(1, 127, 1000), Step(3, 2045, 64)]
+LEAST = [Step(64, 0), Step(0, 128)]
 FEW = [Step(1, 0), Step(64, 0), Step(256, 0), Step(0, 128), Step(0, 8192), *MIXED[:1]]
 """The smallest, the largest and what lies between: every kernel, in most of its forms."""
 
@@ -123,7 +124,7 @@ def variants(
             runs = [_runs(shapes, formats, Switches(), steps) for formats in FORMATS]
             off = [",".join(SWITCHES), *(SWITCHES if every else ())]
             runs += [
-                _runs(shapes, formats, Switches.without(names), FEW)
+                _runs(shapes, formats, Switches.without(names), FEW if every else LEAST)
                 for names in off
                 for formats in (PLAIN, QUANTIZED)
             ]
