@@ -139,9 +139,9 @@ def on_host(event):
 
 
 def named(name, function):
-    def inside(*arguments):
+    def inside(*arguments, **options):
         with record_function(name):
-            return function(*arguments)
+            return function(*arguments, **options)
 
     return inside
 

@@ -13,6 +13,7 @@ NAMES = [
     "fused_topk",
     "fused_norm",
     "fused_projections",
+    "fused_query_key",
     "fused_recurrence",
     "paged_attention",
     "cuda_graphs",

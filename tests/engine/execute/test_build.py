@@ -36,7 +36,7 @@ def test_the_largest_step_follows_the_device_unless_it_is_given(tiny):
         ("paged_attention", torch.bfloat16, False),
         ("grouped_experts", torch.bfloat16, False),
         ("fused_recurrence,fused_topk,shared_expert_fusion", torch.bfloat16, True),
-        ("", torch.float32, False),
+        ("", torch.float32, True),
     ],
 )
 def test_a_step_is_captured_only_where_it_needs_nothing_of_the_host(

@@ -78,14 +78,16 @@ def test_experts_are_chosen_evenly(monkeypatch: pytest.MonkeyPatch) -> None:
     from upcurve.engine.kernels import routing
 
     seen: list[torch.Tensor] = []
-    plain = routing.route_fused
+    plain = routing.route
 
-    def watch(logits: torch.Tensor, top_k: int) -> tuple[torch.Tensor, torch.Tensor]:
-        weights, ids = plain(logits, top_k)
-        seen.append(ids)
+    def watch(
+        logits: torch.Tensor, top_k: int, *, shared: bool
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        weights, ids = plain(logits, top_k, shared=shared)
+        seen.append(ids[:, :top_k])
         return weights, ids
 
-    monkeypatch.setattr(routing, "route_fused", watch)
+    monkeypatch.setattr(routing, "route", watch)
     model = dummy(1, num_experts=16, num_experts_per_tok=4)
     ids = torch.randperm(300, generator=torch.Generator().manual_seed(1)).tolist()
     in_pieces(model, new_memory(model), ids, [300])

@@ -221,9 +221,9 @@ class Model:
         shared = self.shared_expert_fused
         rows = x.rows
         if self.switches.fused_topk:
-            logits = matrix_vector.linear(rows, weights.router)
-            shared_logit = logits[:, count:]
-            chosen = logits if shared else logits[:, :count]
+            logits = matrix_vector.linear(rows, weights.aligned_router)
+            shared_logit = logits[:, count : count + 1]
+            chosen = logits[:, : count + shared]
             mixing, ids = routing.route(chosen, top_k, shared=shared)
         else:
             shared_logit = F.linear(rows, weights.router[count:])
