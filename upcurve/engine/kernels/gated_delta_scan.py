@@ -1,25 +1,63 @@
-"""The gated delta rule over many tokens of one sequence: two launches, the state in place.
+"""The gated delta rule over the tokens of several sequences: two launches, states in place.
 
-The algebra is that of `gated_delta.chunked`, in chunks of 64 tokens. The first kernel does what
-chunks can do side by side: norms, gates, the inverse of the unit lower triangular system, whose
-blocks on the diagonal are inverted by forward substitution (stable where keys are nearly parallel,
-which a power series of the whole is not). The second goes through the
-chunks in order, with its columns of the state in registers. Sums and the state are float32.
+In chunks of 64 tokens, with the names of `gated_delta.chunked` and W S = T (beta exp(gamma) K) S:
+
+    R = V - exp(gamma) K S,  V' = T (beta R),  O = exp(gamma) Q S + (Q K^T * D) V'
+    S <- exp(gamma_C) S + K^T (exp(gamma_C - gamma) V')
+
+The first kernel does what chunks can do side by side: T beta, and the masked Q K^T. The second
+goes through the chunks of a sequence in order, with its columns of the state in registers. Lengths
+of keys and queries and decays scale rows of products, so that q, k and v are multiplied as they
+lie. Products are in their dtype; sums and the state are float32.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 
+from upcurve.engine import tuning
 from upcurve.engine.kernels.gated_delta import CHUNK
 from upcurve.engine.kernels.gated_delta_decode import softplus
-from upcurve.engine.platform import is_amd, tl, triton
+from upcurve.engine.kernels.groups import tile_of
+from upcurve.engine.kernels.sequences import Chunk, Sequences
+from upcurve.engine.platform import INTERPRETED, is_amd, multiprocessors, tl, triton
 
 SIDE = tl.constexpr(16)
-"""Of the blocks that are inverted row by row; a chunk has four of them on its diagonal."""
-WIDTH = 32
-"""Columns of the state that a program of the second kernel owns."""
-WARPS = 4
+"""Of the blocks on the diagonal that are inverted side by side: the least that a product takes."""
+FACTORS = tl.constexpr(4)
+"""Of each chunk and head, 64 of each: of K S, of V' in the state, of Q S; then exp(gamma_C)."""
+WIDEN = tl.constexpr(INTERPRETED)
+"""The interpreter multiplies bfloat16 wrongly."""
+
+
+@dataclass(frozen=True, slots=True)
+class ScanLaunch:
+    """How both kernels are launched."""
+
+    width: int
+    """Columns of the state that a program of the second owns; a power of two, at least 16."""
+    stages: int
+    """Chunks that a program of the second has in flight or in use."""
+    warps: int = 4
+    prepare_warps: int = 4
+
+    @classmethod
+    def of(cls, states: torch.Tensor, count: int, dtype: torch.dtype) -> ScanLaunch:
+        """Choose for states [slots, heads, Dk, Dv], sequences and the dtype of products.
+
+        Wide enough to read keys seldom, and so narrow that every multiprocessor has a program.
+        """
+        _, heads, _, value_dim = states.shape
+        width = min(64, _power_of_two(value_dim))
+        processors = multiprocessors(states.device)
+        while width > 16 and 2 * count * heads * -(-value_dim // width) <= processors:
+            width //= 2
+        if dtype == torch.float32:
+            # Exact products of two chunks take more shared memory than there is.
+            return cls(min(width, 32), stages=1)
+        return cls(width, stages=2 if is_amd() else 3)
 
 
 def scan(
@@ -28,13 +66,15 @@ def scan(
     b: torch.Tensor,
     a_log: torch.Tensor,
     dt_bias: torch.Tensor,
-    state: torch.Tensor,
+    states: torch.Tensor,
     *,
     key_heads: int,
+    sequences: Sequences | None = None,
+    launch: ScanLaunch | None = None,
 ) -> torch.Tensor:
-    """Split, normalise, gate, and run the rule over T tokens.
+    """Split, normalise, gate, and run the rule over the tokens of N sequences.
 
-    Products of a bfloat16 model are TF32 on NVIDIA and bfloat16 on AMD; else they are exact.
+    What is launched follows from the shapes alone.
 
     Args:
         qkv: [T, 2 key_heads * Dk + heads * Dv] after convolution and SiLU, the last dimension
@@ -43,51 +83,68 @@ def scan(
         b: likewise.
         a_log: float32 [heads].
         dt_bias: float32 [heads].
-        state: contiguous [heads, Dk, Dv], float32 or bfloat16; changed in place.
+        states: contiguous [slots_total, heads, Dk, Dv], float32 or bfloat16; rows of the slots
+            change in place. A sequence without context starts from zeros.
         key_heads: value head j goes with key head j // (heads // key_heads).
+        sequences: whose rows, one behind the other, are the T tokens. Where None, they are one that
+            continues, and states is its state alone [heads, Dk, Dv].
+        launch: chosen from the shapes where None.
 
     Returns:
-        float32 [T, heads, Dv].
+        [T, heads, Dv] in qkv's dtype.
     """
     length = len(qkv)
-    heads, key_dim, value_dim = state.shape
+    if sequences is None:
+        states = states.unsqueeze(0)
+        sequences = Sequences.of((Chunk(0, length, 1, 0),), qkv.device)
+    count = len(sequences.slots)
+    _, heads, key_dim, value_dim = states.shape
     assert qkv.shape[1] == 2 * key_heads * key_dim + heads * value_dim
     assert qkv.stride(1) == a.stride(1) == b.stride(1) == 1
-    assert state.is_contiguous()
-    chunks = -(-length // CHUNK)
-    sizes = {
-        "key_heads": key_heads,
-        "heads": heads,
-        "key_dim": key_dim,
-        "value_dim": value_dim,
-        "chunk": CHUNK,
-        "keys": _power_of_two(key_dim),
-        "narrow": qkv.dtype != torch.float32 and is_amd(),
-        "precision": "tf32" if qkv.dtype != torch.float32 and not is_amd() else "ieee",
-    }
-
-    def new(*size: int) -> torch.Tensor:
-        return torch.empty(size, dtype=torch.float32, device=qkv.device)
-
-    gamma = new(heads, chunks * CHUNK)
-    u, w = new(heads, chunks * CHUNK, value_dim), new(heads, chunks * CHUNK, key_dim)
-    within = new(heads, chunks * CHUNK, CHUNK)
-    _prepare[(chunks, heads)](
-        *(qkv, a, b, a_log, dt_bias, gamma, u, w, within, torch.empty_like(within), length),
-        *(qkv.stride(0), a.stride(0), b.stride(0), key_dim**-0.5),
-        **sizes,
-        values=_power_of_two(value_dim),
-        num_warps=WARPS,
+    assert states.is_contiguous()
+    launch = launch or tuning.choose(
+        ScanLaunch.of(states, count, qkv.dtype),
+        "gated_delta_scan",
+        qkv.device,
+        rows=length,
+        key_heads=key_heads,
+        heads=heads,
+        dtype=qkv.dtype,
     )
+    places = length // CHUNK + count
+
+    def new(*size: int, dtype: torch.dtype = qkv.dtype) -> torch.Tensor:
+        return torch.empty(size, dtype=dtype, device=qkv.device)
+
+    solved = new(places, heads, CHUNK, CHUNK)
+    within = new(places, heads, CHUNK, CHUNK)
+    factors = new(places, heads, FACTORS.value, CHUNK, dtype=torch.float32)
     out = new(length, heads, value_dim)
-    width = min(WIDTH, max(16, _power_of_two(value_dim)))
-    _scan[(heads, -(-value_dim // width))](
-        *(qkv, gamma, u, w, within, state, out, length, qkv.stride(0), key_dim**-0.5),
-        **sizes,
-        width=width,
-        num_warps=WARPS,
-        # Chunks in flight; exact products of two take more shared memory than there is.
-        num_stages=1 if qkv.dtype == torch.float32 else 2,
+    exact = qkv.dtype == torch.float32 or is_amd()
+    _prepare[(places, heads)](
+        *(qkv, a, b, a_log, dt_bias, sequences.starts, solved, within, factors, count),
+        *(qkv.stride(0), a.stride(0), b.stride(0), key_dim**-0.5),
+        key_heads=key_heads,
+        heads=heads,
+        key_dim=key_dim,
+        chunk=CHUNK,
+        keys=_power_of_two(key_dim),
+        lanes=_power_of_two(count),
+        precision="ieee" if exact else "tf32",
+        num_warps=launch.prepare_warps,
+    )
+    _scan[(heads, -(-value_dim // launch.width), count)](
+        *(qkv, sequences.slots, sequences.starts, sequences.contexts),
+        *(solved, within, factors, states, out, qkv.stride(0)),
+        key_heads=key_heads,
+        heads=heads,
+        key_dim=key_dim,
+        value_dim=value_dim,
+        chunk=CHUNK,
+        keys=_power_of_two(key_dim),
+        width=launch.width,
+        num_warps=launch.warps,
+        num_stages=launch.stages,
     )
     return out
 
@@ -97,28 +154,59 @@ def _power_of_two(size: int) -> int:
 
 
 @triton.jit  # type: ignore[untyped-decorator]
-def _product(
-    x: tl.tensor, y: tl.tensor, narrow: tl.constexpr, precision: tl.constexpr
-) -> tl.tensor:
-    if narrow:
-        return tl.dot(x.to(tl.bfloat16), y.to(tl.bfloat16))
-    return tl.dot(x, y, input_precision=precision)
+def _product(x: tl.tensor, y: tl.tensor) -> tl.tensor:
+    """Multiply in the dtype of both, which is exact in float32; sum in float32."""
+    if WIDEN:
+        x, y = x.to(tl.float32), y.to(tl.float32)
+    return tl.dot(x, y, input_precision="ieee")
 
 
 @triton.jit  # type: ignore[untyped-decorator]
-def _unit_rows(
-    pointer: tl.tensor,
-    stride: tl.tensor,
-    token: tl.tensor,
-    is_token: tl.tensor,
-    key: tl.tensor,
-    key_dim: tl.constexpr,
+def _doubled(
+    inverse: tl.tensor,
+    system: tl.tensor,
+    row: tl.tensor,
+    column: tl.tensor,
+    side: tl.constexpr,
+    precision: tl.constexpr,
 ) -> tl.tensor:
-    """Load rows and divide each by its length."""
-    at = pointer + token.to(tl.int64)[:, None] * stride + key[None, :]
-    rows = tl.load(at, mask=is_token[:, None] & (key < key_dim)[None, :], other=0.0)
+    """From inverses of blocks of a side on the diagonal of I + system to those of two together.
+
+    [[X, 0], [L, Y]]^-1 = [[X^-1, 0], [-Y^-1 L X^-1, Y^-1]]: stable where keys are nearly parallel,
+    which a power series is not.
+    """
+    lower = (row // (2 * side) == column // (2 * side)) & (row // side > column // side)
+    below = tl.where(lower, system, 0.0)
+    below = tl.dot(below, inverse, input_precision=precision)
+    return inverse - tl.dot(inverse, below, input_precision=precision)
+
+
+@triton.jit  # type: ignore[untyped-decorator]
+def _inverse(system: tl.tensor, chunk: tl.constexpr, precision: tl.constexpr) -> tl.tensor:
+    """Invert I + system, whose system is strictly lower triangular [chunk, chunk]."""
+    many: tl.constexpr = chunk // SIDE
+    block, line = tl.arange(0, many), tl.arange(0, SIDE)
+    same = (block[:, None] == block[None, :])[:, None, :, None]
+    four = tl.reshape(system, (many, SIDE, many, SIDE))
+    blocks = tl.sum(tl.where(same, four, 0.0), 2)
+    row, column = line[None, :, None], line[None, None, :]
+    inverse = tl.where(row == column, 1.0, 0.0) - tl.where(row // 2 == column // 2, blocks, 0.0)
+    inverse = _doubled(inverse, blocks, row, column, 2, precision)
+    inverse = _doubled(inverse, blocks, row, column, 4, precision)
+    inverse = _doubled(inverse, blocks, row, column, 8, precision)
+    four = tl.where(same, inverse[:, :, None, :], 0.0)
+    inverse = tl.reshape(four, (chunk, chunk))
+    place = tl.arange(0, chunk)
+    row, column = place[:, None], place[None, :]
+    inverse = _doubled(inverse, system, row, column, 16, precision)
+    return _doubled(inverse, system, row, column, 32, precision)
+
+
+@triton.jit  # type: ignore[untyped-decorator]
+def _length_inverse(rows: tl.tensor) -> tl.tensor:
+    """Return 1 / sqrt(sum of squares + 1e-6) of each row."""
     rows = rows.to(tl.float32)
-    return rows * tl.rsqrt(tl.sum(rows * rows, 1) + 1e-6)[:, None]
+    return tl.rsqrt(tl.sum(rows * rows, 1) + 1e-6)
 
 
 @triton.jit  # type: ignore[untyped-decorator]
@@ -128,12 +216,11 @@ def _prepare(
     b: tl.tensor,
     a_log: tl.tensor,
     dt_bias: tl.tensor,
-    gamma_out: tl.tensor,
-    u_out: tl.tensor,
-    w_out: tl.tensor,
+    starts: tl.tensor,
+    solved_out: tl.tensor,
     within_out: tl.tensor,
-    scratch: tl.tensor,
-    length: tl.tensor,
+    factors_out: tl.tensor,
+    count: tl.tensor,
     qkv_stride: tl.tensor,
     a_stride: tl.tensor,
     b_stride: tl.tensor,
@@ -141,132 +228,116 @@ def _prepare(
     key_heads: tl.constexpr,
     heads: tl.constexpr,
     key_dim: tl.constexpr,
-    value_dim: tl.constexpr,
     chunk: tl.constexpr,
     keys: tl.constexpr,
-    narrow: tl.constexpr,
+    lanes: tl.constexpr,
     precision: tl.constexpr,
-    values: tl.constexpr,
 ) -> None:
+    """Compute of one chunk and value head what needs no state."""
+    _, first, end = tile_of(starts + 1, tl.program_id(0), count, lanes, False, chunk)
+    if first >= end:
+        return
     head = tl.program_id(1)
     place = tl.arange(0, chunk)
-    token = tl.program_id(0) * chunk + place
-    is_token = token < length
-    key, value = tl.arange(0, keys), tl.arange(0, values)
-    start = qkv + (head // (heads // key_heads)) * key_dim
-    q = _unit_rows(start, qkv_stride, token, is_token, key, key_dim) * scale
-    k = _unit_rows(start + key_heads * key_dim, qkv_stride, token, is_token, key, key_dim)
+    is_token = first + place < end
+    token = (first + place).to(tl.int64)
+    key = tl.arange(0, keys)
+    inside = is_token[:, None] & (key < key_dim)[None, :]
+    start = qkv + first.to(tl.int64) * qkv_stride + (head // (heads // key_heads)) * key_dim
+    at = place[:, None] * qkv_stride + key[None, :]
+    q = tl.load(start + at, mask=inside, other=0.0)
+    k = tl.load(start + key_heads * key_dim + at, mask=inside, other=0.0)
 
     # Tokens behind the end decay nothing and correct nothing: the state passes them unchanged.
-    row = token.to(tl.int64)
-    x = tl.load(a + row * a_stride + head, mask=is_token, other=0.0).to(tl.float32)
+    x = tl.load(a + token * a_stride + head, mask=is_token, other=0.0).to(tl.float32)
     x += tl.load(dt_bias + head)
     g = tl.where(is_token, -tl.exp(tl.load(a_log + head)) * softplus(x), 0.0)
-    beta = tl.sigmoid(tl.load(b + row * b_stride + head, mask=is_token, other=0.0).to(tl.float32))
-    beta = tl.where(is_token, beta, 0.0)
-
+    beta = tl.load(b + token * b_stride + head, mask=is_token, other=0.0).to(tl.float32)
+    beta = tl.where(is_token, tl.sigmoid(beta), 0.0)
     gamma = tl.cumsum(g, 0)
-    below = place[:, None] > place[None, :]
+    last = tl.sum(g, 0)
+    of_q, of_k = _length_inverse(q) * scale, _length_inverse(k)
+
+    index = (tl.program_id(0) * heads + head).to(tl.int64)
+    at = factors_out + index * FACTORS * chunk + place
+    tl.store(at, of_k * tl.exp(gamma))
+    tl.store(at + chunk, of_k * tl.exp(last - gamma))
+    tl.store(at + 2 * chunk, of_q * tl.exp(gamma))
+    tl.store(at + 3 * chunk, tl.exp(last) + tl.zeros_like(gamma))
+
     upto = place[:, None] >= place[None, :]
     # Masked before the exponential: above the diagonal it would overflow.
-    decay = tl.exp(tl.where(upto, gamma[:, None] - gamma[None, :], 0.0))
-    beta_k = beta[:, None] * k
-    k_t = tl.trans(k)
-    system = tl.where(below, _product(beta_k, k_t, narrow, precision) * decay, 0.0)
-    within = tl.where(upto, _product(q, k_t, narrow, precision) * decay, 0.0)
-
-    base = (head * tl.num_programs(0) + tl.program_id(0)).to(tl.int64) * chunk + place
-    # Through memory, because a tile cannot be cut into blocks: first the blocks on the diagonal.
-    tl.store(scratch + base[:, None] * chunk + place[None, :], system)
-    tl.debug_barrier()
-    block, line = tl.arange(0, chunk // SIDE), tl.arange(0, SIDE)
-    corner = scratch + tl.min(base, 0) * chunk
-    row_at = block[:, None, None] * SIDE + line[None, :, None]
-    column_at = block[:, None, None] * SIDE + line[None, None, :]
-    blocks = tl.load(corner + row_at * chunk + column_at)
-    # Row by row: T_i = e_i - A_i T, where A_i sees only the rows above.
-    inverses = tl.zeros_like(blocks) + tl.where(line[:, None] == line[None, :], 1.0, 0.0)[None]
-    for index in range(1, SIDE):
-        is_row = (line == index)[None, :, None]
-        factors = tl.sum(tl.where(is_row, blocks, 0.0), 1)
-        change = tl.sum(factors[:, :, None] * inverses, 1)
-        inverses -= tl.where(is_row, change[:, None, :], 0.0)
-    tl.debug_barrier()
-    tl.store(corner + row_at * chunk + column_at, inverses)
-    tl.debug_barrier()
-    on_diagonal = place[:, None] // SIDE == place[None, :] // SIDE
-    at = scratch + base[:, None] * chunk + place[None, :]
-    diagonal = tl.load(at, mask=on_diagonal, other=0.0)
-    # I + A = D^-1 (I + M) with M = D N, whose fourth power is zero: (I + M)^-1 = (I - M)(I + M^2).
-    # Not in bfloat16: errors of the inverse grow where keys are alike and nothing is forgotten.
-    fine: tl.constexpr = "ieee" if narrow else precision
-    rest = _product(diagonal, tl.where(on_diagonal, 0.0, system), False, fine)
-    identity = tl.where(place[:, None] == place[None, :], 1.0, 0.0)
-    square = identity + _product(rest, rest, False, fine)
-    inverse = _product(identity - rest, square, False, fine)
-    inverse = _product(inverse, diagonal, False, fine)
-
-    tl.store(gamma_out + base, gamma)
-    tl.store(within_out + base[:, None] * chunk + place[None, :], within)
-    w = _product(inverse, beta_k * tl.exp(gamma)[:, None], narrow, precision)
-    tl.store(w_out + base[:, None] * key_dim + key[None, :], w, mask=(key < key_dim)[None, :])
-    at = qkv + row[:, None] * qkv_stride + 2 * key_heads * key_dim + head * value_dim
-    is_value = (value < value_dim)[None, :]
-    v = tl.load(at + value[None, :], mask=is_token[:, None] & is_value, other=0.0)
-    u = _product(inverse, beta[:, None] * v.to(tl.float32), narrow, precision)
-    tl.store(u_out + base[:, None] * value_dim + value[None, :], u, mask=is_value)
+    decay = tl.exp(tl.where(upto, gamma[:, None] - gamma[None, :], float("-inf"))) * of_k[None, :]
+    at = place[:, None] * chunk + place[None, :]
+    within = _product(q, tl.trans(k)) * decay * of_q[:, None]
+    tl.store(within_out + index * chunk * chunk + at, within.to(within_out.dtype.element_ty))
+    system = _product(k, tl.trans(k)) * decay * (beta * of_k)[:, None]
+    system = tl.where(place[:, None] > place[None, :], system, 0.0)
+    solved = _inverse(system, chunk, precision) * beta[None, :]
+    tl.store(solved_out + index * chunk * chunk + at, solved.to(solved_out.dtype.element_ty))
 
 
 @triton.jit  # type: ignore[untyped-decorator]
 def _scan(
     qkv: tl.tensor,
-    gamma_in: tl.tensor,
-    u_in: tl.tensor,
-    w_in: tl.tensor,
+    slots: tl.tensor,
+    starts: tl.tensor,
+    contexts: tl.tensor,
+    solved_in: tl.tensor,
     within_in: tl.tensor,
+    factors_in: tl.tensor,
     states: tl.tensor,
     out: tl.tensor,
-    length: tl.tensor,
     qkv_stride: tl.tensor,
-    scale: tl.tensor,
     key_heads: tl.constexpr,
     heads: tl.constexpr,
     key_dim: tl.constexpr,
     value_dim: tl.constexpr,
     chunk: tl.constexpr,
     keys: tl.constexpr,
-    narrow: tl.constexpr,
-    precision: tl.constexpr,
     width: tl.constexpr,
 ) -> None:
-    head = tl.program_id(0)
+    """Go through the chunks of one sequence with some columns of one value head's state."""
+    head, sequence = tl.program_id(0), tl.program_id(2)
+    begin, end = tl.load(starts + sequence), tl.load(starts + sequence + 1)
     place = tl.arange(0, chunk)
     key = tl.arange(0, keys)
     value = tl.program_id(1) * width + tl.arange(0, width)
     is_key, is_value = key < key_dim, value < value_dim
-    tile = states + (head * key_dim + key[:, None]) * value_dim + value[None, :]
+    slot = tl.load(slots + sequence)
+    tile = states + ((slot * heads + head) * key_dim + key[:, None]) * value_dim + value[None, :]
     inside = is_key[:, None] & is_value[None, :]
-    state = tl.load(tile, mask=inside, other=0.0).to(tl.float32)
-    start = qkv + (head // (heads // key_heads)) * key_dim
-    chunks = (length + chunk - 1) // chunk
-    for index in range(chunks):
-        token = index * chunk + place
-        is_token = token < length
-        base = (head * chunks + index).to(tl.int64) * chunk + place
-        gamma = tl.load(gamma_in + base)
-        last = tl.sum(tl.where(place == chunk - 1, gamma, 0.0), 0)
-        w = tl.load(w_in + base[:, None] * key_dim + key[None, :], mask=is_key[None, :], other=0.0)
-        u = tl.load(
-            u_in + base[:, None] * value_dim + value[None, :], mask=is_value[None, :], other=0.0
-        )
-        new = u - _product(w, state, narrow, precision)
-        q = _unit_rows(start, qkv_stride, token, is_token, key, key_dim) * scale
-        read = _product(q * tl.exp(gamma)[:, None], state, narrow, precision)
-        within = tl.load(within_in + base[:, None] * chunk + place[None, :])
-        read += _product(within, new, narrow, precision)
-        at = out + (token.to(tl.int64)[:, None] * heads + head) * value_dim + value[None, :]
-        tl.store(at, read, mask=is_token[:, None] & is_value[None, :])
-        k = _unit_rows(start + key_heads * key_dim, qkv_stride, token, is_token, key, key_dim)
-        k = k * tl.exp(last - gamma)[:, None]
-        state = state * tl.exp(last) + _product(tl.trans(k), new, narrow, precision)
+    known = inside & (tl.load(contexts + sequence) > 0)
+    state = tl.load(tile, mask=known, other=0.0).to(tl.float32)
+
+    dtype: tl.constexpr = qkv.dtype.element_ty
+    square = place[:, None] * chunk + place[None, :]
+    rows_of_keys = place[:, None] * qkv_stride + key[None, :]
+    rows_of_values = place[:, None] * qkv_stride + value[None, :]
+    index = ((begin // chunk + sequence) * heads + head).to(tl.int64)
+    for done in range(0, end - begin, chunk):
+        first = (begin + done).to(tl.int64)
+        is_token = (first + place < end)[:, None]
+        here = index + (done // chunk) * heads
+        of_q = qkv + first * qkv_stride + (head // (heads // key_heads)) * key_dim
+        of_v = qkv + first * qkv_stride + 2 * key_heads * key_dim + head * value_dim
+        is_pair = is_token & is_key[None, :]
+        k = tl.load(of_q + key_heads * key_dim + rows_of_keys, mask=is_pair, other=0.0)
+        v = tl.load(of_v + rows_of_values, mask=is_token & is_value[None, :], other=0.0)
+        solved = tl.load(solved_in + here * chunk * chunk + square)
+        q = tl.load(of_q + rows_of_keys, mask=is_pair, other=0.0)
+        within = tl.load(within_in + here * chunk * chunk + square)
+        factors = factors_in + here * FACTORS * chunk
+        at_k, at_new = tl.load(factors + place), tl.load(factors + chunk + place)
+        at_q, kept = tl.load(factors + 2 * chunk + place), tl.load(factors + 3 * chunk)
+
+        narrow = state.to(dtype)
+        rest = v.to(tl.float32) - at_k[:, None] * _product(k, narrow)
+        read = at_q[:, None] * _product(q, narrow)
+        new = _product(solved, rest.to(dtype))
+        state = state * kept + _product(tl.trans(k), (at_new[:, None] * new).to(dtype))
+        read += _product(within, new.to(dtype))
+        at = out + (first * heads + head) * value_dim
+        at += place[:, None] * (heads * value_dim) + value[None, :]
+        tl.store(at, read.to(dtype), mask=is_token & is_value[None, :])
     tl.store(tile, state.to(states.dtype.element_ty), mask=inside)
