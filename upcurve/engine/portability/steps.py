@@ -154,6 +154,7 @@ def _runs(
     shapes = replace(shapes, layer_types=("linear_attention", "full_attention"))
     device = torch.device("cuda", 0)
     weights = ModelWeights.empty(shapes, device, formats.activation, quantized=formats.quantized)
+    weights.prepare()
     model = Model(shapes, weights, switches, formats.activation)
     types = CacheTypes(formats.activation, formats.key_value, formats.state)
     pages = CONTEXT // PAGE_SIZE
