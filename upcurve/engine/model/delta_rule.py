@@ -108,18 +108,11 @@ class DeltaRule:
             qkv = convolve_sequences_in_place(
                 qkv, state.convolution, sequences, weights.convolution
             )
-            starts, parts = 0, []
-            for chunk in sequences.chunks:
-                rows = slice(starts, starts + chunk.length)
-                starts = rows.stop
-                inputs = (qkv[rows], a[rows], b[rows], weights.a_log, weights.dt_bias)
-                parts.append(
-                    scan(
-                        *(*inputs, state.recurrent[chunk.slot]),
-                        key_heads=self._shapes.linear_num_key_heads,
-                    )
-                )
-            return parts[0] if len(parts) == 1 else torch.cat(parts)
+            return scan(
+                *(qkv, a, b, weights.a_log, weights.dt_bias, state.recurrent),
+                key_heads=self._shapes.linear_num_key_heads,
+                sequences=sequences,
+            )
         parts, start = [], 0
         for chunk in sequences.chunks:
             rows = slice(start, start + chunk.length)
