@@ -1,7 +1,7 @@
 """Prefill over paged keys and values on a GPU: `attend_chunks_paged` beside the library's ways.
 
     python benchmarks/paged_prefill.py                  both tables
-    python benchmarks/paged_prefill.py --tune           also the fastest ways to launch it with one sequence
+    python benchmarks/paged_prefill.py --tune           also other ways to launch it, one sequence
 
 A cell is the median [lowest, highest] over replays of a graph of several calls. TFLOP/s count the
 two products up to the diagonal. "gathered" is the library on keys and values that already lie in

@@ -163,6 +163,22 @@ def test_queries_that_are_columns_of_a_projection() -> None:
 
 
 @needs_triton
+@pytest.mark.parametrize("splits", [1, 3])
+def test_gated(splits: int) -> None:
+    sequences = Sequences([9, 50], head_dim=24, group=3)
+    both = sequences.normal(2, 6, 48)
+    both[..., :24] = torch.nan
+    got = attend_step_paged(
+        *(sequences.q, sequences.keys, sequences.values),
+        *(sequences.tables, sequences.slots, sequences.lengths),
+        gate=both[..., 24:],
+        launch=Launch(splits, tile=16),
+    )
+    want = sequences.expected() * torch.sigmoid(both[..., 24:].double())
+    torch.testing.assert_close(got.double(), want, atol=1e-5, rtol=1e-5)
+
+
+@needs_triton
 def test_rows_of_padding_share_a_slot() -> None:
     sequences = Sequences([23, 1])
     rows = torch.tensor([0, 1, 1, 1])

@@ -14,7 +14,13 @@ from dataclasses import dataclass
 import torch
 
 from upcurve.engine import tuning
-from upcurve.engine.platform import multiprocessors, tl, triton
+from upcurve.engine.platform import (
+    multiprocessors,
+    overlapping,
+    tl,
+    triton,
+    wait_for_inputs,
+)
 
 MOST_SPLITS = 256
 """Of a sequence: all of them meet in one tile of the second kernel."""
@@ -79,6 +85,7 @@ def attend_step_paged(
     slots: torch.Tensor,
     lengths: torch.Tensor,
     *,
+    gate: torch.Tensor | None = None,
     launch: Launch | None = None,
 ) -> torch.Tensor:
     """Attend with one query of each of B sequences of different lengths.
@@ -96,6 +103,7 @@ def attend_step_paged(
             which none behind its length is looked at.
         slots: int64 [B]: row of page_tables of each query.
         lengths: int32 [B]: tokens of each sequence, at least 1, at most P * page_size.
+        gate: like q; what is returned is multiplied by sigmoid(gate) in float32.
         launch: how to divide the work; chosen from the shapes where None.
 
     Returns:
@@ -105,6 +113,7 @@ def attend_step_paged(
     _, page_size, kv_heads, _ = keys.shape
     assert q.stride(2) == keys.stride(3) == page_tables.stride(1) == 1
     assert keys.stride() == values.stride()
+    assert gate is None or gate.stride(2) == 1
     assert heads % kv_heads == 0
     launch = launch or tuning.choose(
         Launch.of(q, keys, page_tables),
@@ -144,6 +153,7 @@ def attend_step_paged(
         tile=launch.tile,
         num_warps=launch.warps,
         num_stages=launch.stages,
+        **overlapping(q.device),
     )
     shares = triton.next_power_of_2(splits)
     columns = min(width, max(COMBINED_COLUMNS, COMBINED // shares))
@@ -151,12 +161,15 @@ def attend_step_paged(
         parts,
         sums,
         lengths,
+        gate,
         out,
         splits,
+        *((0, 0) if gate is None else gate.stride()[:2]),
         head_dim=head_dim,
         shares=shares,
         columns=columns,
         tile=launch.tile,
+        **overlapping(q.device),
     )
     return out
 
@@ -195,8 +208,10 @@ def _attend_share(
     width: tl.constexpr,
     page_size: tl.constexpr,
     tile: tl.constexpr,
+    early: tl.constexpr,
 ) -> None:
     """Attend with the queries of one KV head to one split: the mean of its values, its log2 sum."""
+    wait_for_inputs(early)
     head, split, row = tl.program_id(0), tl.program_id(1), tl.program_id(2)
     kv_heads, splits = tl.num_programs(0), tl.num_programs(1)
     length = tl.load(lengths + row)
@@ -255,14 +270,19 @@ def _combine(
     parts: tl.tensor,
     sums: tl.tensor,
     lengths: tl.tensor,
+    gate: tl.tensor,
     out: tl.tensor,
     splits: tl.tensor,
+    gate_row: tl.tensor,
+    gate_head: tl.tensor,
     head_dim: tl.constexpr,
     shares: tl.constexpr,
     columns: tl.constexpr,
     tile: tl.constexpr,
+    early: tl.constexpr,
 ) -> None:
-    """Weigh the splits of one query that have tokens by the sums of their softmax."""
+    """Weigh the splits of one query that have tokens by the sums of their softmax, and gate."""
+    wait_for_inputs(early)
     head, row = tl.program_id(1), tl.program_id(2)
     length = tl.load(lengths + row)
     split = tl.arange(0, shares)
@@ -270,11 +290,17 @@ def _combine(
     # The others wrote nothing.
     filled = (split < splits) & (split * _share(length, splits, tile) < length)
     place = (row * tl.num_programs(1) + head) * splits
-    logs = tl.load(sums + place + split, mask=filled, other=float("-inf"))
-    weights = tl.exp2(logs - tl.max(logs, 0))
     inside = filled[:, None] & (column < head_dim)[None, :]
     at = (place + split)[:, None] * head_dim + column[None, :]
+    # Everything is asked for before any of it is used.
+    logs = tl.load(sums + place + split, mask=filled, other=float("-inf"))
     part = tl.load(parts + at, mask=inside, other=0.0)
+    if gate is not None:
+        at_gate = row.to(tl.int64) * gate_row + head * gate_head + column
+        opening = tl.load(gate + at_gate, mask=column < head_dim, other=0.0)
+    weights = tl.exp2(logs - tl.max(logs, 0))
     mixed = tl.sum(part * weights[:, None], 0) / tl.sum(weights, 0)
+    if gate is not None:
+        mixed = mixed * tl.sigmoid(opening.to(tl.float32))
     place_out = (row * tl.num_programs(1) + head) * head_dim + column
     tl.store(out + place_out, mixed.to(out.dtype.element_ty), mask=column < head_dim)

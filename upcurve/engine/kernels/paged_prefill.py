@@ -16,7 +16,6 @@ from upcurve.engine import tuning
 from upcurve.engine.kernels.sequences import Sequences
 from upcurve.engine.platform import is_amd, tl, triton
 
-
 LANES = 32
 """Sequences that a program looks through at least: up to so many the kernel is the same."""
 
@@ -34,15 +33,12 @@ class Launch:
     """Page numbers, keys and values, products: each a tile ahead of the next."""
 
     @classmethod
-    def of(cls, q: torch.Tensor, keys: torch.Tensor) -> Launch:
-        """Choose for the arguments of `attend_chunks_paged`: the most that registers hold."""
+    def of(cls, q: torch.Tensor) -> Launch:
+        """Choose for queries of heads of 256 channels: the most that registers hold."""
         if q.element_size() > 2:
             return cls(rows=32, tile=16, warps=4, stages=1)
         if is_amd():
             return cls(rows=64, tile=32, warps=4, stages=2)
-        if keys.element_size() == 1:
-            # Keys and values pass through registers to become 16 bits wide.
-            return cls(rows=64, tile=32, warps=8, stages=3)
         return cls(rows=128, tile=64, warps=8, stages=3)
 
 
@@ -82,7 +78,7 @@ def attend_chunks_paged(
     count, group = len(sequences.slots), heads // kv_heads
     together = triton.next_power_of_2(group)
     launch = launch or tuning.choose(
-        Launch.of(q, keys),
+        Launch.of(q),
         "paged_prefill",
         q.device,
         rows=tokens,
@@ -93,6 +89,10 @@ def attend_chunks_paged(
         dtype=keys.dtype,
     )
     out = torch.empty(tokens, heads, head_dim, dtype=q.dtype, device=q.device)
+    if keys.dtype == torch.float8_e4m3fn and q.dtype == torch.bfloat16:
+        # Keys and values become float16 exactly, by one instruction a pair on sm_90; to bfloat16 it
+        # is three, two of them slow. What a program converts itself, it keeps in registers.
+        q = q.to(torch.float16)
     at_once = max(1, launch.rows // together)
     if tokens:
         # No sequence has more than one tile that is not full.
@@ -226,9 +226,6 @@ def _attend_tile(
     inside = ((token < end) & (row % together < group))[:, None] & (column < head_dim)[None, :]
     at_q = token.to(tl.int64)[:, None] * q_row + heads[:, None] * q_head + column[None, :]
     query = tl.load(q + at_q, mask=inside, other=0.0)
-    if keys.dtype.element_ty == tl.float8e4nv and query.dtype == tl.bfloat16:
-        # Exact, and one instruction a pair on sm_90; to bfloat16 it is three, two of them slow.
-        query = query.to(tl.float16)
 
     position = context + token - begin
     last = context + tl.minimum(first + at_once, end) - begin
