@@ -10,10 +10,6 @@ from upcurve.engine.portability.compilation import Taken, compile_all
 from upcurve.engine.portability.launches import Variant
 
 ACCEPTED_SPILLS = {
-    ("gated_delta_scan._prepare", "sm_90"): (
-        512,
-        "four warps that spill a little are faster there than eight that do not",
-    ),
     ("expert_down._down", "gfx950"): (
         8,
         "eight registers of prompts of about 512 tokens; no such GPU was at hand to tune for",
