@@ -1,150 +1,211 @@
-"""Gated DeltaNet's kernels on a GPU beside the same in torch: time, bandwidth and error.
+"""The gated delta rule over prompts on a GPU beside flash-linear-attention's: time and error.
 
-    python benchmarks/gated_delta.py
-    python benchmarks/gated_delta.py --repeats 10 --calls 3
+    python benchmarks/gated_delta.py            the table
+    python benchmarks/gated_delta.py --tune     launch parameters of both kernels, fastest first
 
-Sequences are calls in a row without a graph, as the engine makes them; delta_step.py measures the
-decode step. Both sides split, normalise and gate. A cell is the median [lowest, highest] over
-repeats of the time of one call. Errors are |got - exact| / |exact| against float64, token by token,
-of outputs and of new states; both sides start from the same rounded inputs.
+Graph replay of ten calls; a cell is the median [lowest, highest] over replays of the time of one.
+Inputs are what a convolution has written just before: short ones may lie in the GPU's cache. Our
+call splits, normalises and gates; flash-linear-attention (where it is installed, for --peer) gets
+contiguous q, k and v, normalises them, and gets its gates computed. Both start from states. Errors
+are |got - exact| / |exact| of outputs and of new states against `gated_delta.chunked` in float64,
+from the same rounded inputs. The time of the second kernel is what it adds to the first.
 """
 
 import argparse
+import itertools
 import statistics
-from dataclasses import dataclass
+from dataclasses import replace
+from unittest.mock import MagicMock, patch
 
 import torch
 import torch.nn.functional as F
 
-from upcurve.engine.kernels import gated_delta
-from upcurve.engine.kernels.gated_delta_scan import scan
+from upcurve.engine.kernels import gated_delta, gated_delta_scan
+from upcurve.engine.kernels.gated_delta_scan import ScanLaunch, scan
+from upcurve.engine.kernels.sequences import Chunk, Sequences
 from upcurve.engine.platform import HAS_TRITON, INTERPRETED, triton
 
-DEVICE = "cuda"
-KEY_HEADS, HEADS, KEY_DIM, VALUE_DIM = 16, 32, 128, 128
-LENGTHS = (2048, 8192)
+try:
+    from fla.ops.gated_delta_rule import chunk_gated_delta_rule
+except ImportError as error:
+    chunk_gated_delta_rule, MISSING = None, str(error)
 
-
-@dataclass
-class Tokens:
-    """A layer's projections of T tokens in bfloat16 as rows of one product, and its gates."""
-
-    qkv: torch.Tensor
-    a: torch.Tensor
-    b: torch.Tensor
-    a_log: torch.Tensor
-    dt_bias: torch.Tensor
-
-    @classmethod
-    def of(cls, length):
-        """Draw them at random, with the decays that the architecture starts from."""
-        width = channels()
-        rows = torch.randn(length, width + 2 * HEADS, device=DEVICE, dtype=torch.bfloat16)
-        step = torch.empty(HEADS, device=DEVICE).uniform_(-6.9, -2.3).exp()
-        return cls(
-            *rows.split([width, HEADS, HEADS], -1),
-            torch.empty(HEADS, device=DEVICE).uniform_(1, 16).log(),
-            step.expm1().log(),
-        )
-
-    def kernel_inputs(self):
-        """Return what the kernels take before the state."""
-        return self.qkv, self.a, self.b, self.a_log, self.dt_bias
-
-    def rule_inputs(self, dtype):
-        """Return q, k, v, g and beta of the rule in a dtype."""
-        keys = KEY_HEADS * KEY_DIM
-        q, k, v = self.qkv.to(dtype).split([keys, keys, HEADS * VALUE_DIM], -1)
-        q, k = (
-            (x * torch.rsqrt(x.pow(2).sum(-1, keepdim=True) + 1e-6)).repeat_interleave(
-                HEADS // KEY_HEADS, 1
-            )
-            for x in (q.reshape(-1, KEY_HEADS, KEY_DIM), k.reshape(-1, KEY_HEADS, KEY_DIM))
-        )
-        g = -self.a_log.to(dtype).exp() * F.softplus(self.a.to(dtype) + self.dt_bias.to(dtype))
-        v = v.reshape(-1, HEADS, VALUE_DIM)
-        return q * KEY_DIM**-0.5, k, v, g, torch.sigmoid(self.b.to(dtype))
+DIM, CALLS = 128, 10
+HEADS = ("16/32", "16/64", "4/16")
+LENGTHS = {"2048": [2048], "8192": [8192], "32768": [32768], "8 x 1024": [1024] * 8}
+PREPARE = ((4, 128), (4, 168), (4, 255), (8, 128), (8, 255))
+"""Warps and registers."""
+SCAN = [
+    *itertools.product((16, 32), (4,), (2, 3, 4)),
+    *itertools.product((32, 64), (8,), (2, 3)),
+    *itertools.product((64,), (4,), (2, 3)),
+]
+"""Columns, warps and stages."""
+SHOWN = 4
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--repeats", type=int, default=20)
-    parser.add_argument("--calls", type=int, default=5, help="calls over a sequence per repeat")
+    parser.add_argument("--heads", default=",".join(HEADS), help="key/value heads")
+    parser.add_argument("--peer", default="16/32", help="heads that both are measured with")
+    parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--tune", action="store_true", help="try launch parameters, of 16/32")
     arguments = parser.parse_args()
     if not torch.cuda.is_available() or not HAS_TRITON or INTERPRETED:
         raise SystemExit("this measures a GPU: it needs one, Triton, and no TRITON_INTERPRET")
     torch.manual_seed(0)
     name = torch.cuda.get_device_name()
     print(f"{name}, torch {torch.__version__}, triton {triton.__version__}, {arguments}")
-    print(f"{KEY_HEADS} key heads of {KEY_DIM}, {HEADS} value heads of {VALUE_DIM}, inputs bf16\n")
-    print("| what | tokens | state | us | GB/s | torch us | ratio | error | torch's error |")
-    print("|---|---:|---|---:|---:|---:|---:|---|---|")
-    for length in LENGTHS:
-        show("delta scan", length, "fp32", *delta_scan(length, arguments))
+    if arguments.tune:
+        for title in ("8192", "8 x 1024"):
+            tune(title, Case(16, 32, LENGTHS[title]))
+        return
+    if chunk_gated_delta_rule is None:
+        print(f"flash-linear-attention cannot be imported: {MISSING}")
+    print(f"heads of {DIM}, inputs bf16, states fp32\n")
+    print("| heads | tokens | us | first kernel | second | errors | FLA us | ratio | its errors |")
+    print("|---|---:|---:|---:|---:|---|---:|---:|---|")
+    for heads, (title, lengths) in itertools.product(arguments.heads.split(","), LENGTHS.items()):
+        case = Case(*map(int, heads.split("/")), lengths)
+        wanted = case.exact()
+        errors = describe(case.ours(), wanted)
+        times, first = measure(case.ours, arguments.repeats), case.first(arguments.repeats)
+        row = f"{heads} | {title} | {spread(times)} | {first:.1f} "
+        row += f"| {statistics.median(times) - first:.1f} | {errors}"
+        if chunk_gated_delta_rule is not None and heads in arguments.peer.split(","):
+            error = describe(case.peer(), wanted)
+            others = measure(case.peer, arguments.repeats)
+            ratio = statistics.median(others) / statistics.median(times)
+            row += f" | {spread(others)} | {ratio:.2f} | {error}"
+        print(f"| {row} |", flush=True)
 
 
-def show(what, tokens, state, size, times, others, error, other_error):
-    """Print a row; a size of None has no bandwidth worth a look."""
-    middle = statistics.median(times)
-    rate = f"{size / middle / 1e3:.0f}" if size else ""
-    print(
-        f"| {what} | {tokens} | {state} | {spread(times)} | {rate} | {spread(others)} "
-        f"| {statistics.median(others) / middle:.1f} | {error} | {other_error} |",
-        flush=True,
+class Case:
+    """Projected rows, the gates and the states of some sequences."""
+
+    def __init__(self, key_heads, heads, lengths):
+        self.key_heads, self.heads, self.lengths = key_heads, heads, lengths
+        length, width = sum(lengths), (2 * key_heads + heads) * DIM
+        self.qkv = torch.randn(length, width, device="cuda", dtype=torch.bfloat16)
+        gates = torch.randn(length, 2 * heads, device="cuda", dtype=torch.bfloat16)
+        self.a, self.b = gates.split(heads, -1)
+        # The decays that the architecture starts from.
+        self.a_log = torch.empty(heads, device="cuda").uniform_(1, 16).log()
+        self.dt_bias = torch.empty(heads, device="cuda").uniform_(-6.9, -2.3).exp().expm1().log()
+        self.start = torch.randn(len(lengths), heads, DIM, DIM, device="cuda") / 10
+        self.states = self.start.clone()
+        starts = [sum(lengths[:index]) for index in range(len(lengths))]
+        self.sequences = Sequences.of(
+            tuple(Chunk(s, n, 1, i) for i, (s, n) in enumerate(zip(starts, lengths, strict=True))),
+            self.qkv.device,
+        )
+        sizes = [key_heads * DIM, key_heads * DIM, heads * DIM]
+        q, k, v, beta = (
+            x.contiguous().view(1, length, *shape)
+            for x, shape in zip(
+                (*self.qkv.split(sizes, -1), torch.sigmoid(self.b.float())),
+                ((key_heads, DIM), (key_heads, DIM), (heads, DIM), (heads,)),
+                strict=True,
+            )
+        )
+        g = -self.a_log.exp() * F.softplus(self.a.float() + self.dt_bias)
+        self.inputs = q, k, v, g.unsqueeze(0), beta
+        ends = torch.tensor([*starts, length])
+        self.of_several = len(lengths) > 1 and {
+            "cu_seqlens": ends.cuda(),
+            "cu_seqlens_cpu": ends,
+        }
+
+    def ours(self, launch=None):
+        """Run over all sequences; their states move on."""
+        out = scan(
+            *(self.qkv, self.a, self.b, self.a_log, self.dt_bias, self.states),
+            key_heads=self.key_heads,
+            sequences=self.sequences,
+            launch=launch,
+        )
+        return out, self.states
+
+    def first(self, repeats, launch=None):
+        """Return microseconds of the first kernel alone."""
+        with patch.object(gated_delta_scan, "_scan", MagicMock()):
+            return statistics.median(measure(lambda: self.ours(launch), repeats))
+
+    def peer(self):
+        """Run the peer over all sequences."""
+        out, states = chunk_gated_delta_rule(
+            *self.inputs,
+            initial_state=self.start,
+            output_final_state=True,
+            use_qk_l2norm_in_kernel=True,
+            **(self.of_several or {}),
+        )
+        return out[0], states
+
+    def exact(self):
+        """Return outputs and new states in float64."""
+        parts, start = [], 0
+        for length, state in zip(self.lengths, self.start, strict=True):
+            q, k, v = (x[0, start : start + length].double() for x in self.inputs[:3])
+            rows = slice(start, start + length)
+            start += length
+            q, k = (
+                (x * torch.rsqrt(x.pow(2).sum(-1, keepdim=True) + 1e-6)).repeat_interleave(
+                    self.heads // self.key_heads, 1
+                )
+                for x in (q, k)
+            )
+            x = self.a[rows].double() + self.dt_bias.double()
+            g = -self.a_log.double().exp() * F.softplus(x)
+            beta = torch.sigmoid(self.b[rows].double())
+            parts.append(gated_delta.chunked(q * DIM**-0.5, k, v, g, beta, state.double()))
+        outs, states = zip(*parts, strict=True)
+        return torch.cat(outs), torch.stack(states)
+
+
+def tune(title, case):
+    """Print the fastest parameters of each kernel; those that do not fit are left out."""
+    rule = ScanLaunch.of(case.states, len(case.lengths), case.qkv.dtype)
+    first = {}
+    for warps, registers in PREPARE:
+        launch = replace(rule, prepare_warps=warps, prepare_registers=registers)
+        first[warps, registers] = case.first(3, launch)
+    found = sorted(first, key=first.get)
+    told = ", ".join(f"{each} {first[each]:.1f}" for each in found)
+    print(f"{title}: first kernel (warps, registers) us: {told}", flush=True)
+    best = replace(rule, prepare_warps=found[0][0], prepare_registers=found[0][1])
+    second = {}
+    for width, warps, stages in SCAN:
+        launch = replace(best, width=width, warps=warps, stages=stages)
+        try:
+            times = measure(lambda launch=launch: case.ours(launch), 3)
+        except triton.runtime.errors.OutOfResources:
+            continue
+        second[width, warps, stages] = statistics.median(times) - first[found[0]]
+    told = ", ".join(f"{x} {second[x]:.1f}" for x in sorted(second, key=second.get)[:SHOWN])
+    print(f"{title}: second (columns, warps, stages) us: {told}; rule: {rule}", flush=True)
+
+
+def describe(got, wanted):
+    return ", ".join(
+        f"{((x.double() - exact).norm() / exact.norm()).item():.1e}"
+        for x, exact in zip(got, wanted, strict=True)
     )
 
 
-def spread(times):
-    return f"{statistics.median(times):.1f} [{min(times):.1f}, {max(times):.1f}]"
-
-
-def delta_scan(length, arguments):
-    """Measure the rule over a sequence."""
-    tokens = Tokens.of(length)
-    start = torch.randn(HEADS, KEY_DIM, VALUE_DIM, device=DEVICE)
-    wanted, exact = gated_delta.recurrence_reference(
-        *tokens.rule_inputs(torch.float64), start.double()
-    )
-
-    def ours(state):
-        return scan(*tokens.kernel_inputs(), state, key_heads=KEY_HEADS), state
-
-    def torchs(state):
-        return gated_delta.chunked(*tokens.rule_inputs(torch.float32), state)
-
-    return None, *compare_sequences((ours, torchs), start, wanted, exact, arguments)
-
-
-def channels():
-    """Return how many channels the convolution has."""
-    return 2 * KEY_HEADS * KEY_DIM + HEADS * VALUE_DIM
-
-
-def compare_sequences(runs, start, wanted, exact, arguments):
-    """Return times and errors of both ways through a sequence."""
-    errors = []
-    for run in runs:
-        out, state = run(start.clone())
-        errors.append(describe(out, wanted, state, exact))
-    timed = [measure_calls(run, start, arguments.repeats, arguments.calls) for run in runs]
-    return *timed, *errors
-
-
-def describe(out, wanted, state, exact):
-    pairs = ((out, wanted), (state, exact))
-    return ", ".join(f"{((got - want).norm() / want.norm()).item():.1e}" for got, want in pairs)
-
-
-def measure_calls(run, start, repeats, calls):
-    """Return microseconds of one call, once for every row of calls."""
-    state = start.clone()
-
-    def row():
-        for _ in range(calls):
-            run(state)
-
-    row()
-    return [elapsed(row) / calls for _ in range(repeats)]
+def measure(run, repeats):
+    """Return microseconds of one call, once for every replay of a graph of calls."""
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        run()
+    torch.cuda.synchronize()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        for _ in range(CALLS):
+            run()
+    graph.replay()
+    return [elapsed(graph.replay) / CALLS for _ in range(repeats)]
 
 
 def elapsed(action):
@@ -155,6 +216,10 @@ def elapsed(action):
     end.record()
     end.synchronize()
     return start.elapsed_time(end) * 1e3
+
+
+def spread(times):
+    return f"{statistics.median(times):.1f} [{min(times):.1f}, {max(times):.1f}]"
 
 
 if __name__ == "__main__":

@@ -74,13 +74,30 @@ def one(length: int, context: int = 1, slot: int = 0) -> Sequences:
     return Sequences.of((Chunk(0, length, context, slot),), CPU)
 
 
+def run(
+    values: dict[str, torch.Tensor],
+    states: torch.Tensor,
+    sequences: Sequences,
+    *,
+    key_heads: int = 1,
+    launch: ScanLaunch | None = None,
+) -> torch.Tensor:
+    qkv, a, b, a_log, dt_bias = values.values()
+    return scan(
+        *(qkv, a, b, a_log, dt_bias, states),
+        key_heads=key_heads,
+        sequences=sequences,
+        launch=launch,
+    )
+
+
 def poisoned(size: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> torch.Tensor:
     return torch.full(size, torch.nan, dtype=dtype, device=device)
 
 
 @pytest.fixture(autouse=True)
 def nothing_is_read_before_it_is_written(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gated_delta_scan.torch, "empty", poisoned)
+    monkeypatch.setattr(torch, "empty", poisoned)
 
 
 @pytest.mark.parametrize(
@@ -98,7 +115,7 @@ def test_a_scan_is_the_rule(length: int, sizes: dict[str, int]) -> None:
     key_heads = sizes.get("key_heads", 1)
     values, states = inputs(length, seed=length, **sizes)
     want, new = exact(values, states[3], key_heads)
-    got = scan(*values.values(), states, key_heads=key_heads, sequences=one(length, slot=3))
+    got = run(values, states, key_heads=key_heads, sequences=one(length, slot=3))
     torch.testing.assert_close(got.double(), want, atol=2e-5, rtol=1e-4)
     torch.testing.assert_close(states[3].double(), new, atol=2e-5, rtol=1e-4)
 
@@ -129,10 +146,9 @@ def test_sequences_are_strangers_to_each_other(
         if is_fresh:
             states[slot] = torch.nan
         start += length
-    got = scan(
-        *values.values(),
+    got = run(
+        values,
         states,
-        key_heads=1,
         sequences=Sequences.of(tuple(chunks), CPU),
         launch=ScanLaunch(width=width, stages=1),
     )
@@ -145,7 +161,7 @@ def test_a_sequence_may_be_split_anywhere(cut: int) -> None:
     values, states = inputs(100, seed=5)
     want, new = exact(values, states[0], 1)
     parts = [
-        scan(*part(values, rows).values(), states, key_heads=1, sequences=one(length))
+        run(part(values, rows), states, sequences=one(length))
         for rows, length in ((slice(cut), cut), (slice(cut, None), 100 - cut))
     ]
     torch.testing.assert_close(torch.cat(parts).double(), want, atol=2e-5, rtol=1e-4)
@@ -164,7 +180,7 @@ def nearly_parallel() -> tuple[dict[str, torch.Tensor], torch.Tensor]:
 def test_keys_that_are_nearly_parallel_and_never_forgotten() -> None:
     values, states = nearly_parallel()
     want, new = exact(values, states[0], 1)
-    got = scan(*values.values(), states, key_heads=1, sequences=one(64))
+    got = run(values, states, sequences=one(64))
     torch.testing.assert_close(got.double(), want, atol=1e-4, rtol=1e-3)
     torch.testing.assert_close(states[0].double(), new, atol=1e-4, rtol=1e-3)
 
@@ -181,7 +197,7 @@ def test_products_of_a_narrow_model_are_as_good_as_its_numbers(
     for name in ("qkv", "a", "b"):
         values[name] = values[name].to(dtype)
     want, new = exact(values, states[0], 1)
-    got = scan(*values.values(), states, key_heads=1, sequences=one(len(want)))
+    got = run(values, states, sequences=one(len(want)))
     assert got.dtype == dtype
     for result, wanted in ((got, want), (states[0], new)):
         assert (result.double() - wanted).norm() < bound * wanted.norm()
@@ -191,7 +207,7 @@ def test_a_bfloat16_state_is_rounded_once() -> None:
     values, states = inputs(40, seed=4)
     narrow = states.to(torch.bfloat16)
     want, new = exact(values, narrow[0].float(), 1)
-    got = scan(*values.values(), narrow, key_heads=1, sequences=one(40))
+    got = run(values, narrow, sequences=one(40))
     torch.testing.assert_close(got.double(), want, atol=2e-5, rtol=1e-4)
     # The interpreter cuts to bfloat16 where the device rounds: one step of eight bits.
     torch.testing.assert_close(narrow[0].double(), new, atol=1e-3, rtol=2**-7)
@@ -204,7 +220,7 @@ def test_a_decay_of_a_millionth_a_token_is_not_rounded_off() -> None:
     values["a_log"].fill_(2.77)
     values["b"].fill_(-40.0)
     _, new = exact(values, states[0], 1)
-    scan(*values.values(), states, key_heads=1, sequences=one(200))
+    run(values, states, sequences=one(200))
     torch.testing.assert_close(states[0].double(), new, atol=0, rtol=1e-5)
 
 

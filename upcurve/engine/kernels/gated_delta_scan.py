@@ -42,6 +42,8 @@ class ScanLaunch:
     """Chunks that a program of the second has in flight or in use."""
     warps: int = 4
     prepare_warps: int = 4
+    prepare_registers: int = 168
+    """Of a thread at most, on NVIDIA GPUs: three programs of four warps share a multiprocessor."""
 
     @classmethod
     def of(cls, states: torch.Tensor, count: int, dtype: torch.dtype) -> ScanLaunch:
@@ -56,8 +58,10 @@ class ScanLaunch:
             width //= 2
         if dtype == torch.float32:
             # Exact products of two chunks take more shared memory than there is.
-            return cls(min(width, 32), stages=1)
-        return cls(width, stages=2 if is_amd() else 3)
+            return cls(min(width, 32), stages=1, prepare_registers=255)
+        if is_amd():
+            return cls(width, stages=2)
+        return cls(width, stages=3, warps=8 if width == 64 else 4)
 
 
 def scan(
@@ -132,6 +136,7 @@ def scan(
         lanes=_power_of_two(count),
         precision="ieee" if exact else "tf32",
         num_warps=launch.prepare_warps,
+        **({} if is_amd() else {"maxnreg": launch.prepare_registers}),
     )
     _scan[(heads, -(-value_dim // launch.width), count)](
         *(qkv, sequences.slots, sequences.starts, sequences.contexts),
