@@ -1,7 +1,7 @@
 """The decode step of a Gated DeltaNet layer on a GPU: time, share of copy bandwidth, error.
 
     python benchmarks/delta_step.py            the table
-    python benchmarks/delta_step.py --tune     warps and registers, fastest first, and tiles
+    python benchmarks/delta_step.py --tune     columns, warps, registers, fastest first; tiles
                                                of the convolution over sequences
 
 One launch: convolution, gates, the rule, the gated norm and FP8. Heads are those of
@@ -23,7 +23,7 @@ from upcurve.engine.kernels.causal_conv_kernels import (
     ConvolutionTile,
     convolve_sequences_in_place,
 )
-from upcurve.engine.kernels.gated_delta_decode import WARPS, decode_in_place
+from upcurve.engine.kernels.gated_delta_decode import DecodeLaunch, decode_in_place
 from upcurve.engine.kernels.sequences import Chunk, Sequences
 from upcurve.engine.platform import HAS_TRITON, INTERPRETED, triton
 
@@ -33,8 +33,8 @@ DIM, KERNEL, EPS = 128, 4, 1e-6
 BATCHES = (1, 8, 32, 64, 128, 256)
 STATES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 LENGTHS = {"8192": [8192], "64 x 128": [128] * 64}
-LAUNCHES = ((4, 255), (8, 128), (8, 255), (16, 64), (16, 128))
-"""Warps, and registers of a thread at most."""
+LAUNCHES = ((64, 4, 255), (64, 4, 128), (32, 2, 255), (128, 4, 255), (128, 8, 128), (128, 8, 255))
+"""Columns of the state at a time, warps, and registers of a thread at most."""
 COLD_BYTES, MOST_CALLS = 2**29, 256
 
 
@@ -56,7 +56,7 @@ def main():
         case = Case(*HEADS[model], batch, STATES[kind])
         row = f"| {model} | {kind} | {batch} "
         if arguments.tune:
-            timed = {each: case.measure(3, *each) for each in LAUNCHES}
+            timed = {each: case.measure(3, DecodeLaunch(*each)) for each in LAUNCHES}
             found = sorted(timed, key=lambda each: statistics.median(timed[each]))
             print(row, *(f"{each}: {spread(timed[each])}" for each in found), sep="| ", flush=True)
             continue
@@ -90,7 +90,7 @@ class Case:
         self.lengths = torch.randint(2, 9000, (batch,), device="cuda", dtype=torch.int32)
         self.lengths[-1] = 2
 
-    def run(self, slots, warps=WARPS, registers=None):
+    def run(self, slots, launch=None):
         """Compute one token of every sequence."""
         return decode_in_place(
             *(self.qkv, self.z, self.a, self.b),
@@ -105,8 +105,7 @@ class Case:
             key_heads=self.key_heads,
             eps=EPS,
             quantize=True,
-            warps=warps,
-            registers=registers,
+            launch=launch,
         )
 
     def errors(self):
@@ -142,11 +141,9 @@ class Case:
         out = out * torch.rsqrt(out.pow(2).mean(-1, keepdim=True) + EPS) * self.norm.double()
         return (out * F.silu(self.z.double()).view_as(out)).flatten(1), states, rings
 
-    def measure(self, repeats, warps=WARPS, registers=None):
+    def measure(self, repeats, launch=None):
         """Return microseconds of one call, once for every replay."""
-        return measure(
-            [lambda s=slots: self.run(s, warps, registers) for slots in self.slots], repeats
-        )
+        return measure([lambda s=slots: self.run(s, launch) for slots in self.slots], repeats)
 
 
 def convolution(lengths, copy, arguments):

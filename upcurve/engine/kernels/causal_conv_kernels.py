@@ -14,9 +14,9 @@ from upcurve.engine.platform import overlapping, tl, triton, wait_for_inputs
 class ConvolutionTile:
     """What one program computes: some channels of some tokens of one sequence."""
 
-    tokens: int = 16
+    tokens: int = 64
     channels: int = 128
-    warps: int = 4
+    warps: int = 8
 
 
 def convolve_sequences_in_place(

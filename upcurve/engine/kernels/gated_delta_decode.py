@@ -6,16 +6,35 @@ program has one head of one sequence; its state is read once and written once.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 
+from upcurve.engine import tuning
 from upcurve.engine.kernels.quantized import QuantizedRows
 from upcurve.engine.platform import compute_capability, overlapping, tl, triton, wait_for_inputs
 
-WARPS = 8
-"""Of a program: a state of 128 x 128 in float32 is 64 registers of each of their lanes."""
-REGISTERS = {torch.float32: 128, torch.bfloat16: 255}
-"""Of a thread on NVIDIA GPUs at most, by the dtype of the state: with 128 two programs share a
-multiprocessor, but bfloat16 would spill."""
+FEW_ROWS = 8
+"""Up to so many sequences a state is spread over more warps."""
+
+
+@dataclass(frozen=True, slots=True)
+class DecodeLaunch:
+    """How a program goes through the state of its head."""
+
+    columns: int
+    """Of the state at a time: few leave registers for several programs on a multiprocessor."""
+    warps: int = 4
+    registers: int = 255
+    """Of a thread at most, on NVIDIA GPUs."""
+
+    @classmethod
+    def of(cls, batch: int, value_dim: int, dtype: torch.dtype) -> DecodeLaunch:
+        """Choose for so many sequences, columns of a state and its dtype."""
+        whole = triton.next_power_of_2(value_dim)
+        if dtype == torch.float32:
+            return cls(columns=min(64, whole))
+        return cls(columns=whole, warps=8 if batch <= FEW_ROWS else 4)
 
 
 def decode_in_place(
@@ -35,8 +54,7 @@ def decode_in_place(
     key_heads: int,
     eps: float,
     quantize: bool = False,
-    warps: int = WARPS,
-    registers: int | None = None,
+    launch: DecodeLaunch | None = None,
 ) -> tuple[torch.Tensor, QuantizedRows | None]:
     """Compute `causal_conv`, `gated_delta.step` and the gated norm, in float32.
 
@@ -60,8 +78,7 @@ def decode_in_place(
         key_heads: value head j goes with key head j // (value_heads // key_heads).
         eps: of the norm.
         quantize: give the rows in FP8 too, where a head is 128 channels.
-        warps: of a program.
-        registers: of a thread at most, on NVIDIA GPUs; by the dtype of the state where None.
+        launch: chosen from the shapes where None.
 
     Returns:
         [B, value_heads * Dv] in the dtype of qkv, float32 without norm; and in FP8.
@@ -80,6 +97,14 @@ def decode_in_place(
     quantized = None
     if quantize and norm is not None and value_dim == 128:
         quantized = QuantizedRows.empty(batch, width, qkv.device)
+    launch = launch or tuning.choose(
+        DecodeLaunch.of(batch, value_dim, states.dtype),
+        "gated_delta_decode",
+        qkv.device,
+        rows=batch,
+        heads=value_heads,
+        dtype=states.dtype,
+    )
     nvidia = compute_capability(qkv.device) >= (1, 0)
     _decode[(value_heads, batch)](
         *(qkv, z, a, b, convolution, a_log, dt_bias, norm, rings, states, slots, lengths, rows),
@@ -91,12 +116,12 @@ def decode_in_place(
         key_dim=key_dim,
         value_dim=value_dim,
         keys=triton.next_power_of_2(key_dim),
-        lanes=triton.next_power_of_2(value_dim),
+        columns=launch.columns,
         kernel=len(convolution),
         taps=triton.next_power_of_2(len(convolution)),
         channels=channels,
-        num_warps=warps,
-        **({"maxnreg": registers or REGISTERS[states.dtype]} if nvidia else {}),
+        num_warps=launch.warps,
+        **({"maxnreg": launch.registers} if nvidia else {}),
         **overlapping(qkv.device),
     )
     return rows, quantized
@@ -184,7 +209,7 @@ def _decode(
     key_dim: tl.constexpr,
     value_dim: tl.constexpr,
     keys: tl.constexpr,
-    lanes: tl.constexpr,
+    columns: tl.constexpr,
     kernel: tl.constexpr,
     taps: tl.constexpr,
     channels: tl.constexpr,
@@ -195,23 +220,14 @@ def _decode(
     row = tl.program_id(1).to(tl.int64)
     slot = tl.load(slots + row)
     position = tl.load(lengths + row) - 1
-    key, value = tl.arange(0, keys), tl.arange(0, lanes)
-    is_key, is_value = key < key_dim, value < value_dim
+    key = tl.arange(0, keys)
+    is_key = key < key_dim
     start = qkv + row * qkv_stride
     at_q = (head // (value_heads // key_heads)) * key_dim + key
     at_k = at_q + key_heads * key_dim
-    at_v = 2 * key_heads * key_dim + head * value_dim + value
-    at = head * value_dim + value
-    # All that is read is on its way before the first store: a store waits for what it stores.
     x = tl.load(a + row * a_stride + head).to(tl.float32) + tl.load(dt_bias + head)
     rate, strength = tl.load(a_log + head), tl.load(b + row * b_stride + head).to(tl.float32)
-    if norm is not None:
-        gate = tl.load(z + row * z_stride + at, mask=is_value, other=0.0).to(tl.float32)
-        weight = tl.load(norm + value, mask=is_value, other=0.0)
-    tile = states + (slot * value_heads + head) * key_dim * value_dim
-    tile += key[:, None] * value_dim + value[None, :]
-    inside = is_key[:, None] & is_value[None, :]
-    state = tl.load(tile, mask=inside & (position > 0), other=0.0).to(tl.float32)
+    place = (slot * value_heads + head) * key_dim
     ring = rings + slot * kernel * channels
     q, new_q = _weighted(
         *(start, ring, convolution, at_q, is_key, position), kernel, taps, channels
@@ -219,39 +235,67 @@ def _decode(
     k, new_k = _weighted(
         *(start, ring, convolution, at_k, is_key, position), kernel, taps, channels
     )
-    v, new_v = _weighted(
-        *(start, ring, convolution, at_v, is_value, position), kernel, taps, channels
-    )
     q = _summed(q)
     k = _summed(k)
-    v = _summed(v)
     q = q * tl.rsqrt(tl.sum(q * q, 0) + 1e-6) * factor
     k = k * tl.rsqrt(tl.sum(k * k, 0) + 1e-6)
     decay = tl.exp(-tl.exp(rate) * softplus(x))
     beta = tl.sigmoid(strength)
+    alike = tl.sum(q * k, 0)
 
-    correction = (v - decay * tl.sum(state * k[:, None], 0)) * beta
-    # What the corrected state gives: what it gave before, and what the correction adds.
-    read = decay * tl.sum(state * q[:, None], 0) + tl.sum(q * k, 0) * correction
-    state = decay * state + k[:, None] * correction[None, :]
-    tl.store(tile, state.to(states.dtype.element_ty), mask=inside)
     # No other program reads this row of the ring; those of the same key head write the same.
-    ring += (position % kernel) * channels
-    _keep(ring, new_q, at_q, is_key, taps)
-    _keep(ring, new_k, at_k, is_key, taps)
-    _keep(ring, new_v, at_v, is_value, taps)
+    into_ring = ring + (position % kernel) * channels
+    parts: tl.constexpr = (value_dim + columns - 1) // columns
+    reads: tl.tuple = ()
+    squares = 0.0
+    for part in tl.static_range(parts):
+        value = part * columns + tl.arange(0, columns)
+        is_value = value < value_dim
+        at_v = 2 * key_heads * key_dim + head * value_dim + value
+        tile = states + (place + key[:, None]) * value_dim + value[None, :]
+        inside = is_key[:, None] & is_value[None, :]
+        state = tl.load(tile, mask=inside & (position > 0), other=0.0).to(tl.float32)
+        v, new_v = _weighted(
+            *(start, ring, convolution, at_v, is_value, position), kernel, taps, channels
+        )
+        v = _summed(v)
+        state = state * decay
+        correction = (v - tl.sum(state * k[:, None], 0)) * beta
+        # What the corrected state gives: what it gave before, and what the correction adds.
+        read = tl.sum(state * q[:, None], 0) + alike * correction
+        state += k[:, None] * correction[None, :]
+        tl.store(tile, state.to(states.dtype.element_ty), mask=inside)
+        _keep(into_ring, new_v, at_v, is_value, taps)
+        read = tl.where(is_value, read, 0.0)
+        reads = reads + (read,)  # noqa: RUF005
+        squares += tl.sum(read * read, 0)
+    _keep(into_ring, new_q, at_q, is_key, taps)
+    _keep(into_ring, new_k, at_k, is_key, taps)
 
-    if norm is None:
-        tl.store(rows + row * value_heads * value_dim + at, read, mask=is_value)
-    else:
-        y = read * tl.rsqrt(tl.sum(read * read, 0) / value_dim + eps) * weight
-        y = (y * gate * tl.sigmoid(gate)).to(rows.dtype.element_ty)
-        tl.store(rows + row * value_heads * value_dim + at, y, mask=is_value)
-        if quantized is not None:
-            # A head is one block of 128 channels here.
-            wide = y.to(tl.float32)
-            found = tl.max(tl.abs(wide), 0) / 448.0
-            found = tl.where(found < 1.1754943508222875e-38, 1.0, found)
-            into = quantized + row * value_heads * value_dim + at
-            tl.store(into, (wide / found).to(tl.float8e4nv), mask=is_value)
-            tl.store(scale + head.to(tl.int64) * scale_block + row, found)
+    out = rows + row * value_heads * value_dim + head * value_dim
+    length = tl.rsqrt(squares / value_dim + eps)
+    found = 0.0
+    normed: tl.tuple = ()
+    for part in tl.static_range(parts):
+        value = part * columns + tl.arange(0, columns)
+        is_value = value < value_dim
+        y = reads[part]
+        if norm is not None:
+            at = z + row * z_stride + head * value_dim + value
+            gate = tl.load(at, mask=is_value, other=0.0).to(tl.float32)
+            weight = tl.load(norm + value, mask=is_value, other=0.0)
+            y = y * length * weight * gate * tl.sigmoid(gate)
+        y = y.to(rows.dtype.element_ty)
+        tl.store(out + value, y, mask=is_value)
+        normed = normed + (y,)  # noqa: RUF005
+        found = tl.maximum(found, tl.max(tl.abs(y.to(tl.float32)), 0))
+    if quantized is not None:
+        # A head is one block of 128 channels here.
+        found = found / 448.0
+        found = tl.where(found < 1.1754943508222875e-38, 1.0, found)
+        tl.store(scale + head.to(tl.int64) * scale_block + row, found)
+        into = quantized + row * value_heads * value_dim + head * value_dim
+        for part in tl.static_range(parts):
+            value = part * columns + tl.arange(0, columns)
+            values = (normed[part].to(tl.float32) / found).to(tl.float8e4nv)
+            tl.store(into + value, values, mask=value < value_dim)

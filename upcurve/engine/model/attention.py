@@ -7,9 +7,10 @@ import torch
 from upcurve.engine.kernels import attention, library_attention, query_key, rms_norm
 from upcurve.engine.kernels.output_gate import gate_rows
 from upcurve.engine.kernels.paged_attention import attend_step_paged
+from upcurve.engine.kernels.paged_prefill import attend_chunks_paged
 from upcurve.engine.kernels.quantized import QuantizedRows
 from upcurve.engine.kernels.rotary import rotate
-from upcurve.engine.kernels.sequences import Chunk
+from upcurve.engine.kernels.sequences import Sequences
 from upcurve.engine.memory.caches import Caches, KeyValuePages
 from upcurve.engine.model.plan import StepPlan
 from upcurve.engine.model.shapes import ModelShapes
@@ -55,13 +56,20 @@ class Attention:
         prepare = self._prepare_fused if self._prepared else self._prepare_reference
         q = prepare(projected, weights, plan, cache)
         gate = projected[0].view(len(q), q.shape[1], -1)[..., q.shape[2] :]
+        # One launch less where nothing but the gate is left to do.
+        inside = self._paged and plan.sequences is None and not quantize
         parts = []
         if plan.singles:
-            parts.append(self._attend_step(q[: plan.singles], cache, plan, caches.page_tables))
-        for chunk in plan.chunks:
-            rows = q[chunk.start : chunk.start + chunk.length]
-            parts.append(self._attend_chunk(rows, cache, caches.page_tables[chunk.slot], chunk))
+            rows = q[: plan.singles]
+            parts.append(
+                self._attend_step(rows, cache, plan, caches.page_tables, gate if inside else None)
+            )
+        if plan.sequences is not None:
+            rows = q[plan.singles :]
+            parts.append(self._attend_chunks(rows, cache, plan.sequences, caches.page_tables))
         out = parts[0] if len(parts) == 1 else torch.cat(parts)
+        if inside:
+            return out.flatten(1), None
         if self._prepared:
             return gate_rows(out, gate, quantize=quantize)
         return (out * torch.sigmoid(gate)).flatten(1), None
@@ -105,21 +113,41 @@ class Attention:
         return q
 
     def _attend_step(
-        self, q: torch.Tensor, cache: KeyValuePages, plan: StepPlan, page_tables: torch.Tensor
+        self,
+        q: torch.Tensor,
+        cache: KeyValuePages,
+        plan: StepPlan,
+        page_tables: torch.Tensor,
+        gate: torch.Tensor | None,
     ) -> torch.Tensor:
         keys, values = cache.keys, cache.values
         if self._paged:
-            return attend_step_paged(q, keys, values, page_tables, plan.slots, plan.lengths)
+            lengths = plan.lengths
+            return attend_step_paged(q, keys, values, page_tables, plan.slots, lengths, gate=gate)
         pages = -(-plan.longest // keys.shape[1])
         tables = page_tables[plan.slots, :pages]
         return attention.attend_step(q, keys, values, tables, plan.lengths)
 
-    def _attend_chunk(
-        self, q: torch.Tensor, cache: KeyValuePages, page_table: torch.Tensor, chunk: Chunk
+    def _attend_chunks(
+        self,
+        q: torch.Tensor,
+        cache: KeyValuePages,
+        sequences: Sequences,
+        page_tables: torch.Tensor,
     ) -> torch.Tensor:
-        if self._paged and library_attention.takes(q, chunk.context):
-            return library_attention.attend_from_start(q, cache.keys, cache.values, page_table)
-        return attention.attend_chunk(q, cache.keys, cache.values, page_table, chunk.context)
+        keys, values, chunks = cache.keys, cache.values, sequences.chunks
+        if self._paged:
+            only = chunks[0]
+            if len(chunks) == 1 and library_attention.takes(q, only.context):
+                return library_attention.attend_from_start(q, keys, values, page_tables[only.slot])
+            return attend_chunks_paged(q, keys, values, page_tables, sequences)
+        parts, start = [], 0
+        for chunk in chunks:
+            rows = q[start : start + chunk.length]
+            table = page_tables[chunk.slot]
+            parts.append(attention.attend_chunk(rows, keys, values, table, chunk.context))
+            start += chunk.length
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
 def _whole(parts: tuple[torch.Tensor, ...]) -> torch.Tensor:
