@@ -99,7 +99,7 @@ def _launch(
         *(rows, row_scale, weight, scale, out, count, rows.stride(0), *row_scale.stride()),
         columns=columns,
         depth=depth,
-        share=128 * triton.cdiv(triton.cdiv(depth, 128), shares),
+        shares=shares,
         tile_rows=tile.rows,
         tile_columns=tile.columns,
         num_warps=tile.warps,
@@ -109,7 +109,7 @@ def _launch(
     return out
 
 
-@triton.jit  # type: ignore[untyped-decorator]
+@triton.jit(do_not_specialize=["count"])  # type: ignore[untyped-decorator]
 def _multiply(
     rows: tl.tensor,
     row_scale: tl.tensor,
@@ -122,7 +122,7 @@ def _multiply(
     scale_block: tl.tensor,
     columns: tl.constexpr,
     depth: tl.constexpr,
-    share: tl.constexpr,
+    shares: tl.constexpr,
     tile_rows: tl.constexpr,
     tile_columns: tl.constexpr,
     early: tl.constexpr,
@@ -139,13 +139,14 @@ def _multiply(
     at_rows = rows + row.to(tl.int64)[:, None] * row_stride + step[None, :]
     at_weight = weight + read[:, None] * depth + step[None, :]
     at_scale = row_scale + row.to(tl.int64) * scale_row
-    scale += (start // 128) * ((depth + 127) // 128)
+    blocks: tl.constexpr = (depth + 127) // 128
+    scale += (start // 128) * blocks
 
     turned: tl.constexpr = tile_rows < 64
     total = tl.zeros([tile_columns, tile_rows] if turned else [tile_rows, tile_columns], tl.float32)
-    whole: tl.constexpr = share >= depth
-    begin = 0 if whole else tl.program_id(2) * share
-    end = depth if whole else tl.minimum(begin + share, depth)
+    share: tl.constexpr = 128 * ((blocks + shares - 1) // shares)
+    begin = 0 if shares == 1 else tl.program_id(2) * share
+    end = depth if shares == 1 else tl.minimum(begin + share, depth)
     for done in range(begin, end, 128):
         if depth % 128 == 0:
             left = tl.load(at_rows + done, mask=inside[:, None], other=0.0)
