@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.engine.kernels.operands import exact, normal
 from upcurve.engine.kernels import block_scaled
 from upcurve.engine.kernels.block_scaled import (
     FP8,
     HIGHEST,
+    LIBRARY_ROWS,
     dequantize_blocks,
-    experts,
-    grouped,
+    grouped_reference,
     linear,
+    linear_shares,
     quantize_blocks,
     quantize_rows,
 )
+from upcurve.engine.kernels.quantized import GRAIN, QuantizedRows
+from upcurve.engine.platform import HAS_TRITON, INTERPRETED
 
 DEAD = 1e-23
 HALF_STEP = 1 / 16
@@ -26,21 +32,9 @@ HALF_STEP = 1 / 16
 LEAST_STEP = 2.0**-9
 """Between float8_e4m3fn values below 2 ** -6."""
 sizes = st.integers(1, 300)
-
-
-def normal(*size: int, seed: int = 0) -> torch.Tensor:
-    return torch.randn(size, generator=torch.Generator().manual_seed(seed))
-
-
-def elementwise(scale: torch.Tensor, rows: int, height: int, width: int) -> torch.Tensor:
-    """The scale of each element, by its index."""
-    down, across = torch.arange(height) // rows, torch.arange(width) // 128
-    return scale[..., down[:, None], across[None, :]]
-
-
-def exact(weight: torch.Tensor, scale: torch.Tensor, rows: int = 128) -> torch.Tensor:
-    """In float64."""
-    return weight.double() * elementwise(scale.double(), rows, *weight.shape[-2:])
+needs_interpreter = pytest.mark.skipif(
+    not (HAS_TRITON and INTERPRETED), reason="no Triton interpreter"
+)
 
 
 @given(height=sizes, width=sizes, exponent=st.integers(-30, 30), seed=st.integers(0, 99))
@@ -54,7 +48,7 @@ def test_values_come_back_within_half_a_step(
         assert scale.dtype == torch.float32
         assert quantized.shape == values.shape
         assert scale.shape == (-(-height // rows), -(-width // 128))
-        step = elementwise(scale, rows, height, width) * LEAST_STEP
+        step = exact(torch.ones_like(values), scale, rows) * LEAST_STEP
         allowed = torch.maximum(values.abs() * HALF_STEP, step / 2) * 1.0001
         assert ((exact(quantized, scale, rows) - values).abs() <= allowed).all()
 
@@ -89,7 +83,7 @@ def test_each_matrix_of_a_stack_is_quantised_by_itself(shape: tuple[int, ...]) -
     weight = normal(*shape)
     quantized, scale = quantize_blocks(weight)
     whole = dequantize_blocks(quantized, scale, torch.float32)
-    assert torch.equal(whole.double(), exact(quantized, scale).float().double())
+    assert torch.equal(whole.double(), exact(quantized, scale, 128).float().double())
     for index in torch.cartesian_prod(*map(torch.arange, shape[:-2])) if len(shape) > 2 else ():
         index = tuple(index.reshape(-1).tolist())
         one, its = quantize_blocks(weight[index].clone())
@@ -114,7 +108,7 @@ def test_dead_experts_are_zero_or_tiny(dtype: torch.dtype) -> None:
     assert back.isfinite().all()
     assert back.abs().max() <= HIGHEST * DEAD * 1.01
     rows = normal(3, 256).to(dtype)
-    out = grouped(rows, weight, scale, torch.tensor([1, 3], dtype=torch.int32))
+    out = grouped_reference(rows, weight, scale, torch.tensor([1, 3], dtype=torch.int32))
     assert out.isfinite().all()
     assert out.abs().max() <= 1e-18
 
@@ -127,10 +121,10 @@ def test_grouped_products_of_any_size(
     weight, scale = quantize_blocks(normal(groups, height, width, seed=2))
     group = sorted(data.draw(st.lists(st.integers(0, groups - 1), min_size=count, max_size=count)))
     ends = torch.searchsorted(torch.tensor(group), torch.arange(groups), right=True).int()
-    x = exact(*quantize_rows(rows), rows=1)
-    expected = torch.stack([exact(weight, scale)[g] @ x[i] for i, g in enumerate(group)])
+    x = exact(*quantize_rows(rows), 1)
+    expected = torch.stack([exact(weight, scale, 128)[g] @ x[i] for i, g in enumerate(group)])
     bound = 1e-6 * width**0.5 * (x.abs().amax(1, keepdim=True) + 1) * 5
-    assert ((grouped(rows, weight, scale, ends) - expected).abs() <= bound).all()
+    assert ((grouped_reference(rows, weight, scale, ends) - expected).abs() <= bound).all()
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
@@ -140,7 +134,7 @@ def test_linear_is_a_product_of_one_group(dtype: torch.dtype) -> None:
     ends = torch.tensor([4], dtype=torch.int32)
     out = linear(x, weight[0], scale[0])
     assert out.dtype == dtype
-    assert torch.equal(out, grouped(x, weight, scale, ends))
+    assert torch.equal(out, grouped_reference(x, weight, scale, ends))
 
 
 def test_products_are_near_those_that_are_not_quantised() -> None:
@@ -161,24 +155,109 @@ def test_only_experts_with_rows_are_dequantised(monkeypatch: pytest.MonkeyPatch)
         return whole(weight, scale, dtype)
 
     monkeypatch.setattr(block_scaled, "dequantize_blocks", counted)
-    grouped(normal(3, 8), weight, scale, torch.tensor([0, 2, 2, 2, 3], dtype=torch.int32))
+    grouped_reference(normal(3, 8), weight, scale, torch.tensor([0, 2, 2, 2, 3], dtype=torch.int32))
     assert seen == [(8, 8), (8, 8)]
-
-
-def test_experts_are_two_grouped_products_about_a_gate() -> None:
-    x, order = normal(3, 130), torch.tensor([2, 0, 1, 2, 1])
-    ends, expert = torch.tensor([2, 2, 5], dtype=torch.int32), torch.tensor([0, 0, 2, 2, 2])
-    gate_up, down = quantize_blocks(normal(3, 48, 130)), quantize_blocks(normal(3, 20, 24))
-    rows = exact(*quantize_rows(x), rows=1)[order]
-    gate, up = torch.einsum("rk,rnk->rn", rows, exact(*gate_up)[expert]).chunk(2, dim=-1)
-    inner = exact(*quantize_rows(F.silu(gate) * up), rows=1)
-    expected = torch.einsum("rk,rnk->rn", inner, exact(*down)[expert])
-    out = experts(x, order, ends, *gate_up, *down)
-    # Near the middle of two float8 values float32 and float64 may fall apart.
-    assert (out - expected).norm() <= 1e-2 * expected.norm()
 
 
 def test_no_rows_give_no_results() -> None:
     weight, scale = quantize_blocks(normal(2, 8, 8))
     assert linear(normal(0, 8), weight[0], scale[0]).shape == (0, 8)
-    assert grouped(normal(0, 8), weight, scale, torch.zeros(2, dtype=torch.int32)).shape == (0, 8)
+    assert linear_shares(normal(0, 8), weight[0], scale[0]).shape == (0, 8)
+    ends = torch.zeros(2, dtype=torch.int32)
+    assert grouped_reference(normal(0, 8), weight, scale, ends).shape == (0, 8)
+
+
+@pytest.fixture
+def on_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Dispatch as on a GPU; the kernels are interpreted."""
+    monkeypatch.setattr(block_scaled, "runs_kernels", lambda device: True)
+
+
+@needs_interpreter
+@pytest.mark.usefixtures("on_gpu")
+@pytest.mark.parametrize("multiply", [linear, linear_shares])
+def test_one_row_is_not_quantised(multiply: Callable[..., torch.Tensor]) -> None:
+    x, (weight, scale) = normal(1, 1030), quantize_blocks(normal(130, 1030, seed=1))
+    expected = x.double() @ exact(weight, scale, 128).t()
+    torch.testing.assert_close(multiply(x, weight, scale).double(), expected, atol=1e-4, rtol=1e-5)
+
+
+@needs_interpreter
+@pytest.mark.usefixtures("on_gpu")
+@pytest.mark.parametrize("rows", [2, 17, LIBRARY_ROWS])
+@pytest.mark.parametrize("known", [True, False])
+def test_a_few_rows_are_quantised_once(rows: int, known: bool) -> None:
+    x, (weight, scale) = normal(rows, 1030), quantize_blocks(normal(130, 1030, seed=1))
+    values, its_scale = quantize_rows(x)
+    expected = exact(values, its_scale, 1) @ exact(weight, scale, 128).t()
+    quantized = QuantizedRows(values, its_scale) if known else None
+    # Where they are known in FP8, nobody asks what they were.
+    source = torch.full_like(x, torch.nan) if known else x
+    out = linear(source, weight, scale, quantized)
+    torch.testing.assert_close(out.double(), expected, atol=1e-4, rtol=1e-5)
+    shares = linear_shares(source, weight, scale, quantized)
+    assert shares.dtype == torch.float32
+    assert shares.shape == (rows, 4, 130)
+    torch.testing.assert_close(shares.double().sum(1), expected, atol=1e-4, rtol=1e-5)
+
+
+@needs_interpreter
+@pytest.mark.usefixtures("on_gpu")
+def test_shares_are_a_product_where_there_is_one_share() -> None:
+    x, (weight, scale) = normal(3, 500), quantize_blocks(normal(10, 500, seed=1))
+    assert torch.equal(linear_shares(x, weight, scale), linear(x, weight, scale))
+
+
+def scaled_product(a, b, scale_a, recipe_a, scale_b, recipe_b, *, output_dtype) -> torch.Tensor:
+    """What torch.nn.functional.scaled_mm documents, and what cuBLAS asks for."""
+    assert recipe_a == F.ScalingType.BlockWise1x128
+    assert recipe_b == F.ScalingType.BlockWise128x128
+    assert len(a) % GRAIN == 0
+    assert scale_a.stride(0) == scale_b.stride(0) == 1
+    product = exact(a, scale_a, 1) @ exact(b.t(), scale_b.t(), 128).t()
+    return product.to(output_dtype)
+
+
+@needs_interpreter
+@pytest.mark.usefixtures("on_gpu")
+@pytest.mark.parametrize("rows", [LIBRARY_ROWS - 1, LIBRARY_ROWS, LIBRARY_ROWS + 1])
+def test_many_rows_go_to_the_library_of_a_hopper(
+    rows: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = []
+    monkeypatch.setattr(block_scaled, "compute_capability", lambda device: (9, 0))
+    monkeypatch.setattr(
+        F, "scaled_mm", lambda *given, **how: calls.append(given) or scaled_product(*given, **how)
+    )
+    x = normal(rows, 512).bfloat16()
+    weight, scale = quantize_blocks(normal(256, 512, seed=1))
+    expected = exact(*quantize_rows(x), 1) @ exact(weight, scale, 128).t()
+    out = linear(x, weight, scale)
+    assert out.dtype == torch.bfloat16
+    assert out.shape == expected.shape
+    torch.testing.assert_close(out.double(), expected, atol=1e-3, rtol=2**-8)
+    assert len(calls) == (rows >= LIBRARY_ROWS)
+
+
+@pytest.mark.parametrize(
+    ("capability", "dtype", "shape", "has"),
+    [
+        ((9, 0), torch.bfloat16, (12288, 2048), True),
+        ((9, 0), torch.bfloat16, (2048, 4096), True),
+        ((9, 0), torch.float16, (2048, 4096), False),
+        ((9, 0), torch.bfloat16, (2048, 640), False),
+        ((9, 0), torch.bfloat16, (2000, 4096), False),
+        ((10, 0), torch.bfloat16, (2048, 4096), False),
+        ((0, 0), torch.bfloat16, (2048, 4096), False),
+    ],
+)
+def test_what_the_library_has(
+    capability: tuple[int, int],
+    dtype: torch.dtype,
+    shape: tuple[int, int],
+    has: bool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(block_scaled, "compute_capability", lambda device: capability)
+    x, weight = torch.empty(1, shape[1], dtype=dtype), torch.empty(shape, dtype=FP8)
+    assert block_scaled._in_library(x, weight) is has
