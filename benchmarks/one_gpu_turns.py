@@ -9,6 +9,8 @@ from upcurve.engine.execute.build import engine_of
 from upcurve.engine.execute.options import EngineOptions
 from upcurve.engine.schedule.request import Request, SamplingParameters
 
+PROMPT_TOKENS = 8192
+"""Of prompts in a step before decode steps are timed."""
 CHUNK = 16_384
 """Tokens of one forward pass in which transformers prefills: more do not fit beside the rest."""
 
@@ -17,9 +19,14 @@ class Decoding:
     """The engine with some requests in the middle of their output."""
 
     def __init__(self, model, arguments, batch):
+        # The first decodes while the last is prefilled.
         output = (arguments.rounds + 2) * (arguments.steps + 2) + 40
+        output += batch * -(-arguments.context // PROMPT_TOKENS)
         self.engine = new_engine(
-            model, arguments, context=arguments.context + output, requests=batch, tokens=4096
+            *(model, arguments),
+            context=arguments.context + output,
+            requests=batch,
+            tokens=PROMPT_TOKENS + batch,
         )
         self._batch = batch
         self._steps = arguments.steps
@@ -120,7 +127,7 @@ class TheirDecoding:
 
 def our_prefill(model, arguments, tokens):
     engine = new_engine(
-        model, arguments, context=arguments.prefill + 1, requests=1, tokens=tokens, graphs=False
+        model, arguments, context=arguments.prefill + 1, requests=1, tokens=tokens, prepare=False
     )
     ids = torch.randint(
         3, model.shapes.vocab_size, (arguments.prefill,), generator=torch.Generator().manual_seed(0)
@@ -155,14 +162,14 @@ def their_prefill(model, length, device):
     return turn
 
 
-def new_engine(model, arguments, *, context, requests, tokens, graphs=True):
+def new_engine(model, arguments, *, context, requests, tokens, prepare=True):
     options = EngineOptions(
         context_length=context,
         max_running_requests=requests,
         max_batch_tokens=tokens,
         memory_share=0.98,
     )
-    return engine_of(model, options, torch.device(arguments.device), graphs=graphs)
+    return engine_of(model, options, torch.device(arguments.device), prepare=prepare)
 
 
 def checked(events):

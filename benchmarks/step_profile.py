@@ -57,7 +57,7 @@ def numbers(text):
 def prefill(model, arguments, tokens):
     """Return a function that prefills one prompt in one step."""
     engine = new_engine(
-        model, arguments, context=tokens + 1, requests=1, tokens=tokens, graphs=False
+        model, arguments, context=tokens + 1, requests=1, tokens=tokens, prepare=False
     )
     generator = torch.Generator().manual_seed(0)
     ids = torch.randint(3, model.shapes.vocab_size, (tokens,), generator=generator).tolist()

@@ -92,7 +92,7 @@ from upcurve.engine.switches import Switches
     type=click.IntRange(min=1),
     metavar="N",
     help="Most tokens in one step; longer prompts are prefilled in chunks.  "
-    "[default: 8192 on a GPU, 2048 on the CPU]",
+    "[default: 8192 on a GPU, 2048 on the CPU, and one for each running request]",
 )
 @click.option(
     "--max-kv-tokens",

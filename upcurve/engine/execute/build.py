@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import subprocess
 from pathlib import Path
 
 import torch
@@ -12,12 +13,14 @@ from upcurve.engine.errors import EngineInputError
 from upcurve.engine.execute.engine import Engine
 from upcurve.engine.execute.options import EngineOptions
 from upcurve.engine.execute.runner import ModelRunner
+from upcurve.engine.execute.warm_up import warm_up
 from upcurve.engine.kernels.sequences import Chunk
 from upcurve.engine.memory.budget import Budget, budget, free_bytes
 from upcurve.engine.memory.caches import Caches, CacheTypes
 from upcurve.engine.memory.memory import Memory
 from upcurve.engine.model.batch import ForwardBatch
 from upcurve.engine.model.model import Model, load_model
+from upcurve.engine.platform import runs_kernels
 from upcurve.engine.schedule.scheduler import check_step
 from upcurve.engine.switches import Switches
 
@@ -42,6 +45,7 @@ def build_engine(folder: Path, options: EngineOptions) -> Engine:
     torch.set_num_threads(options.threads or max(1, (os.cpu_count() or 1) - 1))
     dtype = options.dtype if options.dtype != "auto" else ("bf16" if is_gpu(device) else "fp32")
     switches = Switches.without(options.off)
+    ahead = _compile_ahead(folder, options, device)
     try:
         model = load_model(
             folder,
@@ -54,6 +58,8 @@ def build_engine(folder: Path, options: EngineOptions) -> Engine:
         )
         if switches.shared_expert_fusion and not model.shared_expert_fused:
             logger.warning("shared_expert_fusion is off: the shared expert has a size of its own")
+        if ahead is not None and ahead.wait():
+            logger.warning("kernels are compiled one by one: doing it ahead failed")
         return engine_of(model, options, device)
     except torch.OutOfMemoryError as error:
         raise EngineInputError(
@@ -65,9 +71,11 @@ def build_engine(folder: Path, options: EngineOptions) -> Engine:
 
 
 def engine_of(
-    model: Model, options: EngineOptions, device: torch.device, *, graphs: bool = True
+    model: Model, options: EngineOptions, device: torch.device, *, prepare: bool = True
 ) -> Engine:
-    """Give a model its memory, and an engine; without `graphs` none are captured.
+    """Give a model its memory, and an engine; on a GPU compile and capture what it launches.
+
+    Without `prepare` kernels are compiled when they are first needed, and nothing is captured.
 
     Raises:
         EngineInputError: the context length is over the model's, or the memory does not do.
@@ -78,11 +86,7 @@ def engine_of(
             "context-length", f"{options.context_length} is over the model's {most}", "lower it"
         )
     context_length = options.context_length or most
-    types = CacheTypes(
-        activation=model.dtype,
-        key_value=torch.float8_e4m3fn if options.kv_cache_dtype == "fp8" else model.dtype,
-        recurrent=DTYPES[options.state_dtype],
-    )
+    types = CacheTypes.of(model.dtype, options.kv_cache_dtype, options.state_dtype)
     sizes = budget(
         model.shapes,
         types,
@@ -94,10 +98,8 @@ def engine_of(
     )
     caches = _caches(model, types, sizes, context_length, device)
     runner = ModelRunner(model, caches, device=device, seed=options.seed)
-    if graphs and is_gpu(device) and model.capturable:
-        runner.capture(options.max_running_requests)
-    elif graphs and is_gpu(device) and model.switches.cuda_graphs:
-        logger.warning("cuda_graphs is off: what else is off, or float32, needs the host in a step")
+    if prepare and is_gpu(device):
+        _prepare(runner, options)
     return Engine(
         runner,
         Memory(
@@ -116,13 +118,43 @@ def engine_of(
     )
 
 
+def _compile_ahead(
+    folder: Path, options: EngineOptions, device: torch.device
+) -> subprocess.Popen[bytes] | None:
+    """Begin to compile on the cores that loading weights leaves idle."""
+    # A loop over experts is launched as the numbers want it.
+    if not runs_kernels(device) or not Switches.without(options.off).grouped_experts:
+        return None
+    # Only where there are kernels: it needs Triton's compiler.
+    from upcurve.engine.portability.ahead import begin
+
+    return begin(folder, options, device, _step_tokens(options, device))
+
+
+def _prepare(runner: ModelRunner, options: EngineOptions) -> None:
+    model, device = runner.model, torch.device("cuda")
+    # A loop over experts is launched as it runs, and takes its time.
+    if model.switches.grouped_experts:
+        warm_up(
+            *(model, runner.caches),
+            max_batch_tokens=_step_tokens(options, device),
+            max_running_requests=options.max_running_requests,
+        )
+    if model.capturable:
+        runner.capture(options.max_running_requests)
+    elif model.switches.cuda_graphs:
+        logger.warning("cuda_graphs is off: what else is off, or float32, needs the host in a step")
+
+
 def is_gpu(device: torch.device) -> bool:
     """Return whether a device is an NVIDIA or AMD GPU."""
     return device.type == "cuda"
 
 
 def _step_tokens(options: EngineOptions, device: torch.device) -> int:
-    return options.max_batch_tokens or (GPU_STEP_TOKENS if is_gpu(device) else CPU_STEP_TOKENS)
+    # So that a prompt of that length fits whole beside all that decode.
+    prompts = GPU_STEP_TOKENS if is_gpu(device) else CPU_STEP_TOKENS
+    return options.max_batch_tokens or prompts + options.max_running_requests
 
 
 def _device(options: EngineOptions) -> torch.device:

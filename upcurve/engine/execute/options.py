@@ -28,7 +28,7 @@ class EngineOptions:
     """Most tokens of prompt and output together; None: what the model was made for."""
     max_batch_tokens: int | None = None
     """Most tokens of a step; None: 8,192 on a GPU, which then computes longer than the host takes
-    to launch a step; 2,048 on the CPU."""
+    to launch a step, 2,048 on the CPU, and one for each running request."""
     max_kv_tokens: int | None = None
     """Most tokens that all requests hold together; None: what the memory has room for."""
     page_size: int = 16

@@ -9,6 +9,9 @@ import torch
 from upcurve.engine.kernels.sequences import Sequences
 from upcurve.engine.platform import overlapping, tl, triton, wait_for_inputs
 
+LANES = 32
+"""Sequences that a program looks through at least: up to so many the kernel is the same."""
+
 
 @dataclass(frozen=True, slots=True)
 class ConvolutionTile:
@@ -55,7 +58,7 @@ def convolve_sequences_in_place(
         *(x.stride(0), groups),
         channels=channels,
         kernel=len(weight),
-        lanes=triton.next_power_of_2(groups),
+        lanes=max(LANES, triton.next_power_of_2(groups)),
         tokens=tile.tokens,
         block=tile.channels,
         num_warps=tile.warps,
@@ -64,7 +67,7 @@ def convolve_sequences_in_place(
     return out
 
 
-@triton.jit  # type: ignore[untyped-decorator]
+@triton.jit(do_not_specialize=["groups"])  # type: ignore[untyped-decorator]
 def _convolve_sequences(
     x: tl.tensor,
     rings: tl.tensor,

@@ -58,7 +58,7 @@ def sort_in_one(ids: torch.Tensor, experts: int) -> tuple[torch.Tensor, torch.Te
     return order, ends
 
 
-@triton.jit  # type: ignore[untyped-decorator]
+@triton.jit(do_not_specialize=["count"])  # type: ignore[untyped-decorator]
 def _count(
     ids: tl.tensor,
     counts: tl.tensor,
@@ -103,7 +103,7 @@ def _add_up(
         begin += here
 
 
-@triton.jit  # type: ignore[untyped-decorator]
+@triton.jit(do_not_specialize=["count"])  # type: ignore[untyped-decorator]
 def _sort(
     ids: tl.tensor,
     counts: tl.tensor,

@@ -70,7 +70,7 @@ def _length_inverse(rows: tl.tensor) -> tl.tensor:
     return tl.rsqrt(tl.sum(rows * rows, 1) + 1e-6)
 
 
-@triton.jit  # type: ignore[untyped-decorator]
+@triton.jit(do_not_specialize=["count"])  # type: ignore[untyped-decorator]
 def prepare(
     qkv: tl.tensor,
     a: tl.tensor,

@@ -265,7 +265,7 @@ def _attend_share(
     tl.store(parts + at_part, mean / total[:, None], mask=inside_q)
 
 
-@triton.jit  # type: ignore[untyped-decorator]
+@triton.jit(do_not_specialize=["splits"])  # type: ignore[untyped-decorator]
 def _combine(
     parts: tl.tensor,
     sums: tl.tensor,

@@ -173,7 +173,7 @@ def _attend_keys(
     return highest, total, mean
 
 
-@triton.jit  # type: ignore[untyped-decorator]
+@triton.jit(do_not_specialize=["count"])  # type: ignore[untyped-decorator]
 def _attend_tile(
     q: tl.tensor,
     keys: tl.tensor,

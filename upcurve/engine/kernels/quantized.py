@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 import torch
 
-GRAIN = 8
-"""Rows are allocated in multiples of it: libraries take no other counts."""
+GRAIN = 16
+"""Rows are allocated in multiples of it: libraries take few other counts, and kernels are compiled
+once for all."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -110,7 +110,7 @@ def route_in_one(
     return weights, ids
 
 
-@triton.jit  # type: ignore[untyped-decorator]
+@triton.jit(do_not_specialize=["tokens"])  # type: ignore[untyped-decorator]
 def _route(
     logits: tl.tensor,
     weights: tl.tensor,

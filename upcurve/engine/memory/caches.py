@@ -45,6 +45,15 @@ class CacheTypes:
     recurrent: torch.dtype = torch.float32
     """float32, or bfloat16: half the bytes of the largest traffic of a decode step."""
 
+    @classmethod
+    def of(cls, activation: torch.dtype, key_value: str, recurrent: str) -> CacheTypes:
+        """Choose by the names of options: "auto" or "fp8", and "fp32" or "bf16"."""
+        return cls(
+            activation,
+            key_value=torch.float8_e4m3fn if key_value == "fp8" else activation,
+            recurrent=torch.bfloat16 if recurrent == "bf16" else torch.float32,
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class KeyValuePages:

@@ -47,6 +47,13 @@ def compile_all(variants: list[Variant], chip: Chip) -> Iterator[Taken | str]:
             yield _outcome(pool.submit(_measure, index))
 
 
+def fill_cache(variants: list[Variant], chip: Chip) -> None:
+    """Compile variants into Triton's cache on disk; what does not compile is left out."""
+    with _workers(variants, chip, len(os.sched_getaffinity(0))) as pool:
+        for future in [pool.submit(_compile, index) for index in range(len(variants))]:
+            future.exception()
+
+
 def _workers(variants: list[Variant], chip: Chip, count: int) -> ProcessPoolExecutor:
     # Forked, because a kernel cannot be sent; nothing has run on a thread here.
     return ProcessPoolExecutor(count, get_context("fork"), _take, (variants, chip))
@@ -66,6 +73,12 @@ def _take(variants: list[Variant], chip: Chip) -> None:
     """Keep in a worker what it has to do."""
     global _work  # noqa: PLW0603
     _work = variants, chip
+
+
+def _compile(index: int) -> None:
+    variants, chip = _work
+    with as_if_on(chip):
+        variants[index].compile()
 
 
 def _measure(index: int) -> Taken | str:

@@ -1,0 +1,76 @@
+"""Prints what any step may launch that is not compiled ahead of the first request.
+
+A program of its own, because nothing may be interpreted:
+
+    python -m tests.engine.portability.served
+"""
+
+import random
+from contextlib import contextmanager
+
+import torch
+
+from upcurve.engine.execute import warm_up
+from upcurve.engine.execute.options import EngineOptions
+from upcurve.engine.execute.warm_up import WarmUpStep
+from upcurve.engine.portability import ahead
+from upcurve.engine.portability.chips import CHIPS
+
+STEPS = 40
+MODEL = "models/qwen35-35b-a3b"
+OPTIONS = EngineOptions(quantization="fp8", context_length=9472)
+
+
+def request(chip):
+    return ahead.Request(
+        folder=MODEL,
+        options=OPTIONS,
+        architecture=chip.architecture,
+        name=chip.name,
+        multiprocessors=chip.multiprocessors,
+        warp=chip.warp,
+        max_batch_tokens=8192 + OPTIONS.max_running_requests,
+    )
+
+
+def any_steps(*, max_batch_tokens, max_running_requests):
+    chosen = random.Random(0)
+    steps = []
+    while len(steps) < STEPS:
+        prompts = [
+            chosen.choice(
+                [chosen.randint(2, 40), chosen.randint(40, 1000), chosen.randint(2, 8000)]
+            )
+            for _ in range(chosen.choice([0, 1, 1, 2, 3, 12]))
+        ]
+        singles = chosen.choice([0, chosen.randint(0, max_running_requests - len(prompts))])
+        step = WarmUpStep(singles, tuple(prompts))
+        if 0 < step.tokens <= max_batch_tokens:
+            steps.append(step)
+    return steps
+
+
+@contextmanager
+def instead(steps):
+    before = ahead.warm_up_steps
+    ahead.warm_up_steps = steps
+    try:
+        yield
+    finally:
+        ahead.warm_up_steps = before
+
+
+def main():
+    assert ahead.warm_up_steps is warm_up.warm_up_steps
+    for chip in CHIPS.values():
+        compiled = ahead.variants(request(chip), chip)
+        with instead(any_steps):
+            launched = ahead.variants(request(chip), chip)
+        print(chip.architecture, len(compiled), len(launched))
+        for name, form in sorted(launched.keys() - compiled.keys()):
+            print(f"{chip.architecture} lacks {name}: {form}")
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    main()
