@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from upcurve.cli import doctor_checks, run
+from upcurve.engine.kernels import mixing
 
 
 def doctor(capfd: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
@@ -94,6 +95,17 @@ def test_what_fails_on_a_gpu_is_one_line_and_broken():
     check = doctor_checks._tried("kernels", fail, "install one")
     assert (check.state, check.mend) == ("broken", "install one")
     assert check.found == "Failed to find C compiler. Please specify via CC"
+
+
+def test_a_kernel_runs_and_a_wrong_one_is_broken(monkeypatch):
+    pytest.importorskip("triton")
+    check = doctor_checks._tried("kernels", lambda: doctor_checks._run_kernel("cpu"), "install one")
+    assert (check.state, check.mend) == ("ok", "")
+    assert check.found.startswith("triton 3")
+    monkeypatch.setattr(mixing, "mix_in_one", lambda results, weights: results[:, 0])
+    check = doctor_checks._tried("kernels", lambda: doctor_checks._run_kernel("cpu"), "install one")
+    assert (check.state, check.mend) == ("broken", "install one")
+    assert "not close" in check.found
 
 
 @pytest.mark.parametrize(
