@@ -6,6 +6,7 @@ A program of its own, because nothing may be interpreted:
 """
 
 import random
+import sys
 from contextlib import contextmanager
 
 import torch
@@ -66,9 +67,9 @@ def main():
         compiled = ahead.variants(request(chip), chip)
         with instead(any_steps):
             launched = ahead.variants(request(chip), chip)
-        print(chip.architecture, len(compiled), len(launched))
+        sys.stdout.write(f"{chip.architecture} {len(compiled)} {len(launched)}\n")
         for name, form in sorted(launched.keys() - compiled.keys()):
-            print(f"{chip.architecture} lacks {name}: {form}")
+            sys.stdout.write(f"{chip.architecture} lacks {name}: {form}\n")
 
 
 if __name__ == "__main__":

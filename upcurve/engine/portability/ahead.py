@@ -72,7 +72,7 @@ def begin(
 
 
 def variants(request: Request, chip: Chip) -> dict[tuple[str, str], Variant]:
-    """Return the kernels that the engine will launch, in all their forms, by what tells these apart."""
+    """Return the kernels that an engine will launch: all forms, by what tells them apart."""
     options = request.options
     shapes = ModelShapes.from_folder(Path(request.folder))
     quantized = options.quantization == "fp8" or shapes.quantization is not None
