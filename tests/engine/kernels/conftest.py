@@ -1,5 +1,9 @@
 """Kernels under Triton's interpreter, which TRITON_INTERPRET in tests/conftest.py turns on."""
 
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
 import torch
 
 from upcurve.engine.platform import HAS_TRITON, INTERPRETED
@@ -29,3 +33,10 @@ if HAS_TRITON and INTERPRETED:
 
     interpreter._patch_lang_tensor = patch_tensor_with_index
     interpreter._convert_float = convert_float
+
+
+@pytest.fixture(autouse=True)
+def silent() -> Iterator[None]:
+    """Infinities and NaN are numbers to a GPU: where NumPy stands for one it does not warn."""
+    with np.errstate(all="ignore"):
+        yield

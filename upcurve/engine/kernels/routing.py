@@ -71,7 +71,7 @@ def route(
         shared_scale: as `append_shared`.
 
     Returns:
-        As `route_reference`, or with `append_shared`; ties likewise.
+        As `route_reference`, or with `append_shared`; ties likewise. A token with a NaN gets NaN.
     """
     experts = logits.shape[1] - shared
     few = experts <= MOST_EXPERTS and top_k <= MOST_CHOICES
@@ -140,10 +140,13 @@ def _route(
     narrow: tl.constexpr = logit.dtype == tl.bfloat16
     if narrow:
         bits = logit.to(tl.int16, bitcast=True).to(tl.int32)
+        # NaN is the largest, whatever its sign, so that it is seen.
+        bits = tl.where((bits & 0x7FFF) > 0x7F80, 0x7FC0, bits)
         # Of negative numbers the larger has the smaller bits.
         order = (bits ^ ((bits >> 15) & 0x7FFF)) * 65536 + (65535 - lane)[None, :]
     else:
         wide = logit.to(tl.float32).to(tl.int32, bitcast=True)
+        wide = tl.where((wide & 0x7FFFFFFF) > 0x7F800000, 0x7FC00000, wide)
         wide = (wide ^ ((wide >> 31) & 0x7FFFFFFF)).to(tl.int64)
         order = wide * 65536 + (65535 - lane)[None, :].to(tl.int64)
     choice = tl.arange(0, choices)
