@@ -14,6 +14,7 @@ from upcurve.engine.kernels import gated_delta_decode
 from upcurve.engine.kernels.causal_conv import convolve_step
 from upcurve.engine.kernels.gated_delta import gates, step, unit
 from upcurve.engine.kernels.gated_delta_decode import decode_in_place
+from upcurve.engine.kernels.quantized import GatedRows
 
 SLOTS = 6
 EPS = 1e-6
@@ -189,3 +190,18 @@ def test_rows_come_in_fp8_too() -> None:
     assert (error > got.abs() / 16 + scale * 2**-10).float().mean() < 0.05
     largest = got.view(3, 2, 128).abs().amax(-1)
     torch.testing.assert_close(quantized.scale * 448, largest.where(largest > 0, 448.0))
+
+
+def test_rows_are_written_where_they_are_wanted() -> None:
+    values = draw(batch=3, key_heads=1, value_dim=128, seed=5)
+    again = {name: x.clone() if isinstance(x, torch.Tensor) else x for name, x in values.items()}
+    want, in_fp8 = decode_in_place(**again, quantize=True)
+    whole = GatedRows.empty(8, want.shape[1], want.dtype, want.device, quantize=True)
+    got, quantized = decode_in_place(**values, into=whole.part(2, 5))
+    assert in_fp8 is not None
+    assert quantized is not None
+    assert whole.quantized is not None
+    assert torch.equal(whole.rows[2:5], want)
+    assert torch.equal(got, want)
+    assert torch.equal(whole.quantized.scale[2:5], in_fp8.scale)
+    assert torch.equal(quantized.values.view(torch.uint8), in_fp8.values.view(torch.uint8))

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 
 from upcurve.engine import tuning
-from upcurve.engine.kernels.quantized import QuantizedRows
+from upcurve.engine.kernels.quantized import GatedRows, QuantizedRows
 from upcurve.engine.platform import compute_capability, overlapping, tl, triton, wait_for_inputs
 
 FEW_ROWS = 8
@@ -54,6 +54,7 @@ def decode_in_place(
     key_heads: int,
     eps: float,
     quantize: bool = False,
+    into: GatedRows | None = None,
     launch: DecodeLaunch | None = None,
 ) -> tuple[torch.Tensor, QuantizedRows | None]:
     """Compute `causal_conv`, `gated_delta.step` and the gated norm, in float32.
@@ -78,6 +79,7 @@ def decode_in_place(
         key_heads: value head j goes with key head j // (value_heads // key_heads).
         eps: of the norm.
         quantize: give the rows in FP8 too, where a head is 128 channels.
+        into: where to write both; new where None.
         launch: chosen from the shapes where None.
 
     Returns:
@@ -93,10 +95,11 @@ def decode_in_place(
     assert convolution.is_contiguous()
     width = value_heads * value_dim
     dtype = torch.float32 if norm is None else qkv.dtype
-    rows = torch.empty(batch, width, dtype=dtype, device=qkv.device)
-    quantized = None
-    if quantize and norm is not None and value_dim == 128:
-        quantized = QuantizedRows.empty(batch, width, qkv.device)
+    quantize = quantize and norm is not None and value_dim == 128
+    into = into or GatedRows.empty(batch, width, dtype, qkv.device, quantize=quantize)
+    rows, quantized = into.rows, into.quantized
+    assert rows.shape == (batch, width)
+    assert rows.is_contiguous()
     launch = launch or tuning.choose(
         DecodeLaunch.of(batch, value_dim, states.dtype),
         "gated_delta_decode",

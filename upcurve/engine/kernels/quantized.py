@@ -28,6 +28,10 @@ class QuantizedRows:
         values = torch.empty(whole, width, dtype=torch.float8_e4m3fn, device=device)
         return cls(values[:count], scale.t()[:count])
 
+    def part(self, start: int, stop: int) -> QuantizedRows:
+        """Return some of the rows, as views."""
+        return QuantizedRows(self.values[start:stop], self.scale[start:stop])
+
     def whole(self) -> QuantizedRows:
         """Return the same with the rows behind the last, of which nothing is known, if any."""
         count = self.scale.stride(1)
@@ -35,3 +39,25 @@ class QuantizedRows:
             self.values.as_strided((count, self.values.shape[1]), self.values.stride()),
             self.scale.as_strided((count, self.scale.shape[1]), self.scale.stride()),
         )
+
+
+@dataclass(frozen=True, slots=True)
+class GatedRows:
+    """What a mixer gives its output projection: rows, and the same in FP8 where it takes that."""
+
+    rows: torch.Tensor
+    """[T, K]."""
+    quantized: QuantizedRows | None
+
+    @classmethod
+    def empty(
+        cls, count: int, width: int, dtype: torch.dtype, device: torch.device, *, quantize: bool
+    ) -> GatedRows:
+        """Allocate, uninitialised."""
+        rows = torch.empty(count, width, dtype=dtype, device=device)
+        return cls(rows, QuantizedRows.empty(count, width, device) if quantize else None)
+
+    def part(self, start: int, stop: int) -> GatedRows:
+        """Return some of the rows, as views."""
+        part = None if self.quantized is None else self.quantized.part(start, stop)
+        return GatedRows(self.rows[start:stop], part)

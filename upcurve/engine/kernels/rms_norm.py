@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from upcurve.engine.kernels import block_scaled, block_scaled_rows, rms_norm_kernels
-from upcurve.engine.kernels.quantized import QuantizedRows
+from upcurve.engine.kernels.quantized import GatedRows, QuantizedRows
 from upcurve.engine.platform import runs_kernels
 
 
@@ -58,7 +58,13 @@ def add_norm(
 
 
 def gated_norm(
-    x: torch.Tensor, gate: torch.Tensor, weight: torch.Tensor, eps: float, *, quantize: bool = False
+    x: torch.Tensor,
+    gate: torch.Tensor,
+    weight: torch.Tensor,
+    eps: float,
+    *,
+    quantize: bool = False,
+    into: GatedRows | None = None,
 ) -> tuple[torch.Tensor, QuantizedRows | None]:
     """Normalise each head of x [T, heads, D] by w (not 1 + w), times silu(gate), in float32.
 
@@ -68,12 +74,15 @@ def gated_norm(
         weight: float32 [D].
         eps: added to the mean square.
         quantize: give the rows in FP8 too.
+        into: where a kernel writes both; new where None.
 
     Returns:
         [T, heads * D] in the dtype of gate; and in FP8.
     """
     if runs_kernels(x.device):
-        rows, quantized = rms_norm_kernels.gated_norm(x, gate, weight, eps, quantize=quantize)
+        rows, quantized = rms_norm_kernels.gated_norm(
+            x, gate, weight, eps, quantize=quantize, into=into
+        )
     else:
         rows, quantized = gated_norm_fused(x, gate, weight, eps).flatten(1), None
     if quantize and quantized is None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from upcurve.engine.kernels.quantized import QuantizedRows
+from upcurve.engine.kernels.quantized import GatedRows, QuantizedRows
 from upcurve.engine.platform import overlapping, tl, triton, wait_for_inputs
 
 CHANNELS_AT_ONCE = 1024
@@ -48,16 +48,23 @@ def add_norm(
 
 
 def gated_norm(
-    x: torch.Tensor, gate: torch.Tensor, weight: torch.Tensor, eps: float, *, quantize: bool
+    x: torch.Tensor,
+    gate: torch.Tensor,
+    weight: torch.Tensor,
+    eps: float,
+    *,
+    quantize: bool,
+    into: GatedRows | None = None,
 ) -> tuple[torch.Tensor, QuantizedRows | None]:
     """Compute `rms_norm.gated_norm`; in FP8 only where a head is 128 channels: it has one scale."""
     tokens, heads, width = x.shape
     assert x.is_contiguous()
     assert gate.stride()[1:] == (width, 1)
-    rows = torch.empty(tokens, heads * width, dtype=gate.dtype, device=x.device)
-    quantized = None
-    if quantize and width == 128:
-        quantized = QuantizedRows.empty(tokens, heads * width, x.device)
+    into = into or GatedRows.empty(
+        *(tokens, heads * width, gate.dtype, x.device), quantize=quantize and width == 128
+    )
+    rows, quantized = into.rows, into.quantized
+    assert rows.is_contiguous()
     lanes = triton.next_power_of_2(width)
     at_once = min(triton.next_power_of_2(heads), max(1, CHANNELS_AT_ONCE // lanes))
     if tokens:
@@ -127,7 +134,7 @@ def _add_norm(
         tl.store(scale + block.to(tl.int64) * scale_block + row, found, mask=is_block)
 
 
-@triton.jit  # type: ignore[untyped-decorator]
+@triton.jit(do_not_specialize_on_alignment=["scale"])  # type: ignore[untyped-decorator]
 def _gated_norm(
     x: tl.tensor,
     gate: tl.tensor,

@@ -8,7 +8,7 @@ from upcurve.engine.kernels import causal_conv, gated_delta, rms_norm
 from upcurve.engine.kernels.causal_conv_kernels import convolve_sequences_in_place
 from upcurve.engine.kernels.gated_delta_decode import decode_in_place
 from upcurve.engine.kernels.gated_delta_scan import scan
-from upcurve.engine.kernels.quantized import QuantizedRows
+from upcurve.engine.kernels.quantized import GatedRows, QuantizedRows
 from upcurve.engine.kernels.sequences import Sequences
 from upcurve.engine.memory.caches import RecurrentState
 from upcurve.engine.model.shapes import ModelShapes
@@ -40,6 +40,7 @@ class DeltaRule:
         *,
         gated: bool,
         quantize: bool,
+        into: GatedRows | None = None,
     ) -> tuple[torch.Tensor, QuantizedRows | None]:
         """Compute one token of each of B sequences; their states, by slots int64 [B], move on.
 
@@ -54,6 +55,7 @@ class DeltaRule:
             lengths: int32 [B]: tokens of each sequence with this one.
             gated: norm and output gate in the same launch.
             quantize: give the rows in FP8 too, where that costs no launch.
+            into: where a kernel writes both; new where None.
 
         Returns:
             [B, value_dim] behind norm and gate; and in FP8.
@@ -73,6 +75,7 @@ class DeltaRule:
                 key_heads=shapes.linear_num_key_heads,
                 eps=shapes.rms_norm_eps,
                 quantize=quantize,
+                into=into,
             )
             if gated:
                 return rows, quantized

@@ -9,8 +9,9 @@ import torch
 import torch.nn.functional as F
 
 from upcurve.engine.kernels import experts, matrix_vector, rms_norm, routing
+from upcurve.engine.kernels.block_scaled import BLOCK
 from upcurve.engine.kernels.mixing import mix
-from upcurve.engine.kernels.quantized import QuantizedRows
+from upcurve.engine.kernels.quantized import GatedRows, QuantizedRows
 from upcurve.engine.kernels.rms_norm import Normed
 from upcurve.engine.memory.caches import Caches
 from upcurve.engine.model.attention import Attention
@@ -104,6 +105,9 @@ class Model:
         self._attention = Attention(shapes, switches, kernels=self._kernels)
         fused = switches.fused_recurrence and self._kernels
         self._delta_rule = DeltaRule(shapes, fused=fused)
+        # In FP8 a head has one scale.
+        self._joins = fused and switches.fused_norm and shapes.linear_value_head_dim == BLOCK
+        """Decodes and prompts of a step write their gated rows side by side."""
 
     @property
     def capturable(self) -> bool:
@@ -191,13 +195,16 @@ class Model:
         state, rule, singles = caches.linear[layer], self._delta_rule, plan.singles
         qkv, z, b, a = self._project(x, *weights.projections)
         quantize = weights.output.scale is not None and self._kernels and len(qkv) > 1
-        parts, quantized = [], None
+        parts, quantized, whole = [], None, None
+        if self._joins and singles and plan.sequences is not None:
+            whole = GatedRows.empty(len(z), z.shape[1], qkv.dtype, qkv.device, quantize=quantize)
         if singles:
             rows, quantized = rule.step(
                 *(qkv[:singles], z[:singles], a[:singles], b[:singles]),
                 *(weights, state, plan.slots, plan.lengths),
                 gated=self.switches.fused_norm,
                 quantize=quantize and plan.sequences is None,
+                into=None if whole is None else whole.part(0, singles),
             )
             parts.append(rows)
         if plan.sequences is not None:
@@ -208,11 +215,15 @@ class Model:
             eps = self.shapes.rms_norm_eps
             if self.switches.fused_norm:
                 rows, quantized = rms_norm.gated_norm(
-                    mixed, gate, weights.norm, eps, quantize=quantize and not singles
+                    *(mixed, gate, weights.norm, eps),
+                    quantize=quantize and not singles,
+                    into=None if whole is None else whole.part(singles, len(qkv)),
                 )
             else:
                 rows = rms_norm.gated_norm_reference(mixed, gate, weights.norm, eps).flatten(1)
             parts.append(rows)
+        if whole is not None:
+            return self._output(whole.rows, whole.quantized, weights.output)
         rows = parts[0] if len(parts) == 1 else torch.cat(parts)
         return self._output(rows, quantized, weights.output)
 
