@@ -27,8 +27,8 @@ else:
     class _Missing:
         """Stands where Triton is missing: a kernel can be defined, not launched."""
 
-        def jit(self, kernel: Any) -> Any:
-            return kernel
+        def jit(self, kernel: Any = None, **_options: Any) -> Any:
+            return self.jit if kernel is None else kernel
 
         def constexpr(self, value: Any) -> Any:
             return value
