@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -66,8 +67,9 @@ def begin(
     command = [sys.executable, "-m", __name__]
     process = subprocess.Popen(command, stdin=subprocess.PIPE)
     assert process.stdin is not None
-    process.stdin.write(msgspec.json.encode(request))
-    process.stdin.close()
+    # Where it has ended already, its exit code says so.
+    with suppress(BrokenPipeError), process.stdin:
+        process.stdin.write(msgspec.json.encode(request))
     return process
 
 
