@@ -40,7 +40,8 @@ def sort_in_one(ids: torch.Tensor, experts: int) -> tuple[torch.Tensor, torch.Te
     order = torch.empty(count, dtype=torch.int32, device=ids.device)
     ends = torch.empty(experts, dtype=torch.int32, device=ids.device)
     block = min(MOST_AT_ONCE, max(32, triton.next_power_of_2(count)))
-    segments = triton.cdiv(count, block)
+    # No choices are one segment too: of it the ends are known.
+    segments = max(1, triton.cdiv(count, block))
     lanes = triton.next_power_of_2(experts + 1)
     counts = None
     options = overlapping(ids.device)
