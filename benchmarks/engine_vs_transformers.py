@@ -25,7 +25,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import torch
 
-from upcurve.engine.execute.build import build_engine
+from upcurve.engine.build import build_engine
 from upcurve.engine.execute.options import EngineOptions
 from upcurve.engine.model.checkpoint import small_config
 from upcurve.engine.model.weights import weight_map

@@ -2,7 +2,7 @@
 
 import torch
 
-from upcurve.engine.execute.build import engine_of
+from upcurve.engine.build import engine_of
 from upcurve.engine.execute.options import EngineOptions
 from upcurve.engine.model.checkpoint import small_config
 from upcurve.engine.schedule.request import Request, SamplingParameters

@@ -38,7 +38,7 @@ from one_gpu_turns import (
     their_prefill,
 )
 
-from upcurve.engine.execute.build import DTYPES
+from upcurve.engine.build import DTYPES
 from upcurve.engine.model.checkpoint import small_config
 from upcurve.engine.model.model import Model, load_model
 from upcurve.engine.switches import Switches

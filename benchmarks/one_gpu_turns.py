@@ -5,7 +5,7 @@ import time
 
 import torch
 
-from upcurve.engine.execute.build import engine_of
+from upcurve.engine.build import engine_of
 from upcurve.engine.execute.options import EngineOptions
 from upcurve.engine.schedule.request import Request, SamplingParameters
 

@@ -3,8 +3,8 @@ import random
 import pytest
 import torch
 
+from upcurve.engine.build import build_engine
 from upcurve.engine.errors import EngineInputError
-from upcurve.engine.execute.build import build_engine
 from upcurve.engine.execute.options import EngineOptions
 from upcurve.engine.schedule.request import Request, SamplingParameters
 

@@ -2,7 +2,7 @@ import threading
 
 import pytest
 
-from upcurve.engine.execute.build import build_engine
+from upcurve.engine.build import build_engine
 from upcurve.engine.execute.loop import FAILED_STEPS, EngineLoop
 from upcurve.engine.execute.options import EngineOptions
 from upcurve.engine.schedule.request import Request, SamplingParameters

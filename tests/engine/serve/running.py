@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 from openai import OpenAI
 
-from upcurve.engine.execute.build import build_engine
+from upcurve.engine.build import build_engine
 from upcurve.engine.execute.options import EngineOptions
 from upcurve.engine.model.checkpoint import small_config, write_checkpoint
 from upcurve.engine.serve.app import Server

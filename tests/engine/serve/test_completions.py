@@ -4,7 +4,7 @@ from concurrent.futures import ThreadPoolExecutor
 import httpx2 as httpx
 import pytest
 
-from upcurve.engine.execute.build import build_engine
+from upcurve.engine.build import build_engine
 from upcurve.engine.schedule.request import SamplingParameters
 
 from .running import CONTEXT, MODEL, OPTIONS

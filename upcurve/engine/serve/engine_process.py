@@ -36,7 +36,7 @@ def load(folder: Path, options: EngineOptions) -> Engine:
         EngineInputError: as `build_engine`.
     """
     # Only here: the HTTP side has no use for torch.
-    from upcurve.engine.execute.build import build_engine
+    from upcurve.engine.build import build_engine
 
     return build_engine(folder, options)
 

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
+from upcurve.engine import build
 from upcurve.engine.errors import EngineInputError
-from upcurve.engine.execute import build
 from upcurve.engine.execute.options import EngineOptions
 from upcurve.engine.model.model import load_model
 from upcurve.engine.switches import Switches

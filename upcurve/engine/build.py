@@ -125,7 +125,7 @@ def _compile_ahead(
     # A loop over experts is launched as the numbers want it.
     if not runs_kernels(device) or not Switches.without(options.off).grouped_experts:
         return None
-    # Only where there are kernels: it needs Triton's compiler.
+    # It needs Triton's compiler.
     from upcurve.engine.portability.ahead import begin
 
     return begin(folder, options, device, _step_tokens(options, device))
