@@ -89,7 +89,7 @@ class Run:
             print(f"| {label} | left out: {self.arguments.seconds:.0f} s are over |", flush=True)
             return
         try:
-            told = [str(each) for each in cells()]
+            told = [f"{each:.0e}" if isinstance(each, float) else str(each) for each in cells()]
         except Exception as error:  # whatever it is, it is told
             told = [line(error)]
         print(f"| {label} | " + " | ".join(told) + " |", flush=True)
