@@ -209,10 +209,25 @@ def compile_ahead(launches, architecture, *, report=False):
         launches()
     variants = list(caught.variants.values())
     if not report:
-        fill_cache(variants, chip)
+        fill_cache([WithLauncher(each) for each in variants], chip)
         return
     for variant, taken in zip(variants, compile_all(variants, chip), strict=True):
         print(f"{variant.kernel}, grid {variant.grid}: {taken}")
+
+
+class WithLauncher:
+    """A kernel whose launcher, a program in C, is compiled with it."""
+
+    def __init__(self, variant):
+        self.variant = variant
+
+    def compile(self):
+        """Compile both."""
+        compiled = self.variant.compile()
+        if compiled.metadata.target.backend == "cuda":
+            from triton.backends.nvidia.driver import CudaLauncher
+
+            CudaLauncher(compiled.src, compiled.metadata)
 
 
 def rehearse():
