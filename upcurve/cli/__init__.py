@@ -18,6 +18,7 @@ COMMANDS = {
     "doctor": "Say what this machine lacks; compile the kernels for GPUs that are not there.",
     "known-server": "Serve tokens at known times: the truth that load clients are held against.",
     "export": "Write the rows of a store as CSV or JSON.",
+    "history": "Follow a metric over builds: change points, regressions, what came between.",
     "import": "Bring measured rows into the store from a file or a published set.",
     "serve": "Serve a Qwen3.5 MoE model over the OpenAI API.",
     "sweep": "Run recipes: launch the engine, measure the grid, record, stop.",

@@ -1,14 +1,18 @@
-"""What a million tokens costs: dated prices of a GPU-hour over throughput."""
+"""What tokens cost: dated prices of a GPU-hour over throughput, and energy."""
 
 from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Iterable
+from bisect import bisect_left
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 
+import numpy as np
+
 from upcurve.errors import InputError
+from upcurve.frontier.point import Point
 
 SECONDS_PER_HOUR = 3600
 
@@ -113,3 +117,37 @@ class PriceTable:
                 f"the earliest is of {earliest}",
             )
         return max(holding, key=lambda entry: entry[0])[1]
+
+
+def joules_per_token(
+    frontier: Sequence[Point],
+    watts_per_gpu: Mapping[tuple[int, int, int], float],
+    interactivity: float,
+    tput_per_gpu: float,
+) -> float | None:
+    """Return the GPUs' energy for one token, input or output, at an interactivity.
+
+    Power per GPU is read from the straight line between the two frontier points around the
+    interactivity and divided by the throughput there: power changes little from point to point,
+    throughput much, so their quotient is not to be interpolated itself.
+
+    Args:
+        frontier: points by ascending interactivity.
+        watts_per_gpu: (tp, gpus, concurrency) -> mean power of one GPU under that load, in W.
+        interactivity: where to read, in tok/s/user.
+        tput_per_gpu: (input + output) tokens per second per GPU there.
+
+    Returns:
+        Joules; None outside the frontier, or where a point beside it has no recorded power.
+    """
+    upper = bisect_left([point.interactivity for point in frontier], interactivity)
+    if upper == len(frontier) or (upper == 0 and frontier[0].interactivity != interactivity):
+        return None
+    exact = frontier[upper].interactivity == interactivity
+    beside = [frontier[upper]] if exact else list(frontier[upper - 1 : upper + 1])
+    watts = [watts_per_gpu.get((each.tp, each.gpus, each.concurrency)) for each in beside]
+    known = [each for each in watts if each is not None]
+    if len(known) < len(watts):
+        return None
+    power = np.interp(interactivity, [each.interactivity for each in beside], known)
+    return float(power) / tput_per_gpu
