@@ -95,34 +95,42 @@ class Curve:
         if len(self.x) == 1:
             return np.where(inside, self.y[0], np.nan)
         left = np.clip(np.searchsorted(self.x, targets, side="right") - 1, 0, len(self.x) - 2)
-        width = self.x[left + 1] - self.x[left]
-        u = (targets - self.x[left]) / width
-        v = 1 - u
-        # This form of the Hermite basis is exact at u = 0 and u = 1: knots come out unchanged.
-        values: Floats = (
-            self.y[left] * (1 + 2 * u) * v**2
-            + self.y[left + 1] * (1 + 2 * v) * u**2
-            + width * (self.slopes[0][left] * u * v**2 - self.slopes[1][left] * u**2 * v)
-        )
-        return values
+        ends = (each[left] for each in (self.x[:-1], self.x[1:], self.y[:-1], self.y[1:]))
+        return hermite(targets, *ends, self.slopes[0][left], self.slopes[1][left])
+
+
+def hermite(
+    at: Floats, x0: Floats, x1: Floats, y0: Floats, y1: Floats, slope0: Floats, slope1: Floats
+) -> Floats:
+    """Return the cubic through (x0, y0) and (x1, y1) with these slopes there; shapes as `at`."""
+    width = x1 - x0
+    u = (at - x0) / width
+    v = 1 - u
+    # This form of the Hermite basis is exact at u = 0 and u = 1: knots come out unchanged.
+    values: Floats = (
+        y0 * (1 + 2 * u) * v**2
+        + y1 * (1 + 2 * v) * u**2
+        + width * (slope0 * u * v**2 - slope1 * u**2 * v)
+    )
+    return values
 
 
 def _per_interval(knot_slopes: Floats) -> Floats:
-    return np.stack([knot_slopes[:-1], knot_slopes[1:]])
+    return np.stack([knot_slopes[..., :-1], knot_slopes[..., 1:]])
 
 
 def _steffen_interior(x: Floats, y: Floats) -> tuple[Floats, Floats, Floats]:
-    """Return slopes at the knots [K] (ends still 0), secants and widths [K - 1].
+    """Return slopes at the knots [..., K] (ends still 0), secants and widths [..., K - 1].
 
     M. Steffen, "A simple method for monotonic interpolation in one dimension", Astronomy and
     Astrophysics 239, 443-450 (1990), equation 11.
     """
     h = np.diff(x)
     s = np.diff(y) / h
-    p = (s[:-1] * h[1:] + s[1:] * h[:-1]) / (h[:-1] + h[1:])
+    p = (s[..., :-1] * h[..., 1:] + s[..., 1:] * h[..., :-1]) / (h[..., :-1] + h[..., 1:])
     m = np.zeros_like(x)
-    limit = np.minimum(np.minimum(np.abs(s[:-1]), np.abs(s[1:])), np.abs(p) / 2)
-    m[1:-1] = (np.sign(s[:-1]) + np.sign(s[1:])) * limit
+    limit = np.minimum(np.minimum(np.abs(s[..., :-1]), np.abs(s[..., 1:])), np.abs(p) / 2)
+    m[..., 1:-1] = (np.sign(s[..., :-1]) + np.sign(s[..., 1:])) * limit
     return m, s, h
 
 
@@ -133,8 +141,8 @@ def published(x: Floats, y: Floats) -> Floats:
     InferenceX comparison.
     """
     m, s, _ = _steffen_interior(x, y)
-    m[0] = (3 * s[0] - m[1]) / 2
-    m[-1] = (3 * s[-1] - m[-2]) / 2
+    m[..., 0] = (3 * s[..., 0] - m[..., 1]) / 2
+    m[..., -1] = (3 * s[..., -1] - m[..., -2]) / 2
     return _per_interval(m)
 
 
@@ -147,7 +155,7 @@ def linear(x: Floats, y: Floats) -> Floats:
 def secant_ends(x: Floats, y: Floats) -> Floats:
     """Steffen's interior slopes; the end slopes are those of the end secants."""
     m, s, _ = _steffen_interior(x, y)
-    m[0], m[-1] = s[0], s[-1]
+    m[..., 0], m[..., -1] = s[..., 0], s[..., -1]
     return _per_interval(m)
 
 
@@ -155,14 +163,17 @@ def steffen(x: Floats, y: Floats) -> Floats:
     """Steffen's interior slopes and his own ends: a parabola's slope, limited (eq. 24-27)."""
     m, s, h = _steffen_interior(x, y)
     for end, neighbour in ((0, 1), (-1, -2)):
-        weight = h[end] / (h[end] + h[neighbour])
-        p = s[end] * (1 + weight) - s[neighbour] * weight
-        m[end] = (np.sign(p) + np.sign(s[end])) * min(abs(s[end]), abs(p) / 2)
+        weight = h[..., end] / (h[..., end] + h[..., neighbour])
+        p = s[..., end] * (1 + weight) - s[..., neighbour] * weight
+        limit = np.minimum(np.abs(s[..., end]), np.abs(p) / 2)
+        m[..., end] = (np.sign(p) + np.sign(s[..., end])) * limit
     return _per_interval(m)
 
 
 def pchip(x: Floats, y: Floats) -> Floats:
     """Fritsch and Butland's weighted harmonic mean slopes, as in scipy's PchipInterpolator."""
+    if x.ndim > 1:
+        return np.stack([pchip(*each) for each in zip(x, y, strict=True)], axis=1)
     return _per_interval(PchipInterpolator(x, y).derivative()(x))
 
 
@@ -173,4 +184,5 @@ RULES: dict[str, Callable[[Floats, Floats], Floats]] = {
     "steffen": steffen,
     "pchip": pchip,
 }
-"""Rule name -> slopes float64 [2, K - 1] of the K - 1 intervals, from K >= 3 knots x and y."""
+"""Rule name -> slopes float64 [2, ..., K - 1] of the K - 1 intervals, from K >= 3 knots x and y
+[..., K]: one curve, or N of them [N, K] at once."""

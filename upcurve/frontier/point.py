@@ -2,7 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What a reader must know to believe a point; None where nobody recorded it."""
+
+    requests: int | None = None
+    """Requests behind the figures, failed ones included."""
+    failed: int | None = None
+    client_saturated: bool | None = None
+    """Whether the load client was at its own limits."""
+    output_length_ok: bool | None = None
+    """Whether every answer had the length that was asked for."""
+    accuracy_passed: bool | None = None
+    """Outcome of the accuracy check at this very point; None where there was none."""
+    request_noise: tuple[float, float] | None = None
+    """Variances of log interactivity and log throughput that a sample of these requests has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,3 +41,6 @@ class Point:
     """Requests in flight, closed loop."""
     repeat: int = 0
     """Which repetition of the same operating point, from 0."""
+    id: int | None = field(default=None, compare=False)
+    """Which row of a store it is; None where it comes from none."""
+    facts: Facts | None = field(default=None, compare=False)

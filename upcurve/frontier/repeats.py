@@ -16,6 +16,8 @@ class Repeats:
 
     operating_points: list[Point]
     """One point for each operating point: the median of its repeats on each axis."""
+    measured: list[list[Point]]
+    """The repeats behind each of `operating_points`, in the same order."""
     rounds: dict[int, list[Point]]
     """Repeat index -> points, for the indices under which every operating point was measured.
 
@@ -35,14 +37,17 @@ def split_repeats(points: Sequence[Point]) -> Repeats:
     for point in points:
         groups[point.tp, point.gpus, point.concurrency].append(point)
     operating_points: list[Point] = []
+    measured: list[list[Point]] = []
     indices: set[int] | None = None
     for group in groups.values():
         found = {point.repeat for point in group}
         if len(found) < len(group):
             operating_points += group
+            measured += [[point] for point in group]
             indices = set()
             continue
         operating_points.append(_aggregate(group))
+        measured.append(group)
         indices = found if indices is None else indices & found
     rounds: dict[int, list[Point]] = {}
     if indices is not None and len(indices) > 1:
@@ -50,7 +55,7 @@ def split_repeats(points: Sequence[Point]) -> Repeats:
         for point in points:
             if point.repeat in rounds:
                 rounds[point.repeat].append(point)
-    return Repeats(operating_points, rounds)
+    return Repeats(operating_points, measured, rounds)
 
 
 def _aggregate(group: Sequence[Point]) -> Point:

@@ -1,0 +1,192 @@
+"""Hierarchical bootstrap: what the operating points of several series may as well have been.
+
+Level one is the repeats. In logs, the deviation of an operating point is a sum over its rounds of
+residual times a standard normal multiplier, times the square root of df / chi-squared(df): for one
+point, and for any weighted sum of points of one set of rounds, that is Student's t. One multiplier
+belongs to a round, not to a point: what a round shares (a launch, an hour, the machine), within a
+series or between two that took turns, stays shared. Level two is the requests: few repeats can
+agree by luck, so no axis of a point is drawn narrower than its requests let it be.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+from scipy.optimize import brentq
+from scipy.special import chdtri, stdtr, stdtrit
+
+from upcurve.frontier.interpolation import Floats
+from upcurve.frontier.point import Point
+
+CONFIDENCE = 0.95
+MINIMUM_REPEATS = 3
+"""Two repeats would give a Student quantile of 12.7: an interval that says nothing."""
+DRAWS = 2000
+LARGE = 60
+"""Repeats from which a median of normal samples is taken for normal itself."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Draws:
+    """Operating points of one series as they may have come out."""
+
+    x: Floats
+    """Interactivity: float64 [D, P]."""
+    y: Floats
+    """Throughput per GPU: float64 [D, P]."""
+    varied: tuple[bool, ...]
+    """Per operating point, whether it has the repeats that a deviation rests on; [P]."""
+
+
+def draw_series(
+    series: Mapping[str, Sequence[Sequence[Point]]],
+    baseline: str,
+    *,
+    draws: int = DRAWS,
+    seed: int = 0,
+) -> dict[str, Draws]:
+    """Draw the operating points of every series that has repeats, all from one set of multipliers.
+
+    Args:
+        series: by name, the repeats of each operating point; deviations are around their median.
+        baseline: the series that rounds are paired with: by repeat index where it shares three
+            or more, else by order. Either is valid, the first keeps what a round shares.
+        draws: how many.
+        seed: of the generator: the same input gives the same intervals.
+
+    Returns:
+        Draws by name; series without an operating point of three repeats are left out.
+    """
+    varied = {
+        name: groups
+        for name, groups in series.items()
+        if any(len(group) >= MINIMUM_REPEATS for group in groups)
+    }
+    if not varied:
+        return {}
+    base = _indices(series[baseline])
+    columns = {name: _columns(_indices(groups), base) for name, groups in varied.items()}
+    chance = np.random.default_rng(seed)
+    width = 1 + max(max(own.values()) for own in columns.values())
+    multipliers = chance.standard_normal((draws, width))
+    # Stratified: the tails of few degrees of freedom are the same from seed to seed.
+    tails = chance.permutation((np.arange(draws) + chance.random(draws)) / draws)
+    return {
+        name: _draw(groups, columns[name], multipliers, tails, chance)
+        for name, groups in varied.items()
+    }
+
+
+def _indices(groups: Sequence[Sequence[Point]]) -> list[int]:
+    return sorted({point.repeat for group in groups for point in group})
+
+
+def _columns(own: Sequence[int], base: Sequence[int]) -> dict[int, int]:
+    """Return repeat index -> column of the multipliers."""
+    known = {index: column for column, index in enumerate(base)}
+    if len(known.keys() & set(own)) < MINIMUM_REPEATS:
+        return {index: column for column, index in enumerate(own)}
+    for index in own:
+        known.setdefault(index, len(known))
+    return known
+
+
+def _draw(
+    groups: Sequence[Sequence[Point]],
+    columns: Mapping[int, int],
+    multipliers: Floats,
+    tails: Floats,
+    chance: np.random.Generator,
+) -> Draws:
+    found = np.empty((2, len(multipliers), len(groups)))
+    heavy: dict[int, Floats] = {}
+    for place, group in enumerate(groups):
+        logs = np.log([(point.interactivity, point.tput_per_gpu) for point in group])
+        found[:, :, place] = np.median(logs, axis=0)[:, None]
+        count = len(group)
+        if count < MINIMUM_REPEATS:
+            continue
+        if count not in heavy:
+            heavy[count] = np.sqrt((count - 1) / chdtri(count - 1, tails))
+        residuals = logs - logs.mean(axis=0)
+        own = multipliers[:, [columns[point.repeat] for point in group]]
+        widened, normal = median_inflation(count)
+        scale = widened / np.sqrt(count * (count - 1))
+        deviation = scale * heavy[count][:, None] * (own @ residuals)
+        floor = normal * _request_deviation(group) / np.sqrt(count)
+        # Compare half-widths: Student's of the repeats, the normal one of the requests.
+        reached = widened * _quantile(count - 1) * logs.std(axis=0, ddof=1) / np.sqrt(count)
+        requests = floor * chance.standard_normal((len(multipliers), 2))
+        narrow = reached < NORMAL_QUANTILE * floor
+        found[:, :, place] += np.where(narrow, requests, deviation).T
+    return Draws(*np.exp(found), varied=tuple(len(group) >= MINIMUM_REPEATS for group in groups))
+
+
+NORMAL_QUANTILE = 1.959964
+
+
+def _quantile(df: int) -> float:
+    return float(stdtrit(df, (1 + CONFIDENCE) / 2))
+
+
+def _request_deviation(group: Sequence[Point]) -> Floats:
+    """Return the standard deviation of one repeat, by its requests alone: float64 [2]."""
+    known = [point.facts.request_noise for point in group if point.facts]
+    noise = [each for each in known if each is not None]
+    return np.sqrt(np.mean(noise, axis=0)) if noise else np.zeros(2)
+
+
+@cache
+def median_inflation(count: int) -> tuple[float, float]:
+    """Return how much wider a median's 95 % interval is than a mean's, of `count` normal samples.
+
+    The first factor is of Student's interval: by Basu's theorem the studentised median is the
+    studentised mean plus an independent part, (median - mean) / s, whose distribution is sampled.
+    The second is of the standard deviation itself, for a known variance.
+    """
+    if count > LARGE:
+        return float(np.sqrt(np.pi / 2)), float(np.sqrt(np.pi / 2))
+    samples = np.random.default_rng(0).standard_normal((20_000, count))
+    medians, root, df = np.median(samples, axis=1), count**0.5, count - 1
+    apart = (medians - samples.mean(axis=1)) / samples.std(axis=1, ddof=1)
+
+    def miss(half: float) -> float:
+        # Symmetric: one tail stands for both.
+        return float(stdtr(df, (apart - half) * root).mean()) - (1 - CONFIDENCE) / 2
+
+    half = brentq(miss, 1e-3, 100)
+    return half * root / _quantile(df), float(medians.std()) * root
+
+
+def interval(values: Floats) -> tuple[float, float] | None:
+    """Return the 2.5 and 97.5 percentiles of draws; None where more than 2.5 % are not finite.
+
+    Args:
+        values: float64 [D]; -inf and +inf take part at their ends, NaN at both.
+    """
+    count = len(values)
+    outside = int(count * (1 - CONFIDENCE) / 2)
+    if np.count_nonzero(~np.isfinite(values)) > outside:
+        return None
+    low = np.partition(np.nan_to_num(values, nan=-np.inf, posinf=np.inf, neginf=-np.inf), outside)
+    high = np.partition(
+        np.nan_to_num(values, nan=np.inf, posinf=np.inf, neginf=-np.inf), count - 1 - outside
+    )
+    return float(low[outside]), float(high[count - 1 - outside])
+
+
+def draw_ratios(own: Floats, base: Floats) -> Floats:
+    """Return own / base by draw: +inf where only the baseline does not reach, NaN where undefined.
+
+    Args:
+        own: readings as of `upcurve.frontier.ensemble.read_frontiers`.
+        base: the same, of the baseline.
+    """
+    defined = np.isfinite(own) & np.isfinite(base)
+    ratios = np.divide(own, base, out=np.full(own.shape, np.nan), where=defined)
+    ratios[np.isfinite(own) & (base == -np.inf)] = np.inf
+    ratios[(own == -np.inf) & np.isfinite(base)] = -np.inf
+    return ratios
