@@ -1,0 +1,128 @@
+from __future__ import annotations
+
+import pytest
+
+from upcurve.frontier.cost import joules_per_token, usd_per_million_tokens
+from upcurve.frontier.point import Point
+from upcurve.frontier.trend import (
+    METRICS,
+    Measurement,
+    Value,
+    at_interactivity,
+    at_operating_point,
+    judge,
+)
+
+WOBBLE = (0.002, -0.003, 0.001, 0.004, -0.002, 0.0, -0.004, 0.003)
+
+
+def measurement(speed, tput, concurrency, *, repeat=0, watts=None, ttft=None):
+    point = Point(speed, tput, 2, 2, concurrency, repeat)
+    return Measurement(point, ttft, 1000 / speed, watts)
+
+
+def build(scale=1.0, **more):
+    return [measurement(60, 1000 * scale, 4, **more), measurement(20, 4000 * scale, 32, **more)]
+
+
+def values(*levels):
+    return [
+        Value(level * (1 + each), "interpolated", 1, None) for level in levels for each in WOBBLE
+    ]
+
+
+def test_throughput_and_cost_are_read_from_each_builds_own_curve():
+    builds = [build(), build(1.1)]
+    tput = at_interactivity(builds, 40, METRICS["tput"], None)
+    assert [each.value for each in tput] == pytest.approx([2500, 2750])
+    cost = at_interactivity(builds, 40, METRICS["usd_per_million"], 1.48)
+    assert cost[1].value == pytest.approx(usd_per_million_tokens(1.48, 2750))
+    assert at_interactivity(builds, 40, METRICS["usd_per_million"], None)[0].status == "no price"
+    beyond = at_interactivity(builds, 61, METRICS["tput"], None)
+    assert [(each.value, each.status) for each in beyond] == [(None, "unreachable")] * 2
+
+
+def test_rounds_give_an_interval_and_costs_turn_it_around():
+    rounds = [
+        measurement(speed, tput * (1 + r / 100), c, repeat=r)
+        for r in range(3)
+        for speed, tput, c in ((60, 1000, 4), (20, 4000, 32))
+    ]
+    (tput,) = at_interactivity([rounds], 40, METRICS["tput"], None)
+    (cost,) = at_interactivity([rounds], 40, METRICS["usd_per_million"], 2)
+    assert tput.rounds == cost.rounds == 3
+    assert tput.interval[0] < tput.value < tput.interval[1]
+    assert cost.interval == pytest.approx(
+        [usd_per_million_tokens(2, each) for each in reversed(tput.interval)]
+    )
+
+
+def test_energy_is_power_on_a_line_over_throughput_on_the_curve():
+    points = [Point(20, 4000, 2, 2, 32), Point(60, 1000, 2, 2, 4)]
+    watts = {(2, 2, 32): 600.0, (2, 2, 4): 400.0}
+    assert joules_per_token(points, watts, 40, 2500) == pytest.approx(500 / 2500)
+    assert joules_per_token(points, watts, 30, 3250) == pytest.approx(550 / 3250)
+    assert joules_per_token(points, watts, 20, 4000) == pytest.approx(600 / 4000)
+    assert joules_per_token(points, watts, 60, 1000) == pytest.approx(400 / 1000)
+    assert joules_per_token(points, watts, 61, 900) is None
+    assert joules_per_token(points, watts, 19, 4100) is None
+    del watts[2, 2, 4]
+    assert joules_per_token(points, watts, 40, 2500) is None
+    assert joules_per_token(points, watts, 20, 4000) == pytest.approx(600 / 4000)
+
+
+def test_energy_of_builds_is_missing_where_no_power_was_recorded():
+    metric = METRICS["joules_per_token"]
+    found = at_interactivity([build(watts=500), build()], 40, metric, None)
+    assert found[0].value == pytest.approx(0.2)
+    assert (found[1].value, found[1].status) == (None, "no power recorded")
+    found = at_operating_point([build(watts=500), build()], (2, 2, 4), metric, None)
+    assert [each.value for each in found] == [pytest.approx(0.5), None]
+
+
+def test_at_an_operating_point_it_is_the_median_of_repeats():
+    repeats = [measurement(60, 1000, 4, repeat=r, ttft=t) for r, t in enumerate((90, 100, 150))]
+    first, second = at_operating_point([repeats, build()], (2, 2, 4), METRICS["ttft_ms"], None)
+    assert (first.value, first.rounds) == (100, 3)
+    assert first.interval[0] < 100 < first.interval[1]
+    assert (second.value, second.status, second.rounds) == (None, "not measured", 0)
+
+
+@pytest.mark.parametrize(
+    ("metric", "levels", "state"),
+    [
+        ("tput", (100, 95), "regression"),
+        ("tput", (100, 105), "improvement"),
+        ("ttft_ms", (100, 95), "improvement"),
+        ("usd_per_million", (1, 1.05), "regression"),
+        ("tput", (100, 90, 100), "improvement"),
+        ("tput", (100, 100), "no change"),
+    ],
+)
+def test_the_newest_change_point_decides(metric, levels, state):
+    assert judge(values(*levels), METRICS[metric], 0.01).state == state
+
+
+def test_a_change_below_the_smallest_that_counts_is_shown_but_no_regression():
+    trend = judge(values(100, 95), METRICS["tput"], 0.10)
+    assert trend.state == "no change"
+    assert "below 10.0%" in trend.reason
+    assert len(trend.steps.change_points) == 1
+
+
+def test_builds_without_a_value_are_counted_in_positions():
+    known = values(100, 95)
+    hole = Value(None, "not measured", 0, None)
+    trend = judge([known[0], hole, *known[1:]], METRICS["tput"], 0.01)
+    assert [each.index for each in trend.steps.change_points] == [len(WOBBLE) + 1]
+
+
+def test_newest_builds_that_no_longer_reach_are_a_regression():
+    known, gone = values(100), Value(None, "unreachable", 0, None)
+    once = judge([*known, gone], METRICS["tput"], 0.01)
+    assert once.state == "no change"
+    assert "does not reach" in once.notes[0]
+    assert judge([*known, gone, gone], METRICS["tput"], 0.01).state == "regression"
+    hole = Value(None, "not measured", 0, None)
+    assert judge([*known, hole, hole], METRICS["tput"], 0.01).state == "no change"
+    assert judge([gone, gone], METRICS["tput"], 0.01).state == "insufficient data"
