@@ -244,8 +244,10 @@ def _facts(row: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     for name, value in software.items():
         yield name, str(value)
     for device in row["devices"] or []:
-        yield "GPU", str(device.get("name", ""))
-        yield "driver", f"{device.get('vendor', '')} {device.get('driver', '')}".strip()
+        if device.get("name"):
+            yield "GPU", str(device["name"])
+        if device.get("driver"):
+            yield "driver", f"{device.get('vendor', '')} {device['driver']}".strip()
     for name in ("name", "cpu", "operating_system", "kernel"):
         if (row["host"] or {}).get(name):
             yield f"host {name.replace('_', ' ')}", str(row["host"][name])
