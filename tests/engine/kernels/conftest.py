@@ -40,3 +40,12 @@ def silent() -> Iterator[None]:
     """Infinities and NaN are numbers to a GPU: where NumPy stands for one it does not warn."""
     with np.errstate(all="ignore"):
         yield
+
+
+@pytest.fixture(scope="module")
+def poisoned() -> Iterator[None]:
+    """Memory that is allocated and not written holds NaN."""
+    before = torch.are_deterministic_algorithms_enabled()
+    torch.use_deterministic_algorithms(True)
+    yield
+    torch.use_deterministic_algorithms(before)

@@ -1,98 +1,154 @@
-"""The experts against a sum over tokens and choices in float64."""
+"""The experts, by every way, against each choice by itself in float64."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 import torch
-import torch.nn.functional as F
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.engine.kernels.expert_operands import Experts, choose
+from tests.engine.kernels.operands import exact, normal
+from upcurve.engine.kernels import block_scaled_rows, expert_order, experts
+from upcurve.engine.kernels.block_scaled import quantize_rows
 from upcurve.engine.kernels.experts import experts_grouped, experts_reference
+from upcurve.engine.platform import HAS_TRITON, INTERPRETED
 
-Run = Callable[..., torch.Tensor]
-both = pytest.mark.parametrize("run", [experts_grouped, experts_reference])
+needs_interpreter = pytest.mark.skipif(
+    not (HAS_TRITON and INTERPRETED), reason="no Triton interpreter"
+)
+pytestmark = pytest.mark.usefixtures("poisoned")
+WAYS = ["torch", *(pytest.param(way, marks=needs_interpreter) for way in ("few", "many", "most"))]
+"""In torch; on a GPU each choice by itself, sorted, sorted with FP8 rows between the products."""
+ways = pytest.mark.parametrize("way", WAYS)
 
 
-def naive(
-    x: torch.Tensor,
-    ids: torch.Tensor,
-    weights: torch.Tensor,
-    gate_up: torch.Tensor,
-    down: torch.Tensor,
+@contextmanager
+def going(way: str) -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (experts, expert_order):
+            patch.setattr(module, "runs_kernels", lambda device: way != "torch")
+        patch.setattr(experts, "FEW_SLOTS", 10**6 if way == "few" else 0)
+        patch.setattr(experts, "FEW_ROWS", 0 if way == "most" else 10**6)
+        yield
+
+
+def check(
+    way: str, weights: Experts, x: torch.Tensor, ids: torch.Tensor, within: float = 1e-5
+) -> None:
+    """Compare all choices; the experts that nobody chose hold NaN."""
+    weights.forget(ids)
+    with going(way):
+        out = experts_grouped(x, ids, *matrices(weights))
+    assert out.dtype == x.dtype
+    torch.testing.assert_close(out.double(), expected(weights, x, ids), atol=within, rtol=within)
+
+
+def matrices(
+    weights: Experts,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
+    return weights.gate_up, weights.down, weights.gate_up_scale, weights.down_scale
+
+
+def expected(
+    weights: Experts, x: torch.Tensor, ids: torch.Tensor, *, rounded: bool = False
 ) -> torch.Tensor:
-    out = torch.zeros(x.shape, dtype=torch.float64)
-    width = down.shape[-1]
-    for token in range(len(x)):
+    """Return float64 [T, K, H]; rows are rounded to FP8 before both products where wanted."""
+    out = torch.zeros(*ids.shape, x.shape[1], dtype=torch.float64)
+    for token, row in enumerate(x):
         for choice, expert in enumerate(ids[token].tolist()):
-            row, both_parts = x[token].double(), gate_up[expert].double()
-            inner = F.silu(both_parts[:width] @ row) * (both_parts[width:] @ row)
-            out[token] += weights[token, choice].double() * (down[expert].double() @ inner)
+            inner = weights.gated(in_fp8(row) if rounded else row, expert)
+            inner = in_fp8(inner.to(x.dtype)) if rounded else inner
+            out[token, choice] = weights.lowered(inner, expert)
     return out
 
 
-def draw(
-    tokens: int, experts: int, chosen: int, hidden: int, width: int, seed: int
-) -> tuple[torch.Tensor, ...]:
-    generator = torch.Generator().manual_seed(seed)
-
-    def normal(*size: int) -> torch.Tensor:
-        return torch.randn(size, generator=generator) * size[-1] ** -0.5
-
-    ids = torch.rand(tokens, experts, generator=generator).topk(chosen).indices
-    weights = torch.rand(tokens, chosen, generator=generator)
-    gate_up, down = normal(experts, 2 * width, hidden), normal(experts, hidden, width)
-    return normal(tokens, hidden), ids, weights, gate_up, down
+def in_fp8(row: torch.Tensor) -> torch.Tensor:
+    return exact(*quantize_rows(row.unsqueeze(0)), 1).squeeze(0)
 
 
-@both
+@ways
+@settings(max_examples=10)
 @given(
-    tokens=st.integers(1, 30),
-    experts=st.integers(1, 20),
+    tokens=st.integers(1, 12),
+    count=st.integers(1, 6),
+    share=st.floats(0, 1),
+    hidden=st.integers(1, 40),
+    width=st.integers(1, 40),
+)
+def test_any_sizes(
+    way: str, tokens: int, count: int, share: float, hidden: int, width: int
+) -> None:
+    ids = choose(tokens, count, 1 + int(share * (count - 1)), seed=width)
+    check(way, Experts.draw(count, hidden=hidden, width=width), normal(tokens, hidden), ids)
+
+
+@ways
+@pytest.mark.parametrize("tokens", [1, 40])
+@pytest.mark.parametrize("expert", [0, 4])
+def test_all_tokens_on_one_expert(way: str, tokens: int, expert: int) -> None:
+    ids = torch.full((tokens, 1), expert, dtype=torch.int32)
+    check(way, Experts.draw(5, hidden=8, width=8), normal(tokens, 8), ids)
+
+
+@ways
+def test_rows_of_a_wider_matrix(way: str) -> None:
+    wide = normal(6, 40)
+    check(way, Experts.draw(3, hidden=16, width=8), wide[:, 8:24], choose(6, 3, 2))
+
+
+@ways
+@pytest.mark.parametrize("tokens", [1, 9])
+def test_fp8(way: str, tokens: int) -> None:
+    weights, ids = Experts.draw(4, hidden=150, width=128, fp8=True), choose(tokens, 4, 2)
+    x = normal(tokens, 150)
+    weights.forget(ids)
+    # A few rows are not rounded.
+    want = expected(weights, x, ids, rounded=way != "few")
+    with going(way):
+        out = experts_grouped(x, ids, *matrices(weights)).double()
+    # A sum in float32 may be rounded to the FP8 value beside that of the sum in float64.
+    error = (out - want).norm(dim=-1) / want.norm(dim=-1)
+    assert error.max() < (1e-5 if way == "few" else 5e-3)
+
+
+@needs_interpreter
+@pytest.mark.parametrize("way", ["many", "most"])
+def test_rows_that_are_known_in_fp8_are_not_quantised_again(way: str) -> None:
+    weights, ids = Experts.draw(3, hidden=130, width=128, fp8=True), choose(5, 3, 2)
+    x = normal(5, 130)
+    with going(way):
+        known = block_scaled_rows.quantize(x)
+        want = experts_grouped(x, ids, *matrices(weights))
+        out = experts_grouped(torch.full_like(x, torch.nan), ids, *matrices(weights), known)
+    assert torch.equal(out, want)
+
+
+@pytest.mark.parametrize(("tokens", "width"), [(1, 8), (1, 9), (30, 8), (30, 9)])
+def test_bfloat16(tokens: int, width: int) -> None:
+    weights = Experts.draw(6, hidden=16, width=width)
+    weights = Experts(weights.gate_up.bfloat16(), weights.down.bfloat16())
+    check("torch", weights, normal(tokens, 16).bfloat16(), choose(tokens, 6, 2), within=0.04)
+
+
+@settings(max_examples=20)
+@given(
+    tokens=st.integers(1, 20),
+    count=st.integers(1, 10),
     share=st.floats(0, 1),
     hidden=st.integers(1, 17),
     width=st.integers(1, 9),
-    seed=st.integers(0, 99),
 )
-def test_any_sizes(
-    run: Run, tokens: int, experts: int, share: float, hidden: int, width: int, seed: int
+def test_the_loop_over_experts_weighs_and_sums(
+    tokens: int, count: int, share: float, hidden: int, width: int
 ) -> None:
-    chosen = 1 + int(share * (experts - 1))
-    inputs = draw(tokens, experts, chosen, hidden, width, seed)
-    torch.testing.assert_close(run(*inputs).double(), naive(*inputs), atol=1e-5, rtol=1e-5)
-
-
-@both
-@pytest.mark.parametrize("tokens", [1, 40])
-@pytest.mark.parametrize("expert", [0, 7, 15])
-def test_all_tokens_on_one_expert(run: Run, tokens: int, expert: int) -> None:
-    x, ids, weights, gate_up, down = draw(tokens, 16, 1, 8, 8, seed=expert)
-    ids.fill_(expert)
-    # What no token visits may hold anything.
-    for other in set(range(16)) - {expert}:
-        gate_up[other] = down[other] = torch.nan
-    inputs = (x, ids, weights, gate_up, down)
-    torch.testing.assert_close(run(*inputs).double(), naive(*inputs), atol=1e-5, rtol=1e-5)
-
-
-@both
-def test_inputs_need_not_be_contiguous(run: Run) -> None:
-    x, ids, weights, gate_up, down = draw(20, 8, 3, 16, 8, seed=1)
-    want = naive(x, ids, weights, gate_up, down)
-    turned = (each.t().contiguous().t() for each in (x, ids, weights))
-    got = run(*turned, gate_up[:8], down[:8])
-    torch.testing.assert_close(got.double(), want, atol=1e-5, rtol=1e-5)
-
-
-@both
-@pytest.mark.parametrize("width", [8, 9])
-@pytest.mark.parametrize("tokens", [1, 30])
-def test_bfloat16(run: Run, width: int, tokens: int) -> None:
-    x, ids, weights, gate_up, down = draw(tokens, 6, 2, 16, width, seed=2)
-    x, gate_up, down = x.bfloat16(), gate_up.bfloat16(), down.bfloat16()
-    got = run(x, ids, weights, gate_up, down)
-    assert got.dtype == torch.bfloat16
-    want = naive(x, ids, weights, gate_up, down)
-    torch.testing.assert_close(got.double(), want, atol=0.01, rtol=0.05)
+    ids = choose(tokens, count, 1 + int(share * (count - 1)), seed=width)
+    weights, x = Experts.draw(count, hidden=hidden, width=width), normal(tokens, hidden)
+    mixing = normal(*ids.shape, seed=3)
+    weights.forget(ids)
+    out = experts_reference(x, ids, mixing, *matrices(weights))
+    want = (expected(weights, x, ids) * mixing.double().unsqueeze(-1)).sum(1)
+    torch.testing.assert_close(out.double(), want, atol=1e-5, rtol=1e-5)

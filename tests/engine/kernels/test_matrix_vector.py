@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 import torch
 import torch.nn.functional as F
@@ -17,18 +15,12 @@ from upcurve.engine.kernels.block_scaled import quantize_blocks
 from upcurve.engine.kernels.matrix_vector import down_row, gate_up_row, linear, multiply_row
 from upcurve.engine.platform import HAS_TRITON, INTERPRETED
 
-pytestmark = pytest.mark.skipif(not (HAS_TRITON and INTERPRETED), reason="no Triton interpreter")
+pytestmark = [
+    pytest.mark.skipif(not (HAS_TRITON and INTERPRETED), reason="no Triton interpreter"),
+    pytest.mark.usefixtures("poisoned"),
+]
 tiles = st.sampled_from([None, 8, 64, 128])
 fp8 = pytest.mark.parametrize("fp8", [False, True], ids=["float32", "fp8"])
-
-
-@pytest.fixture(autouse=True)
-def poisoned() -> Iterator[None]:
-    """Memory that is allocated and not written holds NaN."""
-    before = torch.are_deterministic_algorithms_enabled()
-    torch.use_deterministic_algorithms(True)
-    yield
-    torch.use_deterministic_algorithms(before)
 
 
 def same(out: torch.Tensor, expected: torch.Tensor) -> bool:
