@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from upcurve.engine.errors import EngineInputError
-from upcurve.engine.model.quantization import Quantization
+from upcurve.engine.model.quantization import BLOCK_SIZE, Quantization
 
 MODEL_TYPES = ("qwen3_5_moe", "qwen3_5_moe_text")
 LAYER_TYPES = ("linear_attention", "full_attention")
@@ -74,6 +74,21 @@ class ModelShapes:
     def conv_dim(self) -> int:
         """Channels of the causal convolution: q, k and v."""
         return 2 * self.key_dim + self.value_dim
+
+    def check_fp8_on_gpu(self) -> None:
+        """Check that FP8 experts are made of whole blocks, as kernels take them.
+
+        Raises:
+            EngineInputError: a block of scales would be of both gate and up, which lie one above
+                the other.
+        """
+        if self.moe_intermediate_size % BLOCK_SIZE[0]:
+            raise EngineInputError(
+                "moe_intermediate_size",
+                f"{self.moe_intermediate_size} is no multiple of {BLOCK_SIZE[0]}, the rows of an "
+                "FP8 block",
+                "give a bf16 checkpoint, with quantization none",
+            )
 
     @classmethod
     def from_folder(cls, folder: Path) -> ModelShapes:

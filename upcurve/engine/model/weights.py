@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from upcurve.engine.kernels.block_scaled import FP8
 from upcurve.engine.model.matrix import Matrix, Rows
 from upcurve.engine.model.shapes import ModelShapes
+from upcurve.engine.platform import runs_kernels
 
 Target = torch.Tensor | Rows
 """What a checkpoint tensor fills: a view of a plain parameter, or rows of a quantised one."""
@@ -123,7 +124,12 @@ class ModelWeights:
             dtype: of plain matrices.
             quantized: hold in FP8 the matrices that published FP8 checkpoints have in FP8: experts,
                 the shared expert, and the projections of both mixers but those of b and a.
+
+        Raises:
+            EngineInputError: the kernels of a GPU do not take these sizes in FP8.
         """
+        if quantized and runs_kernels(device):
+            shapes.check_fp8_on_gpu()
         new = _Allocator(device, dtype, FP8 if quantized else dtype)
         embedding = new.tensor(shapes.vocab_size, shapes.hidden_size)
         return cls(

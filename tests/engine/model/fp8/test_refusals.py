@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -14,11 +14,14 @@ from tests.engine.model.fp8.small import (
     LAYER,
     Tensors,
     error,
+    fp8_config,
     load,
     same,
     save,
 )
 from upcurve.engine.kernels.block_scaled import FP8
+from upcurve.engine.model import weights
+from upcurve.engine.model.checkpoint import write_checkpoint
 from upcurve.engine.model.model import Model
 
 
@@ -153,3 +156,20 @@ def test_a_scale_under_a_wrong_name(
     assert "gate_gate_proj.weight_scale_inv is the scale of" in error(
         save(tmp_path, tensors, config)
     )
+
+
+@pytest.mark.parametrize("stored", ["fp8", "none"])
+def test_experts_whose_gate_and_up_share_a_block_on_a_gpu(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stored: Literal["fp8", "none"]
+) -> None:
+    write_checkpoint(tmp_path, fp8_config(moe_intermediate_size=96), seed=1, quantization=stored)
+    options = {"quantization": "fp8"} if stored == "none" else {}
+    # Elsewhere they are quantised again with one scale for both.
+    assert load(tmp_path, **options).weights.quantized
+    monkeypatch.setattr(weights, "runs_kernels", lambda device: True)
+    assert error(tmp_path, **options) == (
+        "moe_intermediate_size: 96 is no multiple of 128, the rows of an FP8 block; "
+        "give a bf16 checkpoint, with quantization none"
+    )
+    if stored == "none":
+        assert not load(tmp_path).weights.quantized
