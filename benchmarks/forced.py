@@ -33,9 +33,10 @@ class ForcedEngine:
         """By request: float32 [vocab] after its prompt, and after each forced token."""
         self.engine.device._sampler.sample = self._sample
 
-    def _sample(self, logits, ids, parameters):  # noqa: ARG002
+    def _sample(self, logits, drawing):
         tokens = []
-        for row, name in enumerate(ids):
+        for row, each in enumerate(drawing):
+            name = each.request.id
             rows = self.logits.setdefault(name, [])
             forced = self._forced[name]
             tokens.append(forced[len(rows)] if forced else int(logits[row].argmax()))

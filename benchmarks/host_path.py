@@ -83,9 +83,6 @@ class NumberedSteps:
         count = sum(each.draws for each in step)
         return Flight(self._free_at, Drawn([number] * count, [None] * count))
 
-    def forget(self, request: Request) -> None:
-        """Keep nothing."""
-
     def check(self, requests: Sequence[Request]) -> None:
         """Check nothing."""
 

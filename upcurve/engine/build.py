@@ -186,8 +186,8 @@ def _available(
     if not is_gpu(device):
         return int(free * CPU_SHARE)
     total = torch.cuda.get_device_properties(device).total_memory
-    # Drawing holds a handful of float32 tensors of this size.
-    drawing = 6 * 4 * options.max_running_requests * model.shapes.vocab_size
+    # Logits, and a copy and the logarithms where all rows report log probabilities: float32.
+    drawing = 3 * 4 * options.max_running_requests * model.shapes.vocab_size
     kept = GRAPH_BYTES + drawing + _activation_bytes(model, types, options, device)
     return int(free - (1 - options.memory_share) * total) - kept
 

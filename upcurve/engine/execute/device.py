@@ -43,8 +43,5 @@ class Device(Protocol):
     def launch(self, step: Sequence[Scheduled]) -> Flight:
         """Begin to compute a step; tokens of earlier ones that it needs are on the device."""
 
-    def forget(self, request: Request) -> None:
-        """Drop what is kept for a request that has ended."""
-
     def check(self, requests: Sequence[Request]) -> None:
         """Prove that what the device keeps for running requests is theirs, or raise."""

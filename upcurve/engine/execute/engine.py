@@ -239,5 +239,4 @@ class Engine:
     def _forget(self, request: Request, phase: Phase) -> None:
         del self._requests[request.id]
         self._scheduler.remove(request)
-        self.device.forget(request)
         request.end(phase)

@@ -79,9 +79,6 @@ class FakeDevice:
         self._free_at = began + self._step_seconds + count * self._token_seconds
         return _Flight(self._free_at, tokens)
 
-    def forget(self, request: Request) -> None:
-        """Keep nothing: what a slot holds is overwritten by its next owner."""
-
     def check(self, requests: Sequence[Request]) -> None:
         """Check that each running request's slot holds what it has computed.
 

@@ -69,12 +69,11 @@ class ModelRunner:
         else:
             logits = self.model.forward(inputs.batch(sent, self._last_tokens), self.caches)
         tokens, logprobs = None, None
-        requests = [each.request for each in step if each.draws]
-        if requests:
-            parameters = [each.sampling for each in requests]
-            tokens = self._sampler.sample(logits, [each.id for each in requests], parameters)
+        drawing = [each for each in step if each.draws]
+        if drawing:
+            tokens = self._sampler.sample(logits, drawing)
             self._last_tokens.index_copy_(0, sent.drawing_slots, tokens.clamp_min(0))
-            logprobs = token_logprobs(logits, tokens, parameters)
+            logprobs = token_logprobs(logits, tokens, [each.request.sampling for each in drawing])
             if logprobs is not None:
                 logprobs = logprobs.copied()
             tokens = to_host(tokens)
@@ -83,10 +82,6 @@ class ModelRunner:
             done = torch.cuda.Event()
             done.record()
         return _Flight(tokens, logprobs, done)
-
-    def forget(self, request: Request) -> None:
-        """Drop the random generator of a request that has ended."""
-        self._sampler.forget(request.id)
 
     def check(self, requests: Sequence[Request]) -> None:
         """Prove that the device's page table is its owners'.

@@ -9,64 +9,46 @@ import torch
 
 from upcurve.engine.execute.device import NO_TOKEN
 from upcurve.engine.execute.event import TokenLogprobs
+from upcurve.engine.kernels.sampling import Draw, draw, packed
 from upcurve.engine.schedule.request import SamplingParameters
+from upcurve.engine.schedule.scheduler import Scheduled
 
 
 class Sampler:
-    """Draws tokens; keeps one random generator for every request that has a seed.
+    """Draws tokens: all of a step in two launches.
 
-    Rows are drawn in groups of equal kind (greedy, plain, filtered), and a seeded row draws its
-    noise from its own generator, so that its tokens do not depend on the rows beside it.
+    The noise of a seeded row is that of its seed and of the place of its token in the output, so
+    that it depends neither on the rows beside it nor on steps that are computed anew.
     """
 
     def __init__(self, device: torch.device, seed: int) -> None:
         self._device = device
-        self._shared = torch.Generator(device).manual_seed(seed)
-        self._seeded: dict[str, torch.Generator] = {}
+        # Any whole number, as int64.
+        self._seed = (seed + 2**63) % 2**64 - 2**63
+        self._unseeded = 0
 
-    def sample(
-        self, logits: torch.Tensor, ids: Sequence[str], parameters: Sequence[SamplingParameters]
-    ) -> torch.Tensor:
+    def sample(self, logits: torch.Tensor, drawing: Sequence[Scheduled]) -> torch.Tensor:
         """Draw one token for each row: int64 [R], NO_TOKEN where the largest logit is not finite.
 
         Args:
-            logits: float32 [R, vocab].
-            ids: the request of each row.
-            parameters: of each row.
+            logits: bfloat16 or float32 [R, vocab].
+            drawing: the entry of the step that each row ends.
         """
-        # A NaN anywhere in a row is its maximum.
-        largest, tokens = torch.max(logits, dim=-1)
-        drawn = [row for row, each in enumerate(parameters) if each.temperature > 0]
-        plain = [row for row in drawn if not _filtered(parameters[row])]
-        filtered = [row for row in drawn if _filtered(parameters[row])]
-        for rows in (plain, filtered):
-            if rows:
-                kinds = [parameters[row] for row in rows]
-                where = to_device(rows, torch.int64, self._device)
-                noise = self._noise(logits.shape[-1], [ids[row] for row in rows], kinds)
-                tokens.index_copy_(0, where, _draw(logits[where], kinds, noise))
-        return tokens.masked_fill_(~torch.isfinite(largest), NO_TOKEN)
+        draws = [self._draw(each) for each in drawing]
+        numbers = None
+        if any(each.temperature > 0 for each in draws):
+            numbers = to_device(packed(draws), torch.int64, self._device).view(5, len(draws))
+        filters = any(each.filters for each in draws)
+        return draw(logits, numbers, filters=filters, no_token=NO_TOKEN)
 
-    def forget(self, request_id: str) -> None:
-        """Drop the generator of a request that has ended."""
-        self._seeded.pop(request_id, None)
-
-    def _noise(
-        self, width: int, ids: list[str], parameters: list[SamplingParameters]
-    ) -> torch.Tensor:
-        """Return exponential noise [R, width]: argmax(p / noise) is a draw from p."""
-        noise = torch.empty(len(ids), width, device=self._device)
-        # All rows take part in the shared draw: how many have a seed changes nothing for the rest.
-        noise.exponential_(generator=self._shared)
-        for row, (request, each) in enumerate(zip(ids, parameters, strict=True)):
-            if each.seed is not None:
-                generator = self._seeded.get(request)
-                if generator is None:
-                    generator = torch.Generator(self._device).manual_seed(each.seed)
-                    self._seeded[request] = generator
-                noise[row].exponential_(generator=generator)
-        # A zero would make its token certain.
-        return noise.clamp_min_(torch.finfo(torch.float32).tiny)
+    def _draw(self, each: Scheduled) -> Draw:
+        sampling = each.request.sampling
+        seed, number = sampling.seed, each.begin + each.count - len(each.request.prompt)
+        if seed is None:
+            # Below zero: no seeded row has these numbers, should its seed be the same.
+            self._unseeded -= 1
+            seed, number = self._seed, self._unseeded
+        return Draw(sampling.temperature, sampling.top_k, sampling.top_p, seed, number)
 
 
 def to_device(
@@ -76,32 +58,6 @@ def to_device(
     tensor = torch.tensor(values, dtype=dtype)
     # Only a copy from pinned memory does not wait.
     return tensor if device.type == "cpu" else tensor.pin_memory().to(device, non_blocking=True)
-
-
-def _filtered(parameters: SamplingParameters) -> bool:
-    return parameters.top_k > 0 or parameters.top_p < 1
-
-
-def _draw(
-    logits: torch.Tensor, parameters: list[SamplingParameters], noise: torch.Tensor
-) -> torch.Tensor:
-    device, vocab = logits.device, logits.shape[-1]
-    temperature = to_device([each.temperature for each in parameters], torch.float32, device)
-    # A tiny temperature neither becomes zero nor overflows: the largest logit is shifted to 0.
-    temperature.clamp_min_(torch.finfo(torch.float32).tiny)
-    shifted = (logits - logits.amax(-1, keepdim=True)) / temperature.unsqueeze(-1)
-    probabilities = torch.softmax(shifted, dim=-1)
-    if not _filtered(parameters[0]):
-        return (probabilities / noise).argmax(-1)
-    ordered, ids = torch.sort(probabilities, dim=-1, descending=True, stable=True)
-    top_k = to_device([each.top_k or vocab for each in parameters], torch.int64, device)
-    top_p = to_device([each.top_p for each in parameters], torch.float32, device)
-    before = ordered.cumsum(-1) - ordered
-    rank = torch.arange(vocab, device=device)
-    # The most likely token has nothing before it, so it is always kept.
-    keep = (rank < top_k.unsqueeze(-1)) & (before < top_p.unsqueeze(-1))
-    choice = (ordered / noise).masked_fill(~keep, -1.0).argmax(-1, keepdim=True)
-    return ids.gather(-1, choice).squeeze(-1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +103,7 @@ def token_logprobs(
     """Return the log probabilities that rows asked for, from the softmax of the raw logits.
 
     Args:
-        logits: float32 [R, vocab].
+        logits: bfloat16 or float32 [R, vocab].
         tokens: int64 [R], the chosen token of each row.
         parameters: of each row; None is returned where no row wants any.
     """
@@ -155,7 +111,7 @@ def token_logprobs(
     if not rows:
         return None
     where = to_device(rows, torch.int64, logits.device)
-    logs = torch.log_softmax(logits[where], dim=-1)
+    logs = torch.log_softmax(logits[where], dim=-1, dtype=torch.float32)
     counts = [parameters[row].logprobs or 0 for row in rows]
     best, ids = torch.topk(logs, min(max(counts), logs.shape[-1]), dim=-1)
     # A row without a token has no probability either; its request fails.

@@ -19,6 +19,8 @@ from upcurve.engine.kernels.sampling_kernels import LANES, PIECES, ROUNDS, draw_
 from upcurve.engine.platform import runs_kernels
 
 WORD = 0xFFFFFFFF
+MOST = 2**30
+"""No vocabulary has more tokens."""
 TINY = torch.finfo(torch.float32).tiny
 
 
@@ -50,7 +52,7 @@ def packed(draws: Sequence[Draw]) -> list[int]:
     temperatures = [each.temperature and max(each.temperature, TINY) for each in draws]
     return [
         *map(_bits, temperatures),
-        *(each.top_k for each in draws),
+        *(min(each.top_k, MOST) for each in draws),
         *(_bits(max(each.top_p, TINY)) for each in draws),
         *(each.seed for each in draws),
         *(each.number for each in draws),
