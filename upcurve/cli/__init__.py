@@ -13,6 +13,7 @@ from upcurve.cli.errors import one_line
 
 COMMANDS = {
     "bench": "Measure a running OpenAI-compatible server at given concurrencies.",
+    "bisect": "Find the commit of an engine that moved a metric, with the fewest runs.",
     "compare": "Compare series at equal interactivity: ratios, cost, statuses.",
     "demo": "Serve a small model, sweep it twice, compare, show: the whole loop.",
     "doctor": "Say what this machine lacks; compile the kernels for GPUs that are not there.",

@@ -11,7 +11,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from scipy.special import stdtrit
+from scipy.special import nctdtrinc, stdtrit
 
 CONFIDENCE = 0.95
 EFFECT_VARIANCE = 2.0
@@ -108,10 +108,9 @@ def evidence_of_difference(first: Sequence[float], second: Sequence[float]) -> f
 def visible_difference(
     deviation: float, count: int, *, error: float, power: float = CONFIDENCE
 ) -> float:
-    """Return the difference that `evidence_of_difference` shows with `power`, about.
+    """Return the difference that `evidence_of_difference` shows with `power`, looked at once.
 
-    The t value at which the evidence reaches log(1 / error), and the Student quantile of `power`
-    on top.
+    Under it Student's t, then noncentral, exceeds what the evidence needs with that probability.
 
     Args:
         deviation: standard deviation of one log measurement.
@@ -127,7 +126,7 @@ def visible_difference(
     if factor >= wider:
         return math.inf
     t = math.sqrt(freedom * (factor - 1) / (1 - factor / wider))
-    return (t + float(stdtrit(freedom, power))) * deviation * math.sqrt(2 / count)
+    return float(nctdtrinc(freedom, 1 - power, t)) * deviation * math.sqrt(2 / count)
 
 
 def odds_of_bad(good: Sequence[float], bad: Sequence[float], runs: Sequence[float]) -> float:

@@ -95,6 +95,11 @@ class Store(Closing):
         """Close the connections."""
         self._engine.dispose()
 
+    @property
+    def root(self) -> Path:
+        """The folder of traces and logs."""
+        return self._root
+
     # Writing
 
     def begin_run(self, run: RunRecord) -> str:

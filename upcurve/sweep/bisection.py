@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from upcurve.frontier.sequential import (
-    CONFIDENCE,
     Estimate,
     difference,
     drift,
@@ -36,10 +35,10 @@ CONTROL_CONFIDENCE = 0.99
 Verdict = Literal["good", "bad", "undecided", "skipped"]
 
 Measure = Callable[[int], float]
-"""Position of a revision -> one more measurement of it, positive; raises `Unmeasurable`."""
+"""Position of a revision -> one more measurement of it, positive; raises `RevisionError`."""
 
 
-class Unmeasurable(Exception):
+class RevisionError(Exception):
     """A revision that does not build, does not start or gives no figures."""
 
 
@@ -117,9 +116,9 @@ def bisect(last: int, measure: Measure, *, error: float, max_runs: int, watcher:
 
     The whole answer is wrong with at most `error`, if one revision made the whole move: where good
     and bad are equal the calibration alone can err, where they differ the decisions alone, in equal
-    shares for as many as there can still be. A revision that is undecided after `max_runs` is left out, as a skipped one.
-    What is asked for depends on the measurements alone, so that a search that is given the same
-    ones again goes the same way.
+    shares for as many as there can still be. A revision that is undecided after `max_runs` is left
+    out, as a skipped one. What is asked for depends on the measurements alone, so that a search
+    that is given the same ones again goes the same way.
 
     Args:
         last: position of the bad revision; 0 is the good one, those between them are in order.
@@ -130,7 +129,7 @@ def bisect(last: int, measure: Measure, *, error: float, max_runs: int, watcher:
         watcher: who is told.
 
     Raises:
-        Unmeasurable: good or bad cannot be measured.
+        RevisionError: good or bad cannot be measured.
     """
     return _Search(last, measure, error, max_runs, watcher).run()
 
@@ -162,6 +161,7 @@ class _Search:
         return Answer(calibration, decisions, good, bad, move, self._drift, runs)
 
     def _calibrate(self) -> Calibration:
+        differs = False
         good, bad = self._logs[0], self._logs[self._last]
         for index in range(self._max_runs):
             turn = (0, self._last)
@@ -219,7 +219,7 @@ class _Search:
                     odds = odds_of_bad(good, bad, runs)
                     if abs(odds) >= threshold(error):
                         verdict = "bad" if odds > 0 else "good"
-        except Unmeasurable as problem:
+        except RevisionError as problem:
             from_good = difference(good, runs).value if runs else None
             return Decision(
                 position, "skipped", len(runs), from_good, None, error, reason=str(problem)
@@ -235,7 +235,7 @@ class _Search:
         """Measure good or bad once more, in turns, and hold it against the calibration."""
         position = self._last if self._controls % 2 else 0
         self._since_control, self._controls = 0, self._controls + 1
-        with contextlib.suppress(Unmeasurable):
+        with contextlib.suppress(RevisionError):
             self._take(position)
         ends = [self._logs[0], self._logs[self._last]]
         before = [logs[: self._rounds] for logs in ends]

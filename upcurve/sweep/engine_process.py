@@ -142,6 +142,15 @@ class EngineProcess:
         if status is not None:
             raise EngineError(f"it {_end_in_words(status)}" + self._tail())
 
+    def wait(self) -> None:
+        """Wait until it ends by itself, as a command does that is no server.
+
+        Raises:
+            EngineError: its status is not 0; the message ends with its last lines.
+        """
+        if self._guard.wait() != 0:
+            self.check()
+
     def stop(self) -> None:
         """End the engine and all its descendants; it may have ended already.
 

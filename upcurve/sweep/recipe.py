@@ -7,7 +7,7 @@ import re
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
 from pydantic import (
     AfterValidator,
@@ -22,7 +22,7 @@ from pydantic import (
 from upcurve.errors import InputError
 from upcurve.sweep.document import override, read
 
-PLACEHOLDERS = ("port", "host", "model", "served_model_name", "tp", "ep")
+PLACEHOLDERS = ("port", "host", "model", "served_model_name", "tp", "ep", "repository")
 """What `{NAME}` in a command may stand for; other braces are left as they are."""
 
 _PLACEHOLDER = re.compile(r"\{([a-z_]+)\}")
@@ -118,7 +118,16 @@ class Engine(Section):
     commit: str = ""
     image: str = ""
     """Container image, with its digest where it is known; a record, not an instruction."""
+    repository: str = ""
+    """Folder of the engine's source, for `{repository}` in the command; bisecting changes it."""
     health: Health = Health()
+
+    @model_validator(mode="after")
+    def _check_repository(self) -> Self:
+        if not self.repository and any("{repository}" in word for word in self.command):
+            mend = "add repository: FOLDER below engine"
+            raise InputError("engine", "its command says {repository}, and none is given", mend)
+        return self
 
 
 class Traffic(Section):
@@ -186,6 +195,7 @@ class Recipe(Section):
             "served_model_name": self.served_model_name,
             "tp": str(self.tp),
             "ep": str(self.ep),
+            "repository": self.engine.repository,
         }
         return [
             _PLACEHOLDER.sub(lambda found: values[found[1]], word) for word in self.engine.command
