@@ -21,8 +21,9 @@ SEGMENT_VALUES = 2
 FAMILY_ERROR = 0.01
 """Chance of a false change point in a whole history without any, after Bonferroni's correction."""
 CONFIDENCE = 0.95
-STRAY_SIGMAS = 5.0
-"""A value this many standard deviations off both neighbours, on one side of them, is a stray."""
+STRAY_SIGMAS = 3.0
+"""A value off both neighbours, on one side of them, by this many standard deviations of such a
+difference is a stray: a level of two that holds one bad run would be half a step."""
 RESOLUTION = 1e-6
 """Smallest relative noise that is assumed: a history of equal values has none of its own."""
 
@@ -63,7 +64,11 @@ class Steps:
     change_points: tuple[ChangePoint, ...]
     """In the order of the history."""
     strays: tuple[int, ...]
-    """Positions of single values far off both neighbours; levels and noise are without them."""
+    """Positions of values far off both neighbours; levels and noise are without them.
+
+    At an end, off the only neighbour: the first value of a new level is a stray until a second one
+    confirms it.
+    """
     newest_alone: NewestAlone | None
     """None where the newest level has fewer than three values before the newest one."""
 
@@ -73,7 +78,7 @@ def find_steps(values: Sequence[float]) -> Steps | None:
 
     1. Noise: the median absolute difference of neighbours, over sqrt(2) and the normal quantile,
        which steps do not inflate.
-    2. Strays are left out: single values far off both neighbours.
+    2. Strays are left out: single values far off their neighbours.
     3. Borders: the segmentation of least squared error plus 2 sigma^2 log n for each border (the
        Bayesian information criterion), found exactly by PELT (R. Killick, P. Fearnhead, I. A.
        Eckley, "Optimal detection of changepoints with a linear computational cost", Journal of the
@@ -112,7 +117,7 @@ def find_steps(values: Sequence[float]) -> Steps | None:
         noise=levels.noise,
         change_points=tuple(replace(each, index=int(kept[each.index])) for each in found),
         strays=tuple(int(each) for each in strays),
-        newest_alone=levels.newest_alone(),
+        newest_alone=levels.newest_alone(float(logs[-1]), is_stray=len(logs) - 1 in strays),
     )
 
 
@@ -123,12 +128,14 @@ def _robust_noise(logs: Floats) -> float:
 
 
 def _strays(logs: Floats) -> NDArray[np.intp]:
-    """Return the positions of values far off both neighbours, on the same side of them."""
+    """Return the positions of values far off their neighbours, on the same side of them."""
     steps = np.diff(logs)
-    left, right = steps[:-1], -steps[1:]
+    # An end has one neighbour, which counts twice.
+    left = np.concatenate([-steps[:1], steps])
+    right = np.concatenate([-steps, steps[-1:]])
     limit = STRAY_SIGMAS * math.sqrt(2) * _robust_noise(logs)
     far = (np.minimum(np.abs(left), np.abs(right)) > limit) & (left * right > 0)
-    return np.flatnonzero(far) + 1
+    return np.flatnonzero(far)
 
 
 def _pelt(logs: Floats) -> list[int]:
@@ -174,15 +181,14 @@ class _Levels:
             )
         return found
 
-    def newest_alone(self) -> NewestAlone | None:
-        count = self._sizes[-1] - 1
-        if count < 3:
+    def newest_alone(self, newest: float, *, is_stray: bool) -> NewestAlone | None:
+        # A stray is in no level already; else the newest value must not be part of its own measure.
+        if self._sizes[-1] < 3 + (not is_stray):
             return None
-        *level, newest = self.logs[-count - 1 :]
-        others = _Levels(self.logs[:-1], self.borders)
-        size = float(newest - np.mean(level))
-        error = others._error(count, 1)
-        p_value = 2 * float(stdtr(others._freedom, -abs(size) / error))
+        others = self if is_stray else _Levels(self.logs[:-1], self.borders)
+        count = others._sizes[-1]
+        size = newest - others._means[-1]
+        p_value = 2 * float(stdtr(others._freedom, -abs(size) / others._error(count, 1)))
         return NewestAlone(math.exp(size), p_value)
 
     def _error(self, one: int, other: int) -> float:

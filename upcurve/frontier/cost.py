@@ -38,10 +38,12 @@ class Price:
     tier: str | None = None
     """Kind of provider; None for a price that the caller gave."""
     valid_from: date | None = None
+    basis: str = "as given"
+    """What a price without a tier is made of, in words."""
 
     def describe(self) -> str:
         """Return the assumption in words: what, how much, whose price, from when."""
-        source = f"{self.tier}, valid from {self.valid_from}" if self.tier else "as given"
+        source = f"{self.tier}, valid from {self.valid_from}" if self.tier else self.basis
         return f"{self.hardware} ${self.usd_per_gpu_hour:g} per GPU-hour ({source})"
 
 
@@ -151,3 +153,21 @@ def joules_per_token(
         return None
     power = np.interp(interactivity, [each.interactivity for each in beside], known)
     return float(power) / tput_per_gpu
+
+
+def input_output_cost(
+    usd_per_million_tokens: float, isl: int, osl: int, output_weight: float
+) -> tuple[float, float]:
+    """Split a cost per million tokens into USD per million input and per million output tokens.
+
+    What is bought is time of a GPU, and requests share it: a split is a convention. Here an output
+    token is charged `output_weight` times an input token, and both together cost what they cost.
+
+    Args:
+        usd_per_million_tokens: cost of a million tokens, input and output.
+        isl: input tokens of a request.
+        osl: output tokens of a request.
+        output_weight: positive.
+    """
+    of_input = usd_per_million_tokens * (isl + osl) / (isl + output_weight * osl)
+    return of_input, output_weight * of_input

@@ -167,7 +167,7 @@ def _make(key: tuple[str, ...] | date, rows: Sequence[Mapping[str, Any]]) -> Bui
         first=min(row["measured_on"] for row in rows),
         last=max(row["measured_on"] for row in rows),
         series=tuple(dict.fromkeys(row["series"] for row in rows)),
-        measurements=tuple(_measurements(rows)),
+        measurements=tuple(measurements(rows)),
         changes=tuple(dict.fromkeys(row["change"] for row in rows if row["change"])),
         facts={name: frozenset(values) for name, values in facts.items()},
         imported=all(row["source"] == "import" for row in rows),
@@ -198,8 +198,11 @@ def _labelled(builds: Sequence[Build]) -> Iterator[Build]:
         yield replace(build, label=free)
 
 
-def _measurements(rows: Iterable[Mapping[str, Any]]) -> Iterator[Measurement]:
-    """Number the repeats over all runs of one fingerprint, as `Store.points` does."""
+def measurements(rows: Iterable[Mapping[str, Any]]) -> Iterator[Measurement]:
+    """Yield the measurements of flat rows (`Store.rows`), in the order of time.
+
+    Repeats are numbered over all runs of one fingerprint, as `Store.points` does.
+    """
     taken: dict[Any, set[int]] = defaultdict(set)
     for row in sorted(rows, key=lambda each: each["measured_on"]):
         where = row["tp"], row["gpus"], row["concurrency"]
