@@ -17,6 +17,7 @@ import statistics
 
 import torch
 import torch.nn.functional as F
+from gpu_timing import compile_in_time
 
 from upcurve.engine.kernels import causal_conv, gated_delta
 from upcurve.engine.kernels.causal_conv_kernels import (
@@ -30,7 +31,7 @@ from upcurve.engine.platform import HAS_TRITON, INTERPRETED, triton
 HEADS = {"35B": (16, 32), "397B/TP4": (4, 16)}
 """Key heads and value heads."""
 DIM, KERNEL, EPS = 128, 4, 1e-6
-BATCHES = (1, 8, 32, 64, 128, 256)
+BATCHES = (1, 8, 32, 64, 256)
 STATES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 LENGTHS = {"8192": [8192], "64 x 128": [128] * 64}
 LAUNCHES = ((64, 4, 255), (64, 4, 128), (32, 2, 255), (128, 4, 255), (128, 8, 128), (128, 8, 255))
@@ -43,6 +44,8 @@ def main():
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--tune", action="store_true", help="try launch parameters")
     arguments = parser.parse_args()
+    if HAS_TRITON and not INTERPRETED and not arguments.tune:
+        compile_in_time(launches, "sm_90")
     if not torch.cuda.is_available() or not HAS_TRITON or INTERPRETED:
         raise SystemExit("this measures a GPU: it needs one, Triton, and no TRITON_INTERPRET")
     torch.manual_seed(0)
@@ -69,6 +72,12 @@ def main():
             print(f"| {title} {row}", flush=True)
 
 
+def launches():
+    for model, kind, batch in itertools.product(HEADS, STATES, BATCHES):
+        case = Case(*HEADS[model], batch, STATES[kind])
+        case.run(case.slots[0])
+
+
 class Case:
     """Projected rows as columns of one product, and states and rings of `calls` calls."""
 
@@ -83,8 +92,8 @@ class Case:
         self.states = torch.randn(total, heads, DIM, DIM, device="cuda").to(dtype)
         self.rings, self.convolution = normal(total, KERNEL, channels), normal(KERNEL, channels)
         # The decays that the architecture starts from.
-        self.a_log = torch.empty(heads, device="cuda").uniform_(1, 16).log()
-        self.dt_bias = torch.empty(heads, device="cuda").uniform_(-6.9, -2.3).exp().expm1().log()
+        self.a_log = (1 + 15 * torch.rand(heads, device="cuda")).log()
+        self.dt_bias = (4.6 * torch.rand(heads, device="cuda") - 6.9).exp().expm1().log()
         self.norm = torch.randn(DIM, device="cuda")
         self.slots = torch.randperm(total, device="cuda").view(self.calls, batch)
         self.lengths = torch.randint(2, 9000, (batch,), device="cuda", dtype=torch.int32)

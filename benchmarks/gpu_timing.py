@@ -177,7 +177,7 @@ class Run:
         return found
 
 
-def compile_in_time(launches, chip):
+def compile_in_time(launches, chip, seconds=LONGEST_COMPILATION):
     """Compile ahead in a process of its own; what it leaves out is compiled when it is launched."""
 
     def work():
@@ -186,9 +186,10 @@ def compile_in_time(launches, chip):
 
     process = get_context("fork").Process(target=work)
     process.start()
-    process.join(LONGEST_COMPILATION)
+    process.join(seconds)
     if process.is_alive():
         os.killpg(process.pid, signal.SIGKILL)
+        process.join()
     if process.exitcode != 0:
         print("not all is compiled ahead", flush=True)
 

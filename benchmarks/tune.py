@@ -1,6 +1,6 @@
 """Finds launch parameters on the GPU that is there, and keeps them in upcurve/engine/tuned.
 
-    python benchmarks/tune.py dense experts attention                   prints what it finds
+    python benchmarks/tune.py                                           prints what it finds
     python benchmarks/tune.py dense --by "A. Name" --tokens 1,16,64     and writes it to the file
 
 Operations run as the engine calls them. What their dispatch asks of `upcurve.engine.tuning` is
@@ -20,10 +20,12 @@ import shlex
 import statistics
 import sys
 import time
+from contextlib import suppress
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
 import torch
+from gpu_timing import compile_in_time
 
 from upcurve.engine import tuning
 from upcurve.engine.kernels import block_scaled, experts
@@ -32,6 +34,8 @@ from upcurve.engine.model.shapes import ModelShapes
 from upcurve.engine.platform import HAS_TRITON, INTERPRETED, triton
 
 COLD_BYTES, MOST_CALLS = 2**28, 32
+LONGEST_COMPILATION = 25
+"""Seconds for what rules choose and its neighbours, on all cores."""
 TURNS = 7
 LEAST_GAIN = 0.98
 """Of the time: what is no faster than that is noise."""
@@ -50,13 +54,27 @@ class Case:
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("operations", nargs="+", choices=list(OPERATIONS), metavar="OPERATION")
-    parser.add_argument("--tokens", default="1,4,16,32,64,128,256,2048,8192")
+    parser.add_argument("operations", nargs="*", metavar="OPERATION", help=", ".join(OPERATIONS))
+    parser.add_argument("--tokens", default="1,16,64,256")
     parser.add_argument("--model", type=Path, default="models/qwen35-35b-a3b")
-    parser.add_argument("--seconds", type=float, default=120, help="of all; then the rest is left")
+    parser.add_argument(
+        "--seconds", type=float, default=45, help="of all, a share for each operation"
+    )
     parser.add_argument("--by", help="who measures; without it nothing is written")
     parser.add_argument("--out", type=Path, help="another file than the chip's own")
     arguments = parser.parse_args()
+    arguments.operations = arguments.operations or list(OPERATIONS)
+    for operation in arguments.operations:
+        if operation not in OPERATIONS:
+            parser.error(f"{operation!r} is none of {', '.join(OPERATIONS)}")
+    if arguments.by:
+        import upcurve.engine.tuning_file  # noqa: F401  what is missing is missed before it is measured
+    shapes = ModelShapes.from_folder(arguments.model)
+    counts = [int(each) for each in arguments.tokens.split(",")]
+    if HAS_TRITON and not INTERPRETED:
+        compile_in_time(
+            lambda: launches(arguments.operations, shapes, counts), "sm_90", LONGEST_COMPILATION
+        )
     if not torch.cuda.is_available() or not HAS_TRITON or INTERPRETED:
         raise SystemExit("this measures a GPU: it needs one, Triton, and no TRITON_INTERPRET")
     torch.manual_seed(0)
@@ -64,11 +82,9 @@ def main():
     print(f"{name}, torch {torch.__version__}, triton {triton.__version__}, {arguments}\n")
     print("| operation | shape | rule | us | fastest | us | tried |")
     print("|---|---|---|---:|---|---:|---:|")
-    deadline = time.monotonic() + arguments.seconds
-    shapes = ModelShapes.from_folder(arguments.model)
-    counts = [int(each) for each in arguments.tokens.split(",")]
-    found = {}
-    for operation in arguments.operations:
+    begin, found = time.monotonic(), {}
+    for number, operation in enumerate(arguments.operations, 1):
+        deadline = begin + arguments.seconds * number / len(arguments.operations)
         for case in OPERATIONS[operation](shapes, counts):
             found.update(tuned(case, deadline, known=found))
     if not found:
@@ -76,6 +92,19 @@ def main():
     if arguments.by:
         path = write(found, arguments, name)
         print(f"\n{len(found)} entries in {path}")
+
+
+def launches(operations, shapes, counts):
+    """Launch what rules choose, and its neighbours."""
+    for operation in operations:
+        for case in OPERATIONS[operation](shapes, counts):
+            with tuning.trial() as trial:
+                case.calls[0]()
+                for key, rule in list(trial.asked.items()):
+                    for trial.given[key] in neighbours(rule):
+                        with suppress(AssertionError, triton.TritonError):
+                            case.calls[0]()
+                    del trial.given[key]
 
 
 # What is tuned.
