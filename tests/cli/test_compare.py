@@ -91,6 +91,9 @@ def test_json_on_stdout_is_the_contract_and_nothing_else(compare):
         "interval": None,
         "usd_per_million_tokens": pytest.approx(0.3265, abs=5e-5),
         "ratio": 1.0,
+        "joules_per_token": None,
+        "usd_per_million_input": None,
+        "usd_per_million_output": None,
     }
     assert round(may["at"][1]["ratio"], 1) == 19.0
     assert (feb["at"][2]["status"], feb["at"][2]["ratio"]) == ("unreachable", None)

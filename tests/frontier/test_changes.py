@@ -29,8 +29,10 @@ def test_a_planted_step_is_found_where_it_is_and_as_large_as_it_is():
 
 
 def test_one_border_is_students_t_test_of_both_sides():
-    values = history((7, 12), (7.04, 9), seed=3)
-    (change,) = find_steps(values).change_points
+    values = history((7, 12), (7.04, 9), seed=0)
+    steps = find_steps(values)
+    (change,) = steps.change_points
+    assert steps.strays == ()
     before, after = np.log(values[:12]), np.log(values[12:])
     test = stats.ttest_ind(after, before)
     assert change.p_value == pytest.approx(min(1, test.pvalue * (21 - 3)))
@@ -97,6 +99,15 @@ def test_a_newest_build_that_stands_off_is_told_but_is_no_level():
     assert steps.newest_alone.p_value < FAMILY_ERROR
     twice = find_steps([*values, values[-1]])
     assert [each.index for each in twice.change_points] == [14]
+
+
+def test_one_build_after_a_large_step_is_no_level_of_half_its_size():
+    for seed in range(30):
+        values = [*history((7, 40), seed=seed), history((7 - 0.05, 1), seed=seed + 100)[0]]
+        steps = find_steps(values)
+        assert 39 not in [each.index for each in steps.change_points]
+        assert steps.strays[-1] == 40
+        assert steps.newest_alone.p_value < FAMILY_ERROR
 
 
 def test_equal_values_have_no_step_and_exact_steps_are_found():

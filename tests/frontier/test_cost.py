@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from upcurve.errors import InputError
-from upcurve.frontier.cost import PriceTable, usd_per_million_tokens
+from upcurve.frontier.cost import PriceTable, input_output_cost, usd_per_million_tokens
 
 LINES = """hardware,tier,valid_from,usd_per_gpu_hour
 MI355X,hyperscaler,2026-07-01,1.5
@@ -22,6 +22,13 @@ TABLE = PriceTable.from_csv(LINES)
 def test_price_per_hour_is_what_an_hours_tokens_cost(price, tput):
     tokens_of_an_hour = tput * 3600
     assert usd_per_million_tokens(price, tput) * tokens_of_an_hour / 1e6 == pytest.approx(price)
+
+
+@given(st.floats(0.01, 10), st.integers(1, 10**5), st.integers(1, 10**5), st.floats(0.1, 100))
+def test_input_and_output_cost_together_what_a_request_costs(cost, isl, osl, weight):
+    of_input, of_output = input_output_cost(cost, isl, osl, weight)
+    assert of_output / of_input == pytest.approx(weight)
+    assert of_input * isl + of_output * osl == pytest.approx(cost * (isl + osl))
 
 
 @pytest.mark.parametrize(

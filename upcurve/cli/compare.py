@@ -6,6 +6,7 @@ import csv
 import json
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from datetime import datetime
 
 import click
@@ -15,15 +16,20 @@ from upcurve.cli.tables import comparison_table, print_table
 from upcurve.frontier.comparison import compare, round_targets
 from upcurve.frontier.grid import legend, markdown, tidy_rows
 from upcurve.frontier.interpolation import DEFAULT_RULE, RULES
-from upcurve.records.comparable import comparable_series, differences, series_prices
+from upcurve.frontier.what_if import what_if_lines, what_if_readings
+from upcurve.records.comparable import comparable_series, differences
 from upcurve.records.published import prices as published_prices
 from upcurve.records.store import Store
+from upcurve.records.what_if import electricity, recorded_watts, what_if_prices
 
 
-class PriceType(click.ParamType[tuple[str, float]]):
-    """A price of one GPU-hour: `MI355X=1.48`."""
+class Assignment(click.ParamType[tuple[str, float]]):
+    """A hardware and its positive number: `MI355X=1.48`."""
 
-    name = "HW=USD"
+    def __init__(self, name: str, what: str, example: str) -> None:
+        self.name = name
+        self._what = what
+        self._example = example
 
     def convert(
         self,
@@ -31,17 +37,40 @@ class PriceType(click.ParamType[tuple[str, float]]):
         param: click.Parameter | None,
         ctx: click.Context | None,
     ) -> tuple[str, float]:
-        """Parse hardware and price; fail with one line where the price is not positive."""
+        """Parse hardware and number; fail with one line where it is not positive."""
         if isinstance(value, tuple):
             return value
         hardware, _, text = value.rpartition("=")
         try:
-            usd = float(text)
+            number = float(text)
         except ValueError:
-            usd = -1
-        if not hardware or not 0 < usd < float("inf"):
-            self.fail(f"{value!r} is no price of a GPU-hour; give e.g. MI355X=1.48", param, ctx)
-        return hardware, usd
+            number = -1
+        if not hardware or not 0 < number < float("inf"):
+            self.fail(f"{value!r} is no {self._what}; give e.g. {self._example}", param, ctx)
+        return hardware, number
+
+
+class SeriesHardware(click.ParamType[tuple[str, str]]):
+    """A series and the hardware that it is priced as: `may=H200`."""
+
+    name = "SERIES=HW"
+
+    def convert(
+        self,
+        value: str | tuple[str, str],
+        param: click.Parameter | None,
+        ctx: click.Context | None,
+    ) -> tuple[str, str]:
+        """Parse both names; fail with one line where one is missing."""
+        if isinstance(value, tuple):
+            return value
+        series, _, hardware = value.rpartition("=")
+        if not series or not hardware:
+            self.fail(f"{value!r} names no hardware for a series; give e.g. may=H200", param, ctx)
+        return series, hardware
+
+
+POSITIVE = click.FloatRange(min=0, min_open=True, max=float("inf"), max_open=True)
 
 
 @click.command()
@@ -57,7 +86,7 @@ class PriceType(click.ParamType[tuple[str, float]]):
 @click.option(
     "--price",
     "given_prices",
-    type=PriceType(),
+    type=Assignment("HW=USD", "price of a GPU-hour", "MI355X=1.48"),
     multiple=True,
     metavar="HW=USD",
     help="USD per GPU-hour of a hardware instead of the dated table's; repeatable.",
@@ -68,6 +97,32 @@ class PriceType(click.ParamType[tuple[str, float]]):
     type=click.DateTime(["%Y-%m-%d"]),
     metavar="YYYY-MM-DD",
     help="Date of the prices.  [default: each series' own last measurement]",
+)
+@click.option(
+    "--as-hardware",
+    type=SeriesHardware(),
+    multiple=True,
+    metavar="SERIES=HW",
+    help="Price a series as if its throughput were another GPU's; repeatable.",
+)
+@click.option(
+    "--kw",
+    type=Assignment("HW=KW", "power of a GPU in kW", "MI355X=2.09"),
+    multiple=True,
+    metavar="HW=KW",
+    help="Price a hardware by its power, with --usd-per-kwh; on top of its --price, if given.",
+)
+@click.option("--usd-per-kwh", type=POSITIVE, metavar="USD", help="Price of electricity.")
+@click.option(
+    "--pue",
+    type=click.FloatRange(min=1, max=float("inf"), max_open=True),
+    help="Power of the building over that of the machines, where --kw is without it.",
+)
+@click.option(
+    "--output-weight",
+    type=POSITIVE,
+    metavar="N",
+    help="Split the cost: an output token is charged as N input tokens.",
 )
 @click.option(
     "--rule",
@@ -95,6 +150,11 @@ def command(
     given_prices: tuple[tuple[str, float], ...],
     tier: str,
     on: datetime | None,
+    as_hardware: tuple[tuple[str, str], ...],
+    kw: tuple[tuple[str, float], ...],
+    usd_per_kwh: float | None,
+    pue: float | None,
+    output_weight: float | None,
     rule: str,
     isl: int | None,
     osl: int | None,
@@ -111,6 +171,7 @@ def command(
     Example:
       upcurve compare feb apr may --baseline feb --at 20,30,40,50,60
       upcurve compare --at 40 --price MI355X=2.10 --format markdown
+      upcurve compare --at 40 --kw MI355X=1.9 --usd-per-kwh 0.08 --pue 1.2
     """  # noqa: D301
     if as_json and form not in ("table", "json"):
         raise click.UsageError(f"--json and --format {form} exclude each other")
@@ -118,12 +179,15 @@ def command(
         series = (baseline, *series)
     with Store.open(store, create=False) as opened:
         compared = comparable_series(opened, series, isl=isl, osl=osl)
-    prices, notes = series_prices(
+        watts = recorded_watts(opened, compared)
+    prices, notes = what_if_prices(
         compared,
         published_prices(),
         tier=tier,
         on=on.date() if on else None,
         given=dict(given_prices),
+        as_hardware=dict(as_hardware),
+        electricity=electricity(dict(kw), usd_per_kwh, pue),
     )
     points = {each.summary.name: each.points for each in compared}
     baseline = baseline or next(iter(points))
@@ -138,15 +202,24 @@ def command(
         usd_per_gpu_hour={name: price.usd_per_gpu_hour for name, price in prices.items() if price},
         rule=rule,
     )
+    workloads = {each.summary.name: each.workload for each in compared}
+    further = what_if_readings(comparison, watts, workloads, output_weight)
+    notes += what_if_lines(comparison, further, output_weight)
     for line in differences(compared):
         click.echo(f"upcurve: warning: {line}", err=True)
     notes += [
         f"Price: {line}." for line in sorted({each.describe() for each in prices.values() if each})
     ]
     if form == "csv":
-        _print_csv(tidy_rows(comparison, prices))
+        readings = [asdict(each) for of in further.values() for each in of]
+        rows = tidy_rows(comparison, prices)
+        _print_csv([row | more for row, more in zip(rows, readings, strict=True)])
     elif as_json or form == "json":
-        click.echo(json.dumps(comparison.to_dict(), indent=2))
+        printed = comparison.to_dict()
+        for each in printed["series"]:
+            for reading, more in zip(each["at"], further[each["name"]], strict=True):
+                reading |= asdict(more)
+        click.echo(json.dumps(printed, indent=2))
     else:
         details = {each.summary.name: each.describe() for each in compared}
         notes = [*legend(comparison, details), *notes]

@@ -87,8 +87,8 @@ def what_if_lines(
             lines.append(f"$/M input / output at {target:g} tok/s/user: {', '.join(split)}.")
     if any(line.startswith("J/token") for line in lines):
         lines.append(
-            "J/token: GPUs alone, input and output tokens alike; power on the straight line between "
-            "the frontier points beside the target, over the throughput there."
+            "J/token: GPUs alone, input and output tokens alike; power on the straight line "
+            "between the frontier points beside the target, over the throughput there."
         )
     if any(line.startswith("$/M input") for line in lines):
         lines.append(

@@ -34,6 +34,24 @@ class Electricity:
         return f"{self.kw[hardware]:g} kW {building}x ${self.usd_per_kwh:g} per kWh"
 
 
+def electricity(
+    kw: Mapping[str, float], usd_per_kwh: float | None, pue: float | None
+) -> Electricity | None:
+    """Return what power costs; None where nothing of it is given.
+
+    Raises:
+        InputError: power without its price, or the reverse.
+    """
+    if kw and usd_per_kwh is not None:
+        return Electricity(kw, usd_per_kwh, pue)
+    if kw:
+        raise InputError("kw", "power has no price", "give --usd-per-kwh, e.g. 0.08")
+    for field, value in (("usd-per-kwh", usd_per_kwh), ("pue", pue)):
+        if value is not None:
+            raise InputError(field, "no power is given", "give --kw, e.g. MI355X=2.09")
+    return None
+
+
 def what_if_prices(
     compared: Sequence[ComparableSeries],
     table: PriceTable,
