@@ -9,17 +9,9 @@ from hypothesis import strategies as st
 
 from upcurve.frontier.comparison import compare
 from upcurve.frontier.cost import Price
-from upcurve.frontier.grid import (
-    cost_text,
-    grid,
-    header,
-    legend,
-    markdown,
-    ratio_text,
-    throughput_text,
-    tidy_rows,
-)
+from upcurve.frontier.grid import grid, header, legend, markdown, tidy_rows
 from upcurve.frontier.point import Point
+from upcurve.frontier.text import cost_text, ratio_text, throughput_text
 
 OLD = [Point(10, 1000, 8, 8, 64), Point(20, 600, 8, 8, 16), Point(30, 400, 8, 8, 8)]
 NEW = [Point(15, 2000, 4, 4, 64), Point(25, 1500, 4, 4, 16), Point(60, 300, 4, 4, 4)]

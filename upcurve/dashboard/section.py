@@ -8,8 +8,9 @@ from collections.abc import Mapping, Sequence
 from upcurve.dashboard.chart import frontier_chart
 from upcurve.dashboard.report import Cell, Section, Table
 from upcurve.frontier.comparison import Comparison
-from upcurve.frontier.grid import grid, header, ratio_text
+from upcurve.frontier.grid import grid, header
 from upcurve.frontier.point import Point
+from upcurve.frontier.text import ratio_text
 
 
 def comparison_section(

@@ -6,17 +6,19 @@ point, and for any weighted sum of points of one set of rounds, that is Student'
 belongs to a round, not to a point: what a round shares (a launch, an hour, the machine), within a
 series or between two that took turns, stays shared. Level two is the requests: few repeats can
 agree by luck, so no axis of a point is drawn narrower than its requests let it be.
+
+Deviations are around the mean of the logs. The figures themselves are medians, which an outlier
+moves less; but the median of a sum is not the sum of medians, and intervals around medians miss
+the truth of ratios and areas too often where rounds share much.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 
 import numpy as np
-from scipy.optimize import brentq
-from scipy.special import chdtri, stdtr, stdtrit
+from scipy.special import chdtri, ndtri, stdtrit
 
 from upcurve.frontier.interpolation import Floats
 from upcurve.frontier.point import Point
@@ -25,8 +27,6 @@ CONFIDENCE = 0.95
 MINIMUM_REPEATS = 3
 """Two repeats would give a Student quantile of 12.7: an interval that says nothing."""
 DRAWS = 2000
-LARGE = 60
-"""Repeats from which a median of normal samples is taken for normal itself."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -51,7 +51,7 @@ def draw_series(
     """Draw the operating points of every series that has repeats, all from one set of multipliers.
 
     Args:
-        series: by name, the repeats of each operating point; deviations are around their median.
+        series: by name, the repeats of each operating point.
         baseline: the series that rounds are paired with: by repeat index where it shares three
             or more, else by order. Either is valid, the first keeps what a round shares.
         draws: how many.
@@ -105,27 +105,23 @@ def _draw(
     heavy: dict[int, Floats] = {}
     for place, group in enumerate(groups):
         logs = np.log([(point.interactivity, point.tput_per_gpu) for point in group])
-        found[:, :, place] = np.median(logs, axis=0)[:, None]
+        found[:, :, place] = logs.mean(axis=0)[:, None]
         count = len(group)
         if count < MINIMUM_REPEATS:
             continue
         if count not in heavy:
             heavy[count] = np.sqrt((count - 1) / chdtri(count - 1, tails))
-        residuals = logs - logs.mean(axis=0)
         own = multipliers[:, [columns[point.repeat] for point in group]]
-        widened, normal = median_inflation(count)
-        scale = widened / np.sqrt(count * (count - 1))
-        deviation = scale * heavy[count][:, None] * (own @ residuals)
-        floor = normal * _request_deviation(group) / np.sqrt(count)
-        # Compare half-widths: Student's of the repeats, the normal one of the requests.
-        reached = widened * _quantile(count - 1) * logs.std(axis=0, ddof=1) / np.sqrt(count)
+        spread = own @ (logs - logs.mean(axis=0)) / np.sqrt(count * (count - 1))
+        deviation = heavy[count][:, None] * spread
+        floor = _request_deviation(group) / np.sqrt(count)
         requests = floor * chance.standard_normal((len(multipliers), 2))
-        narrow = reached < NORMAL_QUANTILE * floor
+        # Compare half-widths: Student's of the repeats, the normal one of the requests.
+        reached = _quantile(count - 1) * logs.std(axis=0, ddof=1) / np.sqrt(count)
+        narrow = reached < float(ndtri((1 + CONFIDENCE) / 2)) * floor
         found[:, :, place] += np.where(narrow, requests, deviation).T
-    return Draws(*np.exp(found), varied=tuple(len(group) >= MINIMUM_REPEATS for group in groups))
-
-
-NORMAL_QUANTILE = 1.959964
+    x, y = np.exp(found)
+    return Draws(x, y, varied=tuple(len(group) >= MINIMUM_REPEATS for group in groups))
 
 
 def _quantile(df: int) -> float:
@@ -136,36 +132,16 @@ def _request_deviation(group: Sequence[Point]) -> Floats:
     """Return the standard deviation of one repeat, by its requests alone: float64 [2]."""
     known = [point.facts.request_noise for point in group if point.facts]
     noise = [each for each in known if each is not None]
-    return np.sqrt(np.mean(noise, axis=0)) if noise else np.zeros(2)
+    found: Floats = np.sqrt(np.mean(noise, axis=0)) if noise else np.zeros(2)
+    return found
 
 
-@cache
-def median_inflation(count: int) -> tuple[float, float]:
-    """Return how much wider a median's 95 % interval is than a mean's, of `count` normal samples.
-
-    The first factor is of Student's interval: by Basu's theorem the studentised median is the
-    studentised mean plus an independent part, (median - mean) / s, whose distribution is sampled.
-    The second is of the standard deviation itself, for a known variance.
-    """
-    if count > LARGE:
-        return float(np.sqrt(np.pi / 2)), float(np.sqrt(np.pi / 2))
-    samples = np.random.default_rng(0).standard_normal((20_000, count))
-    medians, root, df = np.median(samples, axis=1), count**0.5, count - 1
-    apart = (medians - samples.mean(axis=1)) / samples.std(axis=1, ddof=1)
-
-    def miss(half: float) -> float:
-        # Symmetric: one tail stands for both.
-        return float(stdtr(df, (apart - half) * root).mean()) - (1 - CONFIDENCE) / 2
-
-    half = brentq(miss, 1e-3, 100)
-    return half * root / _quantile(df), float(medians.std()) * root
-
-
-def interval(values: Floats) -> tuple[float, float] | None:
+def interval(values: Floats, estimate: float) -> tuple[float, float] | None:
     """Return the 2.5 and 97.5 percentiles of draws; None where more than 2.5 % are not finite.
 
     Args:
         values: float64 [D]; -inf and +inf take part at their ends, NaN at both.
+        estimate: the figure that the interval stands beside, and is made to hold.
     """
     count = len(values)
     outside = int(count * (1 - CONFIDENCE) / 2)
@@ -175,7 +151,7 @@ def interval(values: Floats) -> tuple[float, float] | None:
     high = np.partition(
         np.nan_to_num(values, nan=np.inf, posinf=np.inf, neginf=-np.inf), count - 1 - outside
     )
-    return float(low[outside]), float(high[count - 1 - outside])
+    return min(float(low[outside]), estimate), max(float(high[count - 1 - outside]), estimate)
 
 
 def draw_ratios(own: Floats, base: Floats) -> Floats:
@@ -186,7 +162,7 @@ def draw_ratios(own: Floats, base: Floats) -> Floats:
         base: the same, of the baseline.
     """
     defined = np.isfinite(own) & np.isfinite(base)
-    ratios = np.divide(own, base, out=np.full(own.shape, np.nan), where=defined)
+    ratios: Floats = np.divide(own, base, out=np.full(own.shape, np.nan), where=defined)
     ratios[np.isfinite(own) & (base == -np.inf)] = np.inf
     ratios[(own == -np.inf) & np.isfinite(base)] = -np.inf
     return ratios

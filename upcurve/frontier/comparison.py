@@ -3,20 +3,41 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+import numpy as np
+
 from upcurve.errors import InputError
+from upcurve.frontier.area import AreaRatio, area_ratio
+from upcurve.frontier.bootstrap import MINIMUM_REPEATS, Draws, draw_series, interval
 from upcurve.frontier.cost import usd_per_million_tokens
+from upcurve.frontier.flags import (
+    Flag,
+    bracket,
+    end_segment,
+    point_flags,
+    reach_uncertain,
+    regime_extension,
+)
 from upcurve.frontier.interpolation import DEFAULT_RULE, RULES, Curve, Reading, Segment, Status
 from upcurve.frontier.pareto import frontier
 from upcurve.frontier.point import Point
-from upcurve.frontier.repeats import split_repeats
-from upcurve.frontier.uncertainty import RatioSpread, ratio_spread, student_interval
+from upcurve.frontier.repeats import Repeats, split_repeats
+from upcurve.frontier.text import ratio_text
+from upcurve.frontier.uncertainty import (
+    Interval,
+    NoiseFloor,
+    RatioSpread,
+    TargetDraws,
+    inside_noise,
+    ratio_spread,
+)
 
 MOST_TARGETS = 6
 """How many targets `round_targets` chooses at most: a table that fits one screen."""
+MOST_EVERY = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,15 +50,18 @@ class TargetReading:
     """Tokens per second per GPU; None where the status is unreachable or below_range."""
     status: Status
     segment: Segment | None
-    interval: tuple[float, float] | None
-    """95 % interval of `tput_per_gpu` over three or more rounds that all reach the target."""
+    interval: Interval | None
+    """95 % interval of `tput_per_gpu`, where three repeats or more surely reach the target."""
     usd_per_million_tokens: float | None
     ratio: float | None
     """Over the baseline; infinite where only the baseline is unreachable, None where undefined."""
+    ratio_interval: Interval | None
+    """95 % interval of `ratio`, where both series have repeats that surely reach."""
     round_ratios: RatioSpread | None
     """The ratio within each of two or more rounds that both series share, if all of them reach."""
     rule_ratios: tuple[float, float] | None
     """Lowest and highest ratio over all interpolation rules, where it rests on an end segment."""
+    flags: tuple[Flag, ...]
 
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON object of this reading, without the spreads of the ratio."""
@@ -50,6 +74,29 @@ class TargetReading:
             "interval": list(self.interval) if self.interval else None,
             "usd_per_million_tokens": self.usd_per_million_tokens,
             "ratio": "inf" if infinite else self.ratio,
+            "ratio_interval": list(self.ratio_interval) if self.ratio_interval else None,
+            "rule_ratios": list(self.rule_ratios) if self.rule_ratios else None,
+            "flags": [flag.to_dict() for flag in self.flags],
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class PointIntervals:
+    """How far one operating point may be off, on both axes, from one set of draws."""
+
+    repeats: int
+    interactivity: Interval | None
+    tput_per_gpu: Interval | None
+    correlation: float | None
+    """Of log interactivity and log throughput over the draws."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what this adds to the JSON object of a point."""
+        return {
+            "repeats": self.repeats,
+            "interactivity_interval": list(self.interactivity) if self.interactivity else None,
+            "tput_per_gpu_interval": list(self.tput_per_gpu) if self.tput_per_gpu else None,
+            "correlation": self.correlation,
         }
 
 
@@ -61,10 +108,17 @@ class SeriesComparison:
     usd_per_gpu_hour: float | None
     frontier: tuple[Point, ...]
     """By ascending interactivity; each the median of its repeats."""
+    intervals: tuple[PointIntervals, ...]
+    """Of each point of `frontier`."""
     curve: Curve
     at: tuple[TargetReading, ...]
     rounds: int
     """Full rounds of repeats; 0 where the series was measured once."""
+    area: AreaRatio | None
+    """Over the baseline; None for the baseline, and where the two share no band."""
+    noise: NoiseFloor | None
+    """From earlier runs, where the caller knows some."""
+    flags: tuple[Flag, ...]
 
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON object of this series."""
@@ -76,10 +130,14 @@ class SeriesComparison:
                     "tput_per_gpu": point.tput_per_gpu,
                     "tp": point.tp,
                     "concurrency": point.concurrency,
+                    **intervals.to_dict(),
                 }
-                for point in self.frontier
+                for point, intervals in zip(self.frontier, self.intervals, strict=True)
             ],
             "at": [reading.to_dict() for reading in self.at],
+            "area": self.area and self.area.to_dict(),
+            "noise_floor": self.noise and asdict(self.noise),
+            "flags": [flag.to_dict() for flag in self.flags],
         }
 
 
@@ -105,9 +163,28 @@ class Comparison:
 class _Fit:
     """A series fitted under every rule, and each of its rounds under the chosen one."""
 
+    name: str
+    repeats: Repeats
     frontier: tuple[Point, ...]
+    measured: tuple[list[Point], ...]
+    """The repeats of each point of `frontier`."""
     curves: dict[str, Curve]
     rounds: dict[int, Curve]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Side:
+    """One series of a comparison under way."""
+
+    fit: _Fit
+    draws: Draws | None
+    read: TargetDraws | None
+    noise: NoiseFloor | None
+    price: float | None
+
+    @property
+    def fully_repeated(self) -> bool:
+        return all(len(group) >= MINIMUM_REPEATS for group in self.fit.measured)
 
 
 def compare(
@@ -117,8 +194,12 @@ def compare(
     targets: Sequence[float],
     usd_per_gpu_hour: Mapping[str, float | None],
     rule: str = DEFAULT_RULE,
+    noise: Mapping[str, NoiseFloor | None] | None = None,
+    flags: Mapping[str, Sequence[Flag]] | None = None,
 ) -> Comparison:
     """Compare series at equal interactivity.
+
+    All intervals come from one set of draws (`upcurve.frontier.bootstrap`).
 
     Args:
         series: points of each series by name, in any order; repeats are aggregated by the median
@@ -127,6 +208,8 @@ def compare(
         targets: interactivities in tok/s/user, kept in the order given.
         usd_per_gpu_hour: price of each series' hardware; None or absent leaves its cost None.
         rule: a name of `upcurve.frontier.interpolation.RULES`.
+        noise: run-to-run noise of a series from earlier runs.
+        flags: what else is to be known about a series.
 
     Raises:
         InputError: a series without points or with values that are not positive and finite, a
@@ -141,6 +224,17 @@ def compare(
     if rule not in RULES:
         raise InputError("rule", f"{rule!r} is unknown", f"give one of {', '.join(RULES)}")
     fits = {name: _fit(name, points, rule) for name, points in series.items()}
+    drawn = draw_series({name: fit.repeats.measured for name, fit in fits.items()}, baseline)
+    sides = {
+        name: _Side(
+            fit,
+            drawn.get(name),
+            TargetDraws.read(drawn[name], targets, rule) if name in drawn else None,
+            (noise or {}).get(name),
+            usd_per_gpu_hour.get(name),
+        )
+        for name, fit in fits.items()
+    }
     return Comparison(
         targets=tuple(targets),
         baseline=baseline,
@@ -148,18 +242,40 @@ def compare(
         series=tuple(
             SeriesComparison(
                 name=name,
-                usd_per_gpu_hour=usd_per_gpu_hour.get(name),
-                frontier=fit.frontier,
-                curve=fit.curves[rule],
+                usd_per_gpu_hour=side.price,
+                frontier=side.fit.frontier,
+                intervals=_point_intervals(side),
+                curve=side.fit.curves[rule],
                 at=tuple(
-                    _read(fit, fits[baseline], target, rule, usd_per_gpu_hour.get(name))
-                    for target in targets
+                    _read(side, sides[baseline], place, target, rule)
+                    for place, target in enumerate(targets)
                 ),
-                rounds=len(fit.rounds),
+                rounds=len(side.fit.rounds),
+                area=_area(side, sides[baseline], rule),
+                noise=side.noise,
+                flags=tuple((flags or {}).get(name, ())),
             )
-            for name, fit in fits.items()
+            for name, side in sides.items()
         ),
     )
+
+
+def targets_every(series: Mapping[str, Sequence[Point]], step: float) -> list[float]:
+    """Return the multiples of a step that at least one frontier reaches, ascending.
+
+    Raises:
+        InputError: there is none, there are more than a thousand, or as `compare` does.
+    """
+    spans = _spans(series)
+    low, high = min(start for start, _ in spans.values()), max(end for _, end in spans.values())
+    first, last = math.ceil(low / step), math.floor(high / step)
+    if not 0 < last - first + 1 <= MOST_EVERY:
+        raise InputError(
+            "every",
+            f"{max(0, last - first + 1)} multiples of {step:g} lie on {low:.4g} to {high:.4g}",
+            "give a step that fits the frontiers",
+        )
+    return [round(index * step, 9) for index in range(first, last + 1)]
 
 
 def round_targets(series: Mapping[str, Sequence[Point]]) -> list[float]:
@@ -168,10 +284,7 @@ def round_targets(series: Mapping[str, Sequence[Point]]) -> list[float]:
     Raises:
         InputError: the frontiers have no interactivity in common, or as `compare` does.
     """
-    ranges = {}
-    for name, points in series.items():
-        knots = _fit(name, points, DEFAULT_RULE).frontier
-        ranges[name] = knots[0].interactivity, knots[-1].interactivity
+    ranges = _spans(series)
     low = max(start for start, _ in ranges.values())
     high = min(end for _, end in ranges.values())
     if low > high:
@@ -189,6 +302,12 @@ def round_targets(series: Mapping[str, Sequence[Point]]) -> list[float]:
     return [target for target in rounded if low <= target <= high] or [low]
 
 
+def _spans(series: Mapping[str, Sequence[Point]]) -> dict[str, tuple[float, float]]:
+    """Return the lowest and the highest interactivity of each frontier."""
+    knots = {name: _fit(name, points, DEFAULT_RULE).frontier for name, points in series.items()}
+    return {name: (own[0].interactivity, own[-1].interactivity) for name, own in knots.items()}
+
+
 def _fit(name: str, points: Sequence[Point], rule: str) -> _Fit:
     if not points:
         raise InputError(f"series {name}", "it has no points", "measure or import some")
@@ -202,8 +321,15 @@ def _fit(name: str, points: Sequence[Point], rule: str) -> _Fit:
             )
     repeats = split_repeats(points)
     knots = frontier(repeats.operating_points)
+    measured = {
+        id(point): group
+        for point, group in zip(repeats.operating_points, repeats.measured, strict=True)
+    }
     return _Fit(
+        name=name,
+        repeats=repeats,
         frontier=tuple(knots),
+        measured=tuple(measured[id(point)] for point in knots),
         curves={each: _curve(knots, each) for each in RULES},
         rounds={index: _curve(frontier(own), rule) for index, own in repeats.rounds.items()},
     )
@@ -215,30 +341,103 @@ def _curve(knots: Sequence[Point], rule: str) -> Curve:
     )
 
 
-def _read(fit: _Fit, base: _Fit, target: float, rule: str, price: float | None) -> TargetReading:
-    own, other = fit.curves[rule].at(target), base.curves[rule].at(target)
-    by_round = _values(fit.rounds, fit.rounds, target)
+def _read(side: _Side, base: _Side, place: int, target: float, rule: str) -> TargetReading:
+    fit = side.fit
+    own, other = fit.curves[rule].at(target), base.fit.curves[rule].at(target)
     ratio = _ratio(own, other)
-    has_ratio = ratio is not None and math.isfinite(ratio) and fit is not base
-    return TargetReading(
+    has_ratio = ratio is not None and math.isfinite(ratio) and side is not base
+    own_interval, ratio_interval = None, None
+    if own.value is not None and side.read and _is_repeated(side, target, rule):
+        own_interval = side.read.interval(place, own.value)
+        if has_ratio and ratio and base.read and _is_repeated(base, target, rule):
+            ratio_interval = side.read.ratio_interval(base.read, place, ratio)
+    reading = TargetReading(
         interactivity=target,
         tput_per_gpu=own.value,
         status=own.status,
         segment=own.segment,
-        interval=student_interval(by_round) if own.value is not None and by_round else None,
+        interval=own_interval,
         usd_per_million_tokens=(
-            usd_per_million_tokens(price, own.value)
-            if price is not None and own.value is not None
+            usd_per_million_tokens(side.price, own.value)
+            if side.price is not None and own.value is not None
             else None
         ),
         ratio=ratio,
-        round_ratios=_round_ratios(fit, base, target) if has_ratio else None,
+        ratio_interval=ratio_interval,
+        round_ratios=_round_ratios(fit, base.fit, target) if has_ratio else None,
         rule_ratios=(
-            _rule_ratios(fit, base, target)
+            _rule_ratios(fit, base.fit, target)
             if has_ratio and "end" in (own.segment, other.segment)
             else None
         ),
+        flags=(),
     )
+    return replace(reading, flags=tuple(_flags(reading, side, base, rule)))
+
+
+def _is_repeated(side: _Side, target: float, rule: str) -> bool:
+    """Whether all knots that shape the curve at a target have repeats enough."""
+    left = int(np.searchsorted(side.fit.curves[rule].x, target, side="right")) - 1
+    shaping = side.fit.measured[max(0, left - 1) : left + 3]
+    return all(len(group) >= MINIMUM_REPEATS for group in shaping)
+
+
+def _flags(reading: TargetReading, side: _Side, base: _Side, rule: str) -> Iterator[Flag]:
+    target, curve = reading.interactivity, side.fit.curves[rule]
+    if reading.tput_per_gpu is None:
+        return
+    if side is not base:
+        other = base.fit.curves[rule]
+        yield from regime_extension(base.fit.name, other, other.at(target), target)
+    if reading.rule_ratios:
+        low, high = map(ratio_text, reading.rule_ratios)
+        yield end_segment((low, high))
+    yield from point_flags(side.fit.measured[bracket(curve, target)])
+    repeated = _is_repeated(side, target, rule)
+    if repeated and reading.interval is None:
+        yield reach_uncertain(target)
+    held = reading.ratio_interval
+    if held and held[0] <= 1 <= held[1]:
+        yield Flag("inside_noise", "the interval of the ratio holds 1: no difference is shown")
+    elif (
+        side is not base
+        and reading.ratio
+        and not held
+        and math.isfinite(reading.ratio)
+        and inside_noise(reading.ratio, side.noise, base.noise)
+    ):
+        yield Flag("inside_noise", "two runs of the same thing differ as much: inside the noise")
+
+
+def _point_intervals(side: _Side) -> tuple[PointIntervals, ...]:
+    # A frontier point that was measured once is the very object that was measured.
+    places = {id(point): index for index, point in enumerate(side.fit.repeats.operating_points)}
+    found = []
+    for point, group in zip(side.fit.frontier, side.fit.measured, strict=True):
+        if side.draws is None or len(group) < MINIMUM_REPEATS:
+            found.append(PointIntervals(len(group), None, None, None))
+            continue
+        place = places[id(point)]
+        x, y = side.draws.x[:, place], side.draws.y[:, place]
+        varies = bool(np.ptp(x) > 0 and np.ptp(y) > 0)
+        found.append(
+            PointIntervals(
+                len(group),
+                interval(x, point.interactivity),
+                interval(y, point.tput_per_gpu),
+                float(np.corrcoef(np.log(x), np.log(y))[0, 1]) if varies else None,
+            )
+        )
+    return tuple(found)
+
+
+def _area(side: _Side, base: _Side, rule: str) -> AreaRatio | None:
+    if side is base:
+        return None
+    draws = None
+    if side.draws and base.draws and side.fully_repeated and base.fully_repeated:
+        draws = side.draws, base.draws
+    return area_ratio(side.fit.frontier, base.fit.frontier, rule, draws)
 
 
 def _ratio(own: Reading, base: Reading) -> float | None:

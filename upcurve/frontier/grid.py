@@ -7,8 +7,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from upcurve.frontier.comparison import Comparison, TargetReading
+from upcurve.frontier.comparison import Comparison, SeriesComparison, TargetReading
 from upcurve.frontier.cost import Price
+from upcurve.frontier.flags import Flag
+from upcurve.frontier.text import cost_text, ratio_text, throughput_text
 
 END_MARK = "*"
 STATUS_WORDS = {"unreachable": "unreachable", "below_range": "below range"}
@@ -21,23 +23,6 @@ class Line:
     target: str
     label: str
     texts: tuple[str, ...]
-
-
-def throughput_text(value: float) -> str:
-    """Format tok/s/GPU: whole from 100 up, three significant digits below."""
-    return f"{value:,.0f}" if value >= 99.95 else f"{value:#.3g}"
-
-
-def ratio_text(value: float) -> str:
-    """Format a ratio: two decimals below 10, one above, `inf` where it is infinite."""
-    if math.isinf(value):
-        return "inf"
-    return f"{value:.2f}x" if value < 9.995 else f"{value:,.1f}x"
-
-
-def cost_text(value: float) -> str:
-    """Format USD with three significant digits."""
-    return f"${value:,.0f}" if value >= 999.5 else f"${value:#.3g}"
 
 
 def header(comparison: Comparison) -> list[str]:
@@ -74,6 +59,7 @@ def _block(comparison: Comparison, index: int) -> list[Line]:
         Line(target, "tok/s/GPU", texts(_throughput)),
         Line(target, "95 % interval", texts(_interval)),
         Line(target, "ratio", texts(_ratio, ratios=True)),
+        Line(target, "  95 % of ratio", texts(_ratio_interval, ratios=True)),
         Line(target, "  by round", texts(_ratio_by_round, ratios=True)),
         Line(target, "  by rule", texts(_ratio_by_rule, ratios=True)),
         Line(target, "$/M tokens", texts(_cost)),
@@ -95,6 +81,10 @@ def _interval(reading: TargetReading) -> str:
 
 def _ratio(reading: TargetReading) -> str:
     return "" if reading.ratio is None else ratio_text(reading.ratio)
+
+
+def _ratio_interval(reading: TargetReading) -> str:
+    return " to ".join(map(ratio_text, reading.ratio_interval)) if reading.ratio_interval else ""
 
 
 def _ratio_by_round(reading: TargetReading) -> str:
@@ -141,10 +131,53 @@ def legend(comparison: Comparison, details: Mapping[str, str]) -> list[str]:
     if "below_range" in statuses:
         lines.append("below range: every frontier point is faster per user; not extrapolated.")
     if any(reading.interval for reading in readings):
-        lines.append("95 % interval: Student t over rounds, of log throughput.")
+        lines.append("95 % interval, 95 % of ratio: bootstrap over repeats and their requests.")
     if any(reading.round_ratios for reading in readings):
         lines.append("by round: lowest to highest ratio of a round over the baseline's same round.")
-    return lines
+    return [*lines, *map(_area_line, _with_area(comparison)), *_noise_lines(comparison)] + [
+        f"{code.replace('_', ' ')}: {text} ({where})."
+        for (code, text), where in flag_places(comparison).items()
+    ]
+
+
+def _with_area(comparison: Comparison) -> list[SeriesComparison]:
+    return [series for series in comparison.series if series.area]
+
+
+def _area_line(series: SeriesComparison) -> str:
+    area = series.area
+    assert area, "the caller chose"
+    spread = f" ({' to '.join(map(ratio_text, area.interval))})" if area.interval else ""
+    return (
+        f"Area ratio of {series.name}: {ratio_text(area.ratio)}{spread}, over the shared band of "
+        f"{area.band[0]:.4g} to {area.band[1]:.4g} tok/s/user."
+    )
+
+
+def _noise_lines(comparison: Comparison) -> list[str]:
+    return [
+        f"Noise floor of {series.name}: {series.noise.describe()}."
+        for series in comparison.series
+        if series.noise
+    ]
+
+
+def flag_places(comparison: Comparison) -> dict[tuple[str, str], str]:
+    """Return each flag (code, text) with the series and targets that it is about, in words."""
+    places: dict[Flag, dict[str, list[str]]] = {}
+    for series in comparison.series:
+        for flag in series.flags:
+            places.setdefault(flag, {})[series.name] = []
+        for reading in series.at:
+            for flag in reading.flags:
+                at = places.setdefault(flag, {}).setdefault(series.name, [])
+                at.append(f"{reading.interactivity:g}")
+    return {
+        (flag.code, flag.text): "; ".join(
+            f"{name} at {', '.join(at)}" if at else name for name, at in of.items()
+        )
+        for flag, of in places.items()
+    }
 
 
 def markdown(comparison: Comparison, notes: Sequence[str]) -> str:
@@ -167,9 +200,10 @@ def tidy_rows(comparison: Comparison, prices: Mapping[str, Price | None]) -> lis
     """Return one flat row for each series and target, the same keys in all; None where empty."""
     rows = []
     for series in comparison.series:
-        price = prices.get(series.name)
+        price, area = prices.get(series.name), series.area
         for reading in series.at:
             low, high = reading.interval or (None, None)
+            ratios = reading.ratio_interval or (None, None)
             spread, rules = reading.round_ratios, reading.rule_ratios or (None, None)
             rows.append(
                 {
@@ -182,6 +216,8 @@ def tidy_rows(comparison: Comparison, prices: Mapping[str, Price | None]) -> lis
                     "interval_high": high,
                     "baseline": comparison.baseline,
                     "ratio": reading.ratio,
+                    "ratio_low": ratios[0],
+                    "ratio_high": ratios[1],
                     "rounds": series.rounds,
                     "round_ratio_min": spread and spread.minimum,
                     "round_ratio_median": spread and spread.median,
@@ -193,6 +229,15 @@ def tidy_rows(comparison: Comparison, prices: Mapping[str, Price | None]) -> lis
                     "usd_per_gpu_hour": price and price.usd_per_gpu_hour,
                     "price_tier": price and (price.tier or "given"),
                     "price_valid_from": price and price.valid_from,
+                    "area_ratio": area and area.ratio,
+                    "area_ratio_low": area and area.interval and area.interval[0],
+                    "area_ratio_high": area and area.interval and area.interval[1],
+                    "area_band_low": area and area.band[0],
+                    "area_band_high": area and area.band[1],
+                    "noise_floor": series.noise and series.noise.variation,
+                    "flags": "; ".join(
+                        f"{flag.code}: {flag.text}" for flag in (*series.flags, *reading.flags)
+                    ),
                 }
             )
     return rows

@@ -95,7 +95,7 @@ class Curve:
         if len(self.x) == 1:
             return np.where(inside, self.y[0], np.nan)
         left = np.clip(np.searchsorted(self.x, targets, side="right") - 1, 0, len(self.x) - 2)
-        ends = (each[left] for each in (self.x[:-1], self.x[1:], self.y[:-1], self.y[1:]))
+        ends = self.x[left], self.x[left + 1], self.y[left], self.y[left + 1]
         return hermite(targets, *ends, self.slopes[0][left], self.slopes[1][left])
 
 
