@@ -69,7 +69,7 @@ class Value:
     rounds: int
     """Repeats behind the value; 1 where it was measured once, 0 where it was not."""
     interval: tuple[float, float] | None
-    """95 % interval over three or more rounds."""
+    """95 % interval, where three repeats or more carry one."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON object of this value."""
