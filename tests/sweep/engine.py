@@ -1,6 +1,7 @@
 """A small engine of the OpenAI API for tests: every token takes the same time, and it can die.
 
-python engine.py --port PORT [--token-ms 2] [--die-after N] [--fail-after N] [--hang-at N]
+python engine.py --port PORT [--token-ms 2] [--batch-ms 0] [--die-after N] [--fail-after N]
+          [--hang-at N]
 """
 
 from __future__ import annotations
@@ -18,19 +19,28 @@ from aiohttp import web
 parser = argparse.ArgumentParser()
 parser.add_argument("--port", type=int, required=True)
 parser.add_argument("--token-ms", type=float, default=2.0)
+parser.add_argument("--batch-ms", type=float, default=0.0, help="more a token for each in flight")
 parser.add_argument("--die-after", type=int, help="be killed at this request (1 is the first)")
 parser.add_argument("--fail-after", type=int, help="answer 500 from this request on")
 parser.add_argument("--hang-at", type=int, help="answer nothing to this request and later ones")
 parser.add_argument("--note", type=Path, help="write this process's id there at each request")
 options = parser.parse_args()
 numbers = itertools.count(1)
+in_flight: set[int] = set()
 
 
 async def complete(request: web.Request) -> web.StreamResponse:
+    count = next(numbers)
+    try:
+        return await answer(request, count)
+    finally:
+        in_flight.discard(count)  # a client may leave in the middle
+
+
+async def answer(request: web.Request, count: int) -> web.StreamResponse:
     key = os.environ.get("UPCURVE_API_KEY")
     if key and request.headers.get("Authorization") != f"Bearer {key}":
         raise web.HTTPUnauthorized
-    count = next(numbers)
     asked = await request.json()
     prompt, length = asked["prompt"], asked["max_tokens"]
     if options.note:
@@ -51,8 +61,9 @@ async def complete(request: web.Request) -> web.StreamResponse:
     response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
     await response.prepare(request)
     due = time.monotonic()
+    in_flight.add(count)
     for index in range(length):
-        due += options.token_ms / 1000
+        due += (options.token_ms + options.batch_ms * len(in_flight)) / 1000
         await asyncio.sleep(max(0.0, due - time.monotonic()))
         choice = {
             "index": 0,
@@ -60,6 +71,8 @@ async def complete(request: web.Request) -> web.StreamResponse:
             "token_ids": [index % 100],
             "finish_reason": "length" if index == length - 1 else None,
         }
+        if index == length - 1:
+            in_flight.discard(count)  # before the client knows and sends the next one
         await send(response, {"object": "text_completion", "choices": [choice]})
     await send(response, {"object": "text_completion", "choices": [], "usage": usage})
     await response.write(b"data: [DONE]\n\n")

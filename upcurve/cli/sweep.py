@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import shlex
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +13,15 @@ import click
 import orjson
 from rich.console import Console
 
-from upcurve.cli.options import json_option, store_option
+from upcurve.cli.compare import Assignment
+from upcurve.cli.options import NumberList, json_option, store_option
 from upcurve.cli.tables import print_table
+from upcurve.frontier.adaptive import Goal
+from upcurve.records.published import prices as published_prices
 from upcurve.records.queries import OperatingPoint
+from upcurve.records.run import RunRecord
 from upcurve.records.store import Store
+from upcurve.sweep.adaptive import Course, goals_of, run_adaptive
 from upcurve.sweep.facts import Machine, run_records
 from upcurve.sweep.plan import Launch, completed, plan
 from upcurve.sweep.recipe import Recipe, load_recipe
@@ -33,6 +40,52 @@ from upcurve.sweep.view import LiveView, PlainLines, summary
 )
 @click.option("--resume", is_flag=True, help="Skip points that the store holds already.")
 @click.option("--dry-run", is_flag=True, help="Print the plan and the exact commands; run nothing.")
+@click.option(
+    "--target-interactivity",
+    "interactivities",
+    type=NumberList(),
+    metavar="N,N,...",
+    help="Choose concurrencies that resolve the frontier at these tok/s/user.",
+)
+@click.option(
+    "--target-cost",
+    "costs",
+    type=NumberList(),
+    metavar="USD,USD,...",
+    help="The same, where a million tokens cost so much.",
+)
+@click.option(
+    "--precision",
+    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    default=0.02,
+    show_default=True,
+    help="Of a target: relative error at which it is resolved.",
+)
+@click.option(
+    "--max-points",
+    type=click.IntRange(min=1),
+    help="Of a target: measurements for each recipe, repeats included.  [default: as its list]",
+)
+@click.option(
+    "--max-concurrency",
+    type=click.IntRange(min=1),
+    help="Of a target: the highest to measure.  [default: the highest of the recipe's list]",
+)
+@click.option(
+    "--price",
+    "given_prices",
+    type=Assignment("HW=USD", "price of a GPU-hour", "MI355X=1.48"),
+    multiple=True,
+    metavar="HW=USD",
+    help="Of --target-cost: USD per GPU-hour instead of the dated table's; repeatable.",
+)
+@click.option("--tier", default="hyperscaler", show_default=True, help="Kind of provider.")
+@click.option(
+    "--on",
+    type=click.DateTime(["%Y-%m-%d"]),
+    metavar="YYYY-MM-DD",
+    help="Date of the prices.  [default: today]",
+)
 @json_option
 @store_option
 def command(
@@ -40,6 +93,14 @@ def command(
     overrides: tuple[str, ...],
     resume: bool,
     dry_run: bool,
+    interactivities: list[float] | None,
+    costs: list[float] | None,
+    precision: float,
+    max_points: int | None,
+    max_concurrency: int | None,
+    given_prices: tuple[tuple[str, float], ...],
+    tier: str,
+    on: datetime | None,
     as_json: bool,
     store: str,
 ) -> None:
@@ -48,15 +109,38 @@ def command(
     Several recipes take turns, round by round, each round with a fresh engine. A point is stored as
     soon as it is measured. Exits with 1 where an engine or a point failed.
 
+    With a target the list of concurrencies is not measured: each recipe chooses its own, next to
+    the target, until the value there is known to the precision, and says why it ended.
+
     \b
     Example:
       upcurve sweep recipes/qwen35-small-cpu.yaml
       upcurve sweep before.yaml after.yaml --set repeats=5 --set workload.isl=1024
       upcurve sweep before.yaml after.yaml --resume
+      upcurve sweep recipe.yaml --target-interactivity 40 --precision 0.02 --max-points 12
+      upcurve sweep recipe.yaml --target-cost 0.12 --price MI355X=1.48
     """  # noqa: D301
     loaded = [load_recipe(path, overrides) for path in recipes]
+    goals: list[Goal] = []
+    if interactivities or costs:
+        goals, assumed = goals_of(
+            loaded,
+            interactivities or [],
+            costs or [],
+            precision=precision,
+            max_points=max_points,
+            highest=max_concurrency,
+            prices=published_prices(),
+            tier=tier,
+            on=(on or datetime.now(UTC)).date(),
+            given=dict(given_prices),
+        )
+        for line in assumed:
+            click.echo(f"upcurve: price: {line}", err=True)
+    else:
+        _refuse_without_target()
     if dry_run:
-        _print_plan(loaded, store, resume=resume, as_json=as_json)
+        _print_plan(loaded, goals, store, resume=resume, as_json=as_json)
         return
     console = Console(stderr=True)
     view: PlainLines | LiveView
@@ -66,17 +150,34 @@ def command(
         view = LiveView(console) if console.is_terminal else PlainLines(console)
     try:
         with Store.open(store) as opened, view:
-            result = run_sweep(loaded, opened, resume=resume, progress=view)
+            if goals:
+                result, outcomes = run_adaptive(loaded, goals, opened, resume=resume, progress=view)
+            else:
+                result, outcomes = run_sweep(loaded, opened, resume=resume, progress=view), []
     except KeyboardInterrupt:
         click.echo(f"upcurve: what was measured stays in {store}; --resume goes on", err=True)
         raise
     if result.points and not as_json:
         print_table(summary(result.points))
+    for outcome in outcomes:
+        if as_json:
+            _print_json(outcome.to_dict())
+        else:
+            click.echo(outcome.describe())
     ended = f"{len(result.points)} points measured, {result.skipped} skipped"
     lost = sum(len(failure.lost) for failure in result.failures)
     click.echo(f"upcurve: {ended}, {lost} lost; the store is {store}", err=True)
     if result.failures:
         click.get_current_context().exit(1)
+
+
+def _refuse_without_target() -> None:
+    """Refuse what says how to reach a target where there is none."""
+    context = click.get_current_context()
+    for name in ("precision", "max_points", "max_concurrency", "given_prices", "tier", "on"):
+        if context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE:
+            option = "price" if name == "given_prices" else name.replace("_", "-")
+            raise click.UsageError(f"--{option} is of a target: give --target-interactivity N")
 
 
 class _JsonLines(PlainLines):
@@ -106,9 +207,16 @@ def _print_json(value: dict[str, Any]) -> None:
     click.echo(orjson.dumps(value).decode())
 
 
-def _print_plan(recipes: Sequence[Recipe], location: str, *, resume: bool, as_json: bool) -> None:
+def _print_plan(
+    recipes: Sequence[Recipe], goals: Sequence[Goal], location: str, *, resume: bool, as_json: bool
+) -> None:
     records = run_records(recipes, Machine.here())
     done: list[set[OperatingPoint]] = [set() for _ in recipes]
+    if goals:
+        _print_courses(recipes, records, goals, location, resume=resume, as_json=as_json)
+        if not as_json:
+            _print_commands(recipes, records)
+        return
     if resume:
         with Store.open(location, create=False) as store:
             done = completed(records, store)
@@ -118,8 +226,34 @@ def _print_plan(recipes: Sequence[Recipe], location: str, *, resume: bool, as_js
             _print_json(_planned(launch))
         else:
             click.echo(_planned_line(launch))
-    if as_json:
-        return
+    if not as_json:
+        _print_commands(recipes, records)
+
+
+def _print_courses(
+    recipes: Sequence[Recipe],
+    records: Sequence[RunRecord],
+    goals: Sequence[Goal],
+    location: str,
+    *,
+    resume: bool,
+    as_json: bool,
+) -> None:
+    """Print what is known before the first point: bounds, what the store has, where to begin."""
+    with contextlib.ExitStack() as opened:
+        known = opened.enter_context(Store.open(location, create=False)) if resume else None
+        courses = [
+            Course.begin(recipe, record, goal, known)
+            for recipe, record, goal in zip(recipes, records, goals, strict=True)
+        ]
+    for course in courses:
+        if as_json:
+            _print_json(course.planned())
+        else:
+            click.echo(course.describe())
+
+
+def _print_commands(recipes: Sequence[Recipe], records: Sequence[RunRecord]) -> None:
     for recipe, record in zip(recipes, records, strict=True):
         click.echo(f"\n{recipe.name}: series {recipe.series}, fingerprint {record.fingerprint}")
         settings = [f"{name}={value}" for name, value in record.recipe["engine"]["env"].items()]

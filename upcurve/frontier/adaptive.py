@@ -92,7 +92,8 @@ class Estimate:
     value: float | None = None
     """Of the other axis at the target."""
     interpolation: float | None = None
-    """Relative error of interpolation: half the range over all rules and the step-time model."""
+    """Relative error of interpolation: half the range over all rules, a power law and the
+    step-time model."""
     noise: float | None = None
     """Half the 95 % interval over rounds, relative; None for fewer than three whole rounds."""
     best: Point | None = None
@@ -170,7 +171,7 @@ def choose(
     found = [estimate(points, target, goal, failed) for target in goal.targets]
     here = {each.concurrency for each in points if each.repeat == index}
     if index > 0:
-        unknown = [each for each in found if not is_precise(each, goal)]
+        unknown = [each for each in found if each.error is None or each.error > goal.precision]
         for each in sorted(unknown, key=_ignorance, reverse=True):
             for concurrency in each.repeat:
                 if concurrency not in here and concurrency not in failed:
@@ -200,7 +201,7 @@ def why(each: Estimate, goal: Goal, spent: int) -> str:
     if is_precise(each, goal):
         return f"reached precision {_percent(goal.precision)}{known}"
     if spent >= goal.max_points:
-        return f"budget of {goal.max_points} points spent{known}"
+        return f"budget of {goal.max_points} point{'s'[: goal.max_points > 1]} spent{known}"
     if each.status == "blocked":
         return "the concurrencies that are left failed"
     if each.status == "open":
@@ -301,6 +302,7 @@ def _between(
         fixed, slope = _line(*ends, _other(target.axis))
         time = fixed + slope * guess
         readings.append(guess / time if target.axis == "interactivity" else 1 / time)
+    readings.append(_power_law(ends, target))
     spread = (max(readings) - min(readings)) / 2 / value
     step = 0.1 * math.log(high / low)
     middle = math.sqrt(low * high) if guess is None else guess
@@ -308,13 +310,23 @@ def _between(
     worth = [at for at in range(low + 1, high) if at >= low * CLOSEST and at * CLOSEST <= high]
     following = _nearest(inner, worth, failed)
     status: Status = "open"
-    if spread <= goal.precision / 2:
+    # Two points fit any rule: what the rules then agree on is no knowledge of the curve.
+    if spread <= goal.precision / 2 and (len(by_concurrency) > 2 or following is None):
         status, following = "resolved", None
     elif following is None:
         status = "blocked" if any(at in failed for at in worth) else "finest"
     repeat = _influential(by_concurrency, ends, target, value)
     noise = _noise(points, by_concurrency, repeat, target, value)
     return Estimate(target, status, value, spread, noise, None, following, repeat)
+
+
+def _power_law(ends: Sequence[Point], target: Target) -> float:
+    """Return the other axis at the target, on a straight line in logarithmic axes."""
+    (x, y), (x2, y2) = (
+        (math.log(getattr(each, target.axis)), math.log(getattr(each, _other(target.axis))))
+        for each in ends
+    )
+    return math.exp(y + (y2 - y) * (math.log(target.value) - x) / (x2 - x))
 
 
 def _other(axis: str) -> str:

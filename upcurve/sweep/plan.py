@@ -24,6 +24,8 @@ class Launch:
     """The points that it measures; empty where none is left."""
     skipped: tuple[int, ...] = ()
     """The points that the store holds already."""
+    at_most: int = 0
+    """How many further points may be chosen while the sweep runs."""
 
 
 def plan(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Literal, Protocol
@@ -110,17 +110,33 @@ def run_sweep(
     with sigterm_interrupts():
         for launch in launches:
             if launch.concurrencies:
-                _Run(launch, store, progress, result).measure()
+                LaunchRun(launch, store, progress, result).measure()
     return result
 
 
-class _Run:
+class LaunchRun:
     """One launch as one run of the store."""
 
     def __init__(
-        self, launch: Launch, store: Store, progress: Progress, result: SweepResult
+        self,
+        launch: Launch,
+        store: Store,
+        progress: Progress,
+        result: SweepResult,
+        choose: Callable[[], int | None] | None = None,
     ) -> None:
+        """Take what to measure.
+
+        Args:
+            launch: the engine and its points.
+            store: where to keep them.
+            progress: who is told.
+            result: what is added to.
+            choose: asked for the next concurrency once the launch's own list is at its end; None
+                ends the launch.
+        """
         self._launch = launch
+        self._choose = choose
         self._store = store
         self._progress = progress
         self._result = result
@@ -157,7 +173,7 @@ class _Run:
                 self._progress.ready(self._launch, seconds)
                 with Measurement(recipe, HOST, port, engine) as measurement:
                     measurement.probe()
-                    while self._left:
+                    while self._left or self._chosen():
                         self._measure_point(measurement, self._left[0])
                         self._left.pop(0)
         except EngineError as error:
@@ -165,6 +181,13 @@ class _Run:
         except PointError as error:
             self._fail(str(error), tuple(self._left))
         return self._first_failure
+
+    def _chosen(self) -> bool:
+        """Put the next chosen concurrency in line, where there is one."""
+        following = self._choose() if self._choose else None
+        if following is not None:
+            self._left.append(following)
+        return following is not None
 
     def _measure_point(self, measurement: Measurement, concurrency: int) -> None:
         self._measuring = concurrency

@@ -232,7 +232,7 @@ class _TimeLeft:
         self._started = time.monotonic()
 
     def start(self, launches: Sequence[Launch]) -> None:
-        self.total = sum(len(launch.concurrencies) for launch in launches)
+        self.total = sum(len(launch.concurrencies) + launch.at_most for launch in launches)
         self._started = time.monotonic()
 
     def done(self, points: int) -> None:
@@ -247,9 +247,13 @@ class _TimeLeft:
 
 
 def _extent(launches: Sequence[Launch]) -> str:
+    skipped = sum(len(launch.skipped) for launch in launches)
+    open_ended = sum(launch.at_most for launch in launches)
+    if open_ended:
+        known = f"; {skipped} measured already" if skipped else ""
+        return f"at most {_count(open_ended, 'point')}, chosen as they are measured{known}"
     active = [launch for launch in launches if launch.concurrencies]
     points = sum(len(launch.concurrencies) for launch in active)
-    skipped = sum(len(launch.skipped) for launch in launches)
     text = f"{_count(points, 'point')} in {_count(len(active), 'launch', 'es')}"
     return text + (f"; {skipped} measured already" if skipped else "")
 
