@@ -114,7 +114,7 @@ def check(values: dict[str, Any], *, normed: bool = True) -> None:
     assert torch.equal(values["rings"].nan_to_num(7), rings.float().nan_to_num(7))
 
 
-@settings(max_examples=30)
+@settings(max_examples=15)
 @given(
     batch=st.integers(1, 4),
     key_heads=st.integers(1, 2),
