@@ -181,12 +181,9 @@ def choose(
 
 
 def is_precise(each: Estimate, goal: Goal) -> bool:
-    """Whether interpolation and, with three rounds or more, noise are within the precision."""
-    if each.status not in ("resolved", "finest"):
-        return False
-    if each.error is None:
-        return each.status == "resolved" and goal.rounds < 3
-    return each.error <= goal.precision
+    """Whether interpolation and noise together are known to be within the precision."""
+    known = each.status in ("resolved", "finest") and each.error is not None
+    return known and (each.error or 0) <= goal.precision
 
 
 def why(each: Estimate, goal: Goal, spent: int) -> str:
