@@ -8,14 +8,21 @@ A program of its own, because nothing may be interpreted:
 import random
 import sys
 from contextlib import contextmanager
+from pathlib import Path
 
 import torch
 
 from upcurve.engine.execute import warm_up
 from upcurve.engine.execute.options import EngineOptions
+from upcurve.engine.execute.sampler import Sampler
 from upcurve.engine.execute.warm_up import WarmUpStep
+from upcurve.engine.model.shapes import ModelShapes
 from upcurve.engine.portability import ahead
-from upcurve.engine.portability.chips import CHIPS
+from upcurve.engine.portability.chips import CHIPS, as_if_on
+from upcurve.engine.portability.fake import fake_tensors
+from upcurve.engine.portability.launches import Launches
+from upcurve.engine.schedule.request import Request, SamplingParameters
+from upcurve.engine.schedule.scheduler import Scheduled
 
 STEPS = 40
 MODEL = "models/qwen35-35b-a3b"
@@ -61,12 +68,33 @@ def instead(steps):
         ahead.warm_up_steps = before
 
 
+def drawn(chip):
+    """Return what the sampler launches for steps of all kinds."""
+    vocabulary = ModelShapes.from_folder(Path(MODEL)).vocab_size
+    kinds = [
+        [{"temperature": 0.0}],
+        [{}] * 16,
+        [{"seed": 3, "top_k": 1}, {"temperature": 0.0}, {}],
+        [{"top_p": 0.5}] * 7,
+    ]
+    launches = Launches()
+    with as_if_on(chip), launches.catch(), fake_tensors():
+        device = torch.device("cuda", 0)
+        sampler = Sampler(device, seed=0)
+        for kind in kinds:
+            requests = [Request("a", [0], SamplingParameters(1, **given)) for given in kind]
+            # A graph leaves more rows than are drawn.
+            logits = torch.empty(64, vocabulary, device=device)[: len(kind)]
+            sampler.sample(logits, [Scheduled(each, 0, 1, draws=True) for each in requests])
+    return launches.variants
+
+
 def main():
     assert ahead.warm_up_steps is warm_up.warm_up_steps
     for chip in CHIPS.values():
         compiled = ahead.variants(request(chip), chip)
         with instead(any_steps):
-            launched = ahead.variants(request(chip), chip)
+            launched = ahead.variants(request(chip), chip) | drawn(chip)
         sys.stdout.write(f"{chip.architecture} {len(compiled)} {len(launched)}\n")
         for name, form in sorted(launched.keys() - compiled.keys()):
             sys.stdout.write(f"{chip.architecture} lacks {name}: {form}\n")

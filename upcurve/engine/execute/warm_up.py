@@ -6,6 +6,8 @@ from dataclasses import dataclass, replace
 
 import torch
 
+from upcurve.engine.execute.device import NO_TOKEN
+from upcurve.engine.kernels.sampling import draw
 from upcurve.engine.kernels.sequences import Chunk
 from upcurve.engine.memory.caches import Caches
 from upcurve.engine.model.batch import ForwardBatch
@@ -82,8 +84,17 @@ def warm_up(
         max_batch_tokens=max_batch_tokens, max_running_requests=max_running_requests
     ):
         if max(step.prompts, default=1) <= longest:
-            model.forward(step.batch(caches.padding_slot, device), caches)
+            logits = model.forward(step.batch(caches.padding_slot, device), caches)
+    # The last step is the smallest: one row.
+    draw_in_all_ways(logits)
     torch.cuda.synchronize(device)
+
+
+def draw_in_all_ways(logits: torch.Tensor) -> None:
+    """Draw as greedy steps do, as those that keep all tokens do, and as those that filter do."""
+    numbers = torch.zeros(5, len(logits), dtype=torch.int64, device=logits.device)
+    for given, filters in ((None, False), (numbers, False), (numbers, True)):
+        draw(logits, given, filters=filters, no_token=NO_TOKEN)
 
 
 def layers_of_each_kind(shapes: ModelShapes) -> int:

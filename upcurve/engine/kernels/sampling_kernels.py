@@ -25,7 +25,7 @@ ROUNDS = 7
 TILE = tl.constexpr(PIECES * LANES)
 P, L, B, N_ROUNDS = (tl.constexpr(each) for each in (PIECES, LANES, BLOCK, ROUNDS))
 BLOCKS = tl.constexpr(PIECES * LANES // BLOCK)
-BLOCKS_AT_ONCE, TOKENS_AT_ONCE = tl.constexpr(16), tl.constexpr(2048)
+BLOCKS_AT_ONCE, TOKENS_AT_ONCE = tl.constexpr(16), tl.constexpr(512)
 NO_ID = tl.constexpr(2**31 - 1)
 LOWEST = tl.constexpr(-(2**31))
 

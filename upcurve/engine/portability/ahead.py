@@ -18,7 +18,12 @@ import torch
 
 from upcurve.engine.execute.graphs import buckets
 from upcurve.engine.execute.options import EngineOptions
-from upcurve.engine.execute.warm_up import WarmUpStep, layers_of_each_kind, warm_up_steps
+from upcurve.engine.execute.warm_up import (
+    WarmUpStep,
+    draw_in_all_ways,
+    layers_of_each_kind,
+    warm_up_steps,
+)
 from upcurve.engine.memory.caches import Caches, CacheTypes
 from upcurve.engine.model.model import Model
 from upcurve.engine.model.shapes import ModelShapes
@@ -102,7 +107,8 @@ def variants(request: Request, chip: Chip) -> dict[tuple[str, str], Variant]:
             device=device,
         )
         for step in steps:
-            model.forward(step.batch(0, device), caches)
+            logits = model.forward(step.batch(0, device), caches)
+        draw_in_all_ways(logits)
     return launches.variants
 
 

@@ -10,6 +10,7 @@ from functools import partial
 import torch
 
 from upcurve.engine.execute.graphs import buckets
+from upcurve.engine.execute.warm_up import draw_in_all_ways
 from upcurve.engine.kernels.sequences import Chunk
 from upcurve.engine.memory.caches import Caches, CacheTypes
 from upcurve.engine.model.batch import ForwardBatch
@@ -144,7 +145,7 @@ def variants(
 class _Run:
     title: str
     for_speed: bool
-    work: partial[torch.Tensor]
+    work: partial[None]
 
 
 def _runs(
@@ -168,9 +169,9 @@ def _runs(
         device=device,
     )
     off = "".join(f", no {name}" for name in switches.off())
+
+    def work(step: Step) -> None:
+        draw_in_all_ways(model.forward(step.batch(device), caches))
+
     for step in steps:
-        yield _Run(
-            f"{formats}{off}: {step}",
-            formats.activation != FP32,
-            partial(model.forward, step.batch(device), caches),
-        )
+        yield _Run(f"{formats}{off}: {step}", formats.activation != FP32, partial(work, step))
