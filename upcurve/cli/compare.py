@@ -13,11 +13,12 @@ import click
 
 from upcurve.cli.options import NumberList, json_option, store_option
 from upcurve.cli.tables import comparison_table, print_table
-from upcurve.frontier.comparison import compare, round_targets
+from upcurve.frontier.comparison import compare, round_targets, targets_every
 from upcurve.frontier.grid import legend, markdown, tidy_rows
 from upcurve.frontier.interpolation import DEFAULT_RULE, RULES
+from upcurve.frontier.latex import latex
 from upcurve.frontier.what_if import what_if_lines, what_if_readings
-from upcurve.records.comparable import comparable_series, differences
+from upcurve.records.comparable import comparable_series, differences, series_flags
 from upcurve.records.published import prices as published_prices
 from upcurve.records.store import Store
 from upcurve.records.what_if import electricity, recorded_watts, what_if_prices
@@ -48,6 +49,13 @@ class Assignment(click.ParamType[tuple[str, float]]):
         if not hardware or not 0 < number < float("inf"):
             self.fail(f"{value!r} is no {self._what}; give e.g. {self._example}", param, ctx)
         return hardware, number
+
+
+class PriceType(Assignment):
+    """A price of one GPU-hour: `MI355X=1.48`."""
+
+    def __init__(self) -> None:
+        super().__init__("HW=USD", "price of a GPU-hour", "MI355X=1.48")
 
 
 class SeriesHardware(click.ParamType[tuple[str, str]]):
@@ -84,9 +92,15 @@ POSITIVE = click.FloatRange(min=0, min_open=True, max=float("inf"), max_open=Tru
     help="Interactivities in tok/s/user.  [default: round numbers that every series reaches]",
 )
 @click.option(
+    "--every",
+    type=click.FloatRange(min=0, min_open=True),
+    metavar="N",
+    help="Every N tok/s/user that a frontier covers, instead of --at.",
+)
+@click.option(
     "--price",
     "given_prices",
-    type=Assignment("HW=USD", "price of a GPU-hour", "MI355X=1.48"),
+    type=PriceType(),
     multiple=True,
     metavar="HW=USD",
     help="USD per GPU-hour of a hardware instead of the dated table's; repeatable.",
@@ -136,7 +150,7 @@ POSITIVE = click.FloatRange(min=0, min_open=True, max=float("inf"), max_open=Tru
 @click.option(
     "--format",
     "form",
-    type=click.Choice(["table", "markdown", "csv", "json"]),
+    type=click.Choice(["table", "markdown", "latex", "csv", "json"]),
     default="table",
     show_default=True,
     help="What to print.",
@@ -147,6 +161,7 @@ def command(
     series: tuple[str, ...],
     baseline: str | None,
     targets: list[float] | None,
+    every: float | None,
     given_prices: tuple[tuple[str, float], ...],
     tier: str,
     on: datetime | None,
@@ -165,16 +180,20 @@ def command(
     """Compare SERIES of the store (all, without SERIES) at equal interactivity.
 
     Throughput per GPU is read from each series' own frontier, never extrapolated; ratios are over
-    the baseline; cost is price over throughput.
+    the baseline; cost is price over throughput. Repeats give 95 % intervals; what is doubtful
+    about a figure is said under the table.
 
     \b
     Example:
       upcurve compare feb apr may --baseline feb --at 20,30,40,50,60
+      upcurve compare feb may --every 10 --format latex
       upcurve compare --at 40 --price MI355X=2.10 --format markdown
       upcurve compare --at 40 --kw MI355X=1.9 --usd-per-kwh 0.08 --pue 1.2
     """  # noqa: D301
     if as_json and form not in ("table", "json"):
         raise click.UsageError(f"--json and --format {form} exclude each other")
+    if targets and every:
+        raise click.UsageError("--at and --every exclude each other")
     if baseline and series and baseline not in series:
         series = (baseline, *series)
     with Store.open(store, create=False) as opened:
@@ -191,6 +210,8 @@ def command(
     )
     points = {each.summary.name: each.points for each in compared}
     baseline = baseline or next(iter(points))
+    if every:
+        targets = targets_every(points, every)
     if targets is None:
         targets = round_targets(points)
         listed = ",".join(f"{target:g}" for target in targets)
@@ -201,6 +222,8 @@ def command(
         targets=targets,
         usd_per_gpu_hour={name: price.usd_per_gpu_hour for name, price in prices.items() if price},
         rule=rule,
+        noise={each.summary.name: each.noise for each in compared},
+        flags=series_flags(compared, prices),
     )
     workloads = {each.summary.name: each.workload for each in compared}
     further = what_if_readings(comparison, watts, workloads, output_weight)
@@ -225,6 +248,8 @@ def command(
         notes = [*legend(comparison, details), *notes]
         if form == "markdown":
             click.echo(markdown(comparison, notes), nl=False)
+        elif form == "latex":
+            click.echo(latex(comparison, notes), nl=False)
         else:
             print_table(comparison_table(comparison))
             click.echo("\n".join(notes))

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 
 from upcurve.errors import InputError
+from upcurve.frontier.bootstrap import MINIMUM_REPEATS
 from upcurve.frontier.cost import Price, PriceTable
+from upcurve.frontier.flags import Flag
+from upcurve.frontier.pareto import frontier
 from upcurve.frontier.point import Point
+from upcurve.frontier.repeats import Repeats, split_repeats
+from upcurve.frontier.uncertainty import NoiseFloor, noise_floor
 from upcurve.records.run import SeriesSummary
 from upcurve.records.store import Store
 
@@ -23,6 +28,9 @@ class ComparableSeries:
     fingerprints: frozenset[str]
     """Of the runs behind the points."""
     points: list[Point]
+    """Those behind the frontier with their facts."""
+    noise: NoiseFloor | None = None
+    """Run-to-run noise of the same recipes, where no operating point has repeats enough."""
 
     def describe(self) -> str:
         """Return model, hardware, workload and day of the last measurement in words."""
@@ -77,12 +85,51 @@ def _choose(
             f"series {summary.name}", "it has several workloads", f"choose one of {listed}"
         )
     workload = chosen[0]
+    points = store.points(summary.name, *workload)
+    repeats = split_repeats(points)
+    repeated = any(len(group) >= MINIMUM_REPEATS for group in repeats.measured)
     return ComparableSeries(
         summary,
         workload,
         store.fingerprints(summary.name, *workload),
-        store.points(summary.name, *workload),
+        _with_facts(store, points, repeats),
+        None if repeated else noise_floor(store.repeated_throughputs(summary.name, *workload)),
     )
+
+
+def _with_facts(store: Store, points: list[Point], repeats: Repeats) -> list[Point]:
+    """Return the points, those behind the frontier with what a reader must know of them."""
+    knots = {id(point) for point in frontier(repeats.operating_points)}
+    groups = [
+        [point.id for point in group if point.id is not None]
+        for point, group in zip(repeats.operating_points, repeats.measured, strict=True)
+        if id(point) in knots
+    ]
+    traced = [key for group in groups if len(group) >= MINIMUM_REPEATS for key in group]
+    known = store.facts([key for group in groups for key in group], traced=traced)
+    return [
+        replace(point, facts=known[point.id]) if point.id in known else point for point in points
+    ]
+
+
+def series_flags(
+    compared: Sequence[ComparableSeries], prices: Mapping[str, Price | None]
+) -> dict[str, list[Flag]]:
+    """Return what is to be known about whole series: mixed fingerprints, what a cost assumes."""
+    found: dict[str, list[Flag]] = {}
+    for each in compared:
+        name = each.summary.name
+        flags = found.setdefault(name, [])
+        if len(each.fingerprints) > 1:
+            words = (
+                f"it joins {len(each.fingerprints)} fingerprints in one curve: settings that can "
+                "change its speed differ between its runs"
+            )
+            flags.append(Flag("mixed_fingerprints", words))
+        price = prices.get(name)
+        if price:
+            flags.append(Flag("price_assumption", f"cost assumes {price.describe()}"))
+    return found
 
 
 def differences(compared: Sequence[ComparableSeries]) -> list[str]:

@@ -7,11 +7,13 @@ import secrets
 from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
 import pyarrow
 import pyarrow.parquet
 
 from upcurve.errors import InputError
 from upcurve.files import write_whole
+from upcurve.frontier.request_noise import request_noise
 
 RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}")
 """What may name a run: it becomes a file name."""
@@ -55,6 +57,31 @@ def read_telemetry(trace: Path) -> dict[str, pyarrow.Table]:
     """Return what `write_telemetry` wrote beside a trace, by name."""
     found = trace.parent.glob(f"{trace.stem}.*.parquet")
     return {each.name.split(".")[-2]: pyarrow.parquet.read_table(each) for each in sorted(found)}
+
+
+_REQUEST = ["warm_up", "failure", "sent_ns", "first_content_ns", "last_ns", "output_tokens"]
+
+
+def read_request_noise(trace: Path) -> tuple[float, float] | None:
+    """Return `upcurve.frontier.request_noise.request_noise` of a trace; None where it has none.
+
+    A trace that is gone, or that another client wrote, tells nothing: figures stand without it.
+    """
+    if not trace.is_file():
+        return None
+    if not set(_REQUEST) <= set(pyarrow.parquet.read_schema(trace).names):
+        return None
+    table = pyarrow.parquet.read_table(trace, columns=_REQUEST).to_pylist()
+    good = [
+        each
+        for each in table
+        if not each["warm_up"] and each["failure"] is None and (each["output_tokens"] or 0) > 1
+    ]
+    tpot = [
+        (each["last_ns"] - each["first_content_ns"]) / (each["output_tokens"] - 1) for each in good
+    ]
+    end_to_end = [each["last_ns"] - each["sent_ns"] for each in good]
+    return request_noise(np.array(tpot, dtype=np.float64), np.array(end_to_end, dtype=np.float64))
 
 
 def remove_trace(trace: Path) -> None:

@@ -11,12 +11,17 @@ from typing import Any
 import sqlalchemy as sa
 
 from upcurve.errors import InputError
-from upcurve.frontier.point import Point
+from upcurve.frontier.point import Facts, Point
 from upcurve.records.run import PointRecord, RunRecord, SeriesSummary
 from upcurve.records.schema import points, runs
 
 CHUNK = 5_000
 """Rows per round trip: enough for speed, few enough for memory."""
+
+IDS = 500
+"""Ids per query: SQLite may be built for no more than 999 variables."""
+
+_RECIPE = runs.c.recipe["name"].as_string()
 
 OperatingPoint = tuple[int, int, int, int, int, int]
 """(tp, gpus, concurrency, isl, osl, repeat)."""
@@ -119,17 +124,66 @@ def points_of(
     """Return the points of a series in the order of their measurement, repeats renumbered."""
     metrics = points.c["interactivity", "tput_per_gpu", "tp", "gpus", "concurrency", "repeat"]
     place = [*points.c["isl", "osl"], runs.c.fingerprint]
-    query = sa.select(*metrics, *place).join_from(points, runs)
+    query = sa.select(points.c.id, *metrics, *place).join_from(points, runs)
     query = _of_workload(query, name, isl, osl).order_by(points.c.measured_at, points.c.id)
     taken: dict[Any, set[int]] = defaultdict(set)
     found = []
-    for speed, tput, tp, gpus, concurrency, repeat, *where in connection.execute(query):
+    for key, speed, tput, tp, gpus, concurrency, repeat, *where in connection.execute(query):
         used = taken[tp, gpus, concurrency, *where]
         if repeat in used:
             repeat = max(used) + 1
         used.add(repeat)
-        found.append(Point(speed, tput, tp, gpus, concurrency, repeat))
+        found.append(Point(speed, tput, tp, gpus, concurrency, repeat, id=key))
     return found
+
+
+def facts(connection: sa.Connection, ids: Sequence[int]) -> dict[int, tuple[Facts, str | None]]:
+    """Return what a reader must know of points, and where their traces are kept, by id."""
+    result, found = points.c.result, {}
+    query = sa.select(
+        *points.c["id", "requests", "failed", "accuracy", "trace"],
+        result[("client", "saturated")].as_boolean().label("saturated"),
+        result["output_length_ok"].as_boolean().label("length_ok"),
+    )
+    for start in range(0, len(ids), IDS):
+        chunk = query.where(points.c.id.in_(ids[start : start + IDS]))
+        for row in connection.execute(chunk):
+            passed = (row.accuracy or {}).get("passed")
+            known = Facts(row.requests, row.failed, row.saturated, row.length_ok, passed)
+            found[row.id] = known, row.trace
+    return found
+
+
+def repeated_throughputs(
+    connection: sa.Connection, name: str, isl: int, osl: int
+) -> list[list[float]]:
+    """Return throughputs of all operating points that were measured more than once.
+
+    Counted are runs of the recipes, model, hardware and workload of a series, under any series
+    name; what was measured under one fingerprint is one group.
+    """
+    own = sa.select(runs.c.model, runs.c.hardware, _RECIPE.label("recipe")).where(
+        runs.c.series == name, _RECIPE.is_not(None)
+    )
+    alike = own.distinct().subquery()
+    place = [runs.c.fingerprint, *points.c["tp", "gpus", "concurrency"]]
+    query = (
+        sa.select(*place, points.c.tput_per_gpu)
+        .join_from(points, runs)
+        .join(
+            alike,
+            sa.and_(
+                runs.c.model == alike.c.model,
+                runs.c.hardware == alike.c.hardware,
+                alike.c.recipe == _RECIPE,
+            ),
+        )
+        .where(points.c.isl == isl, points.c.osl == osl)
+    )
+    groups: dict[Any, list[float]] = defaultdict(list)
+    for *key, tput in connection.execute(query):
+        groups[tuple(key)].append(tput)
+    return [group for group in groups.values() if len(group) > 1]
 
 
 def _of_workload(

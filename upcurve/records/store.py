@@ -6,7 +6,7 @@ import os
 import secrets
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import fields
+from dataclasses import fields, replace
 from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
@@ -19,7 +19,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from upcurve.closing import Closing
 from upcurve.errors import InputError
-from upcurve.frontier.point import Point
+from upcurve.frontier.point import Facts, Point
 from upcurve.records import database, folder, process, queries
 from upcurve.records.queries import CHUNK, OperatingPoint
 from upcurve.records.run import PointRecord, RunRecord, SeriesSummary
@@ -271,6 +271,32 @@ class Store(Closing):
         if not found:
             self._require([name])
         return found
+
+    def facts(self, ids: Sequence[int], *, traced: Sequence[int] = ()) -> dict[int, Facts]:
+        """Return what a reader must know of points, by id.
+
+        Args:
+            ids: of the points.
+            traced: those of them whose request noise is wanted, where a trace was kept.
+        """
+        with self._reading() as connection:
+            found = queries.facts(connection, ids)
+        wanted = set(traced)
+        return {
+            key: replace(known, request_noise=self._request_noise(trace))
+            if trace and key in wanted
+            else known
+            for key, (known, trace) in found.items()
+        }
+
+    def _request_noise(self, trace: str) -> tuple[float, float] | None:
+        with self._errors():
+            return folder.read_request_noise(self._root / trace)
+
+    def repeated_throughputs(self, name: str, isl: int, osl: int) -> list[list[float]]:
+        """Return throughputs of repeats, by group, of recipes like those of a series."""
+        with self._reading() as connection:
+            return queries.repeated_throughputs(connection, name, isl, osl)
 
     def has_run(self, run_id: str) -> bool:
         """Whether the store has a run of this id."""
