@@ -38,13 +38,13 @@ class Memory:
         self.data.append(data)
 
 
-def schedule(known, tokens, jitter=None, fault=None, stall_ms=0.0):
+def schedule(known, tokens, jitter=None, fault=None, stall_ms=0.0, beside=0):
     """Return when each chunk is due after a start at 1 s, in ns, and the record."""
     body = {"model": "known", "prompt": [1], "max_tokens": tokens, "stream": True}
     asked = read_request(COMPLETIONS, orjson.dumps(body), known)
     served = Served(0, 1, "", False, 1, fault)
     stream = Stream(asked, served, known, Events(asked, known), jitter, stall_ms, Memory())
-    dues = [stream.begin(1000 * MS)]
+    dues = [stream.begin(1000 * MS, beside)]
     while (due := stream.step()) is not None:
         dues.append(due)
     assert len(stream.sink.data) == len(dues) == len(served.written_ns)
@@ -61,6 +61,12 @@ def test_chunks_are_due_with_their_last_token(first, interval, tokens, size):
     lasts = [min(size * (chunk + 1), tokens) for chunk in range(-(-tokens // size))]
     expected = [(first + (last - 1) * interval) * MS for last in lasts]
     assert schedule(known, tokens)[0] == pytest.approx(expected, abs=1)
+
+
+@given(milliseconds, milliseconds, st.integers(0, 9))
+def test_each_other_request_makes_the_gaps_longer(interval, each, beside):
+    busy, _ = schedule(Behaviour(5, interval, per_stream_ms=each), 4, beside=beside)
+    assert busy == schedule(Behaviour(5, interval + beside * each), 4)[0]
 
 
 @given(st.integers(2, 40), st.integers(1, 9), milliseconds)

@@ -65,6 +65,14 @@ _MS = click.FloatRange(min=0, max=1e9)
     help="From one token to the next.",
 )
 @click.option(
+    "--per-stream-ms",
+    type=_MS,
+    default=0.0,
+    show_default=True,
+    metavar="MS",
+    help="More from one token to the next for each other request in the making.",
+)
+@click.option(
     "--jitter-ms",
     type=_MS,
     default=0.0,

@@ -200,8 +200,9 @@ class KnownServer:
         slots = self._behaviour.slots
         while self._waiting and (slots is None or len(self._computed) < slots):
             stream = self._waiting.popleft()
+            beside = len(self._computed)
             self._computed.add(stream)
-            self._ticker.add(stream.begin(start_ns), stream)
+            self._ticker.add(stream.begin(start_ns, beside), stream)
 
     def _free_slot(self, stream: Stream) -> None:
         self._computed.remove(stream)

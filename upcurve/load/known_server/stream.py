@@ -75,9 +75,10 @@ class Stream:
         self._position = self._count = 0
         self._due_ns: float = 0
 
-    def begin(self, start_ns: int) -> int:
-        """Begin to compute; return when the first step is due."""
+    def begin(self, start_ns: int, beside: int = 0) -> int:
+        """Begin to compute beside so many others; return when the first step is due."""
         self.served.started_ns = start_ns
+        self._gap_ns += beside * self._known.per_stream_ms * 1e6
         if not self._tokens:
             return start_ns
         self._due_ns = start_ns
