@@ -12,6 +12,7 @@ from upcurve import __version__
 from upcurve.cli.errors import one_line
 
 COMMANDS = {
+    "ablate": "Split the move of the curve over switches, with intervals.",
     "bench": "Measure a running OpenAI-compatible server at given concurrencies.",
     "bisect": "Find the commit of an engine that moved a metric, with the fewest runs.",
     "compare": "Compare series at equal interactivity: ratios, cost, statuses.",

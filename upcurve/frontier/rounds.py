@@ -6,10 +6,11 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
 from upcurve.errors import InputError
-from upcurve.frontier.attribution import Configuration, Value
+from upcurve.frontier.attribution import Value
 from upcurve.frontier.interpolation import DEFAULT_RULE, RULES, Curve
 from upcurve.frontier.pareto import frontier
 from upcurve.frontier.point import Point
+from upcurve.frontier.shapley import Configuration
 
 Rounds = dict[int, list[Point]]
 """Round -> the points of one configuration."""

@@ -47,7 +47,7 @@ def plan(
         each_once = list(zip(recipes, records, done, strict=True))
         for recipe, record, known in each_once if index % 2 == 0 else reversed(each_once):
             if index < recipe.repeats:
-                launches.append(_launch(recipe, record, known, index))
+                launches.append(launch_of(recipe, record, known, index))
     return launches
 
 
@@ -56,7 +56,8 @@ def completed(records: Sequence[RunRecord], store: Store) -> list[set[OperatingP
     return [store.completed(record.fingerprint, record.series) for record in records]
 
 
-def _launch(recipe: Recipe, record: RunRecord, known: set[OperatingPoint], index: int) -> Launch:
+def launch_of(recipe: Recipe, record: RunRecord, known: set[OperatingPoint], index: int) -> Launch:
+    """Return the launch of a recipe in round `index`, without the points that are known."""
     traffic = recipe.workload
     skipped = tuple(
         concurrency

@@ -232,8 +232,9 @@ class _TimeLeft:
         self._started = time.monotonic()
 
     def start(self, launches: Sequence[Launch]) -> None:
-        self.total = sum(len(launch.concurrencies) + launch.at_most for launch in launches)
-        self._started = time.monotonic()
+        self.total += sum(len(launch.concurrencies) + launch.at_most for launch in launches)
+        if not self.finished:
+            self._started = time.monotonic()
 
     def done(self, points: int) -> None:
         self.finished += points

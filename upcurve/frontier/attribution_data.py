@@ -1,0 +1,82 @@
+"""An attribution for machines: a JSON object, tidy rows."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from upcurve.frontier.attribution import Attribution, Estimate
+from upcurve.frontier.waterfall import bar_name
+
+
+def to_dict(attribution: Attribution) -> dict[str, Any]:
+    """Return the JSON object of one target."""
+    usd = attribution.usd or (None, None)
+    return {
+        "interactivity": attribution.interactivity,
+        "rounds": list(attribution.rounds),
+        "baseline": {"tput_per_gpu": _exp(attribution.baseline), "usd_per_million_tokens": usd[0]},
+        "full": {"tput_per_gpu": _exp(attribution.full), "usd_per_million_tokens": usd[1]},
+        "move": {"log_ratio": _json(attribution.move), "usd": _json(attribution.usd_move)},
+        "shares": [
+            {
+                "switch": bar.switch or None,
+                "log_ratio": _json(bar.log),
+                "usd": _json(bar.usd),
+                "alone": _json(bar.added_alone),
+                "last": _json(bar.taken_away),
+            }
+            for bar in attribution.bars
+        ],
+        "lost": [
+            {"round": each.round, "on": sorted(each.configuration), "reason": each.reason}
+            for each in attribution.lost
+        ],
+        "end_readings": attribution.ends,
+        "readings": attribution.readings,
+    }
+
+
+def tidy_rows(attributions: Sequence[Attribution]) -> list[dict[str, Any]]:
+    """Return one flat row for each target and bar, the same keys in all; None where empty."""
+    rows = []
+    for each in attributions:
+        for bar in each.bars:
+            row: dict[str, Any] = {
+                "interactivity": each.interactivity,
+                "switch": bar_name(bar),
+                "design": each.design,
+                "rounds": len(each.rounds),
+            }
+            columns = {
+                "log_ratio": bar.log,
+                "usd": bar.usd,
+                "alone": bar.added_alone,
+                "last": bar.taken_away,
+                "move_log_ratio": each.move,
+                "move_usd": each.usd_move,
+            }
+            for name, value in columns.items():
+                interval = (value and value.interval) or (None, None)
+                row |= {
+                    name: value and value.mean,
+                    f"{name}_low": interval[0],
+                    f"{name}_high": interval[1],
+                }
+            rows.append(row)
+    return rows
+
+
+def _exp(estimate: Estimate | None) -> float | None:
+    return None if estimate is None else math.exp(estimate.mean)
+
+
+def _json(estimate: Estimate | None) -> dict[str, Any] | None:
+    if estimate is None:
+        return None
+    return {
+        "mean": estimate.mean,
+        "interval": list(estimate.interval) if estimate.interval else None,
+        "rounds": estimate.rounds,
+    }
