@@ -82,6 +82,10 @@ def test_json_on_stdout_is_the_contract_and_nothing_else(compare):
         "tput_per_gpu": 1288.0,
         "tp": 8,
         "concurrency": 64,
+        "repeats": 1,
+        "interactivity_interval": None,
+        "tput_per_gpu_interval": None,
+        "correlation": None,
     }
     assert feb["at"][0] == {
         "interactivity": 20,
@@ -91,6 +95,18 @@ def test_json_on_stdout_is_the_contract_and_nothing_else(compare):
         "interval": None,
         "usd_per_million_tokens": pytest.approx(0.3265, abs=5e-5),
         "ratio": 1.0,
+        "ratio_interval": None,
+        "rule_ratios": None,
+        "flags": [
+            {
+                "code": "too_few_samples",
+                "text": "one run only at the points around it: no interval, which takes 3",
+            },
+            {
+                "code": "accuracy_missing",
+                "text": "no accuracy was measured at the points around it",
+            },
+        ],
         "joules_per_token": None,
         "usd_per_million_input": None,
         "usd_per_million_output": None,
@@ -111,6 +127,33 @@ def test_the_table_shows_figures_statuses_marks_and_the_price(compare):
     rows = [line for line in out.splitlines() if "tok/s/GPU" in line]
     assert len(rows) == 3
     assert len({len(line) for line in out.splitlines() if line.startswith(("│", "├"))}) == 1
+
+
+def test_what_is_doubtful_about_the_headline_is_said_in_every_format(compare):
+    words = (
+        "40 lies in the last interval of feb (37.66 to 40.86 tok/s/user), where its reach ends",
+        "17.7x to 20.1x over the interpolation rules",
+        "one run only at the points around it",
+        "no accuracy was measured at the points around it",
+        "cost assumes MI355X $1.48 per GPU-hour (hyperscaler, valid from 2025-08-01)",
+    )
+    for form in ("table", "markdown", "csv", "json"):
+        code, out, _ = compare(*MONTHS, "--at", "40", "--format", form)
+        assert code == 0
+        for each in words:
+            assert each in out, form
+    _, out, _ = compare(*MONTHS, "--at", "40", "--format", "latex")
+    assert words[0] in out
+    assert r"cost assumes MI355X \$1.48 per GPU-hour" in out
+
+
+def test_every_lists_targets_over_what_any_series_reaches(compare):
+    _, out, _ = compare("feb", "may", "--every", "20", "--json")
+    found = json.loads(out)
+    assert found["targets"] == [20, 40, 60]
+    assert found["series"][1]["area"]["band"] == [19.22, 40.86]
+    code, _, err = compare("feb", "--every", "20", "--at", "20")
+    assert (code, "exclude each other" in err) == (2, True)
 
 
 def test_csv_is_tidy(compare):

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from upcurve.errors import InputError
-from upcurve.frontier.comparison import compare, round_targets
+from upcurve.frontier.comparison import compare, round_targets, targets_every
 from upcurve.frontier.interpolation import Curve
 from upcurve.frontier.point import Point
 
@@ -34,13 +34,21 @@ def test_the_json_object_is_the_contract():
     assert list(found) == ["targets", "baseline", "series"]
     assert (found["targets"], found["baseline"]) == ([5, 12, 20, 30, 40, 70], "old")
     old, new = found["series"]
-    assert list(old) == list(new) == ["name", "frontier", "at"]
+    assert list(old) == list(new)
+    assert list(old) == ["name", "frontier", "at", "area", "noise_floor", "flags"]
     assert old["frontier"][0] == {
         "interactivity": 10,
         "tput_per_gpu": 1000,
         "tp": 8,
         "concurrency": 64,
+        "repeats": 1,
+        "interactivity_interval": None,
+        "tput_per_gpu_interval": None,
+        "correlation": None,
     }
+    assert old["area"] is None
+    assert list(new["area"]) == ["ratio", "band", "interval"]
+    assert new["area"]["band"] == [15, 30]
     measured = {
         "interactivity": 20,
         "tput_per_gpu": 600.0,
@@ -49,8 +57,12 @@ def test_the_json_object_is_the_contract():
         "interval": None,
         "usd_per_million_tokens": pytest.approx(1.8 / 600 / 0.0036),
         "ratio": 1.0,
+        "ratio_interval": None,
+        "rule_ratios": None,
+        "flags": old["at"][2]["flags"],
     }
     assert old["at"][2] == measured
+    assert all(list(flag) == ["code", "text"] for each in new["at"] for flag in each["flags"])
     assert list(old["at"][2]) == list(measured)
     assert [r["status"] for r in old["at"]] == [
         "below_range",
@@ -137,10 +149,10 @@ def test_repeats_are_one_point_each_with_an_interval_around_it():
     assert old.rounds == 3
     at_22 = Curve.through([10, 20, 30], [1000, 600, 400]).at(22).value
     logs = np.log([at_22, 1.02 * at_22, 0.98 * at_22])
-    # 4.302653: the 97.5 % quantile of Student's t with two degrees of freedom, from tables.
+    # All points move alike, so the curve does: Student's t with two degrees of freedom, 4.302653.
     margin = 4.302653 * logs.std(ddof=1) / math.sqrt(3)
     expected = np.exp([logs.mean() - margin, logs.mean() + margin])
-    assert old.at[0].interval == pytest.approx(tuple(expected), rel=1e-6)
+    assert np.log(old.at[0].interval) == pytest.approx(np.log(expected), abs=0.15 * margin)
     assert old.to_dict()["at"][0]["interval"] == list(old.at[0].interval)
     assert old.at[0].round_ratios is None
     new = readings(found, "new")[0]
@@ -148,6 +160,12 @@ def test_repeats_are_one_point_each_with_an_interval_around_it():
     paired = sorted(plain * a / b for a, b in ((1.1, 1), (1.1, 1.02), (0.9, 0.98)))
     spread = new.round_ratios
     assert (spread.minimum, spread.median, spread.maximum) == pytest.approx(tuple(paired))
+    assert new.ratio_interval[0] < new.ratio < new.ratio_interval[1]
+    ours, theirs = found.series[1].intervals[0], old.intervals[0]
+    assert ours.repeats == 3
+    assert theirs.interactivity == pytest.approx((10, 10))
+    assert theirs.tput_per_gpu[0] < 1000 < theirs.tput_per_gpu[1]
+    assert found.series[1].area.interval[0] < found.series[1].area.ratio
 
 
 def test_no_interval_where_a_round_does_not_reach_the_target_or_rounds_are_few():
@@ -202,6 +220,14 @@ def test_round_targets_are_few_ascending_and_reached(start, span):
     assert 1 <= len(targets) <= 6
     assert targets == sorted(set(targets))
     assert start <= targets[0] <= targets[-1] <= start + span
+
+
+def test_targets_every_step_cover_what_any_frontier_reaches():
+    assert targets_every({"old": OLD, "new": NEW}, 10) == [10, 20, 30, 40, 50, 60]
+    assert targets_every({"old": OLD}, 2.5)[:3] == [10, 12.5, 15]
+    for step in (100, 0.001):
+        with pytest.raises(InputError, match="every: "):
+            targets_every({"old": OLD, "new": NEW}, step)
 
 
 def test_frontiers_that_do_not_overlap_are_said_with_their_spans():

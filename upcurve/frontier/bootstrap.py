@@ -26,7 +26,7 @@ from upcurve.frontier.point import Point
 CONFIDENCE = 0.95
 MINIMUM_REPEATS = 3
 """Two repeats would give a Student quantile of 12.7: an interval that says nothing."""
-DRAWS = 2000
+DRAWS = 4000
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -101,26 +101,31 @@ def _draw(
     tails: Floats,
     chance: np.random.Generator,
 ) -> Draws:
-    found = np.empty((2, len(multipliers), len(groups)))
-    heavy: dict[int, Floats] = {}
+    count = len(multipliers)
+    means = np.empty((len(groups), 2))
+    residuals = np.zeros((multipliers.shape[1], len(groups), 2))
     for place, group in enumerate(groups):
         logs = np.log([(point.interactivity, point.tput_per_gpu) for point in group])
-        found[:, :, place] = logs.mean(axis=0)[:, None]
-        count = len(group)
-        if count < MINIMUM_REPEATS:
+        means[place] = logs.mean(axis=0)
+        residuals[[columns[point.repeat] for point in group], place] = logs - means[place]
+    sums = (multipliers @ residuals.reshape(len(residuals), -1)).reshape(count, -1, 2)
+    squares = (residuals**2).sum(axis=0)
+    found = np.broadcast_to(means, sums.shape).copy()
+    heavy: dict[int, Floats] = {}
+    for place, group in enumerate(groups):
+        n = len(group)
+        if n < MINIMUM_REPEATS:
             continue
-        if count not in heavy:
-            heavy[count] = np.sqrt((count - 1) / chdtri(count - 1, tails))
-        own = multipliers[:, [columns[point.repeat] for point in group]]
-        spread = own @ (logs - logs.mean(axis=0)) / np.sqrt(count * (count - 1))
-        deviation = heavy[count][:, None] * spread
-        floor = _request_deviation(group) / np.sqrt(count)
-        requests = floor * chance.standard_normal((len(multipliers), 2))
+        if n not in heavy:
+            heavy[n] = np.sqrt((n - 1) / chdtri(n - 1, tails))[:, None]
+        deviation = heavy[n] * sums[:, place] / np.sqrt(n * (n - 1))
+        floor = _request_deviation(group) / np.sqrt(n)
         # Compare half-widths: Student's of the repeats, the normal one of the requests.
-        reached = _quantile(count - 1) * logs.std(axis=0, ddof=1) / np.sqrt(count)
+        reached = _quantile(n - 1) * np.sqrt(squares[place] / (n * (n - 1)))
         narrow = reached < float(ndtri((1 + CONFIDENCE) / 2)) * floor
-        found[:, :, place] += np.where(narrow, requests, deviation).T
-    x, y = np.exp(found)
+        requests = floor * chance.standard_normal((count, 2))
+        found[:, place] += np.where(narrow, requests, deviation)
+    x, y = np.exp(np.moveaxis(found, -1, 0))
     return Draws(x, y, varied=tuple(len(group) >= MINIMUM_REPEATS for group in groups))
 
 

@@ -23,7 +23,7 @@ def escaped(text: str) -> str:
 
 
 def latex(comparison: Comparison, notes: Sequence[str]) -> str:
-    r"""Return the grid as a booktabs table over a list of notes; it needs `\usepackage{booktabs}`."""
+    r"""Return the grid as a booktabs table over a list of notes (`\usepackage{booktabs}`)."""
     head = ["tok/s/user", "", *header(comparison)]
     lines = [rf"\begin{{tabular}}{{rl{'r' * len(comparison.series)}}}", r"\toprule", _row(head)]
     for block in grid(comparison):

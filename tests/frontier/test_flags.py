@@ -1,0 +1,117 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from upcurve.frontier.comparison import compare
+from upcurve.frontier.flags import Flag
+from upcurve.frontier.grid import flag_places, legend
+from upcurve.frontier.point import Facts, Point
+from upcurve.frontier.uncertainty import NoiseFloor, inside_noise, noise_floor
+
+OLD = [Point(10, 1000, 8, 8, 64), Point(20, 600, 8, 8, 16), Point(30, 400, 8, 8, 8)]
+NEW = [Point(15, 2000, 4, 4, 64), Point(25, 1500, 4, 4, 16), Point(60, 300, 4, 4, 4)]
+SOUND = Facts(640, 0, False, True, True)
+
+
+def repeated(points, facts=SOUND, spread=0.01, count=4):
+    return [
+        replace(p, repeat=r, facts=facts, tput_per_gpu=p.tput_per_gpu * (1 + spread * (r - 1.5)))
+        for p in points
+        for r in range(count)
+    ]
+
+
+def flags(target, old=None, new=None, **options):
+    series = {"old": old or repeated(OLD), "new": new or repeated(NEW)}
+    found = compare(series, baseline="old", targets=[target], usd_per_gpu_hour={}, **options)
+    return {flag.code: flag.text for flag in found.series[1].at[0].flags}
+
+
+def test_a_sound_reading_has_no_flag():
+    wide = [*OLD, Point(40, 350, 8, 8, 4), Point(50, 300, 8, 8, 2)]
+    new = [replace(p, tput_per_gpu=2 * p.tput_per_gpu) for p in wide]
+    assert flags(25, repeated(wide), repeated(new)) == {}
+
+
+def test_ratios_at_the_end_of_the_baseline_are_of_reach():
+    assert "20 to 30" in flags(26)["regime_extension"]
+    assert "old ends at 30" in flags(40)["regime_extension"]
+    assert "regime_extension" not in flags(18)
+    assert "over the interpolation rules" in flags(18)["end_segment_sensitivity"]
+
+
+@pytest.mark.parametrize(
+    ("facts", "code"),
+    [
+        (replace(SOUND, requests=12), "too_few_samples"),
+        (replace(SOUND, client_saturated=True), "client_saturated"),
+        (replace(SOUND, failed=3), "partial_failures"),
+        (replace(SOUND, output_length_ok=False), "partial_failures"),
+        (replace(SOUND, accuracy_passed=False), "accuracy_failed"),
+        (replace(SOUND, accuracy_passed=None), "accuracy_missing"),
+        (None, "accuracy_missing"),
+    ],
+)
+def test_what_is_doubtful_about_the_points_around_a_target_is_said(facts, code):
+    new = repeated(NEW[:2], facts) + repeated(NEW[2:])
+    assert code in flags(20, new=new)
+    doubtful_elsewhere = repeated(NEW[:1], facts) + repeated(NEW[1:])
+    assert code not in flags(25, new=doubtful_elsewhere)
+
+
+def test_few_repeats_are_counted_in_words():
+    assert flags(20, new=repeated(NEW, count=1))["too_few_samples"].startswith("one run only")
+    assert flags(20, new=repeated(NEW, count=2))["too_few_samples"].startswith("two runs only")
+
+
+def test_a_target_that_repeats_do_not_surely_reach_has_no_interval():
+    new = [
+        replace(p, interactivity=p.interactivity * (1 + 0.02 * (p.repeat - 1.5)))
+        for p in repeated(NEW)
+    ]
+    assert "59.9" in flags(59.9, new=new)["reach_uncertain"]
+    assert "reach_uncertain" not in flags(40, new=new)
+
+
+def test_a_ratio_whose_interval_holds_one_shows_no_difference():
+    same = [
+        replace(p, tput_per_gpu=p.tput_per_gpu * (1.001 if p.repeat % 2 else 0.999))
+        for p in repeated(OLD)
+    ]
+    assert "inside_noise" in flags(20, new=same)
+    assert "inside_noise" not in flags(20)
+
+
+def test_single_runs_are_held_against_the_noise_of_earlier_ones():
+    floor = NoiseFloor(0.02, 12)
+    single = {"old": repeated(OLD, count=1), "noise": {"old": floor, "new": floor}}
+    near = [replace(p, tput_per_gpu=p.tput_per_gpu * 1.03) for p in repeated(OLD, count=1)]
+    assert "inside_noise" in flags(20, new=near, **single)
+    assert "inside_noise" not in flags(20, new=repeated(NEW, count=1), **single)
+    # Two runs of 2 % each: 1.96 x 2.83 % = 5.5 %.
+    assert inside_noise(1.05, floor, floor)
+    assert not inside_noise(1.06, floor, floor)
+    assert not inside_noise(1.05, floor, None)
+
+
+def test_the_noise_floor_is_pooled_over_groups():
+    found = noise_floor([[100, 102], [50, 51, 49], [7]])
+    assert found.runs == 5
+    assert found.variation == pytest.approx(0.0182, abs=5e-4)
+    assert noise_floor([[7], []]) is None
+
+
+def test_flags_of_series_and_readings_are_words_with_their_places():
+    series = {"old": repeated(OLD, count=1), "new": repeated(NEW, count=1)}
+    price = Flag("price_assumption", "cost assumes $2")
+    found = compare(
+        series, baseline="old", targets=[18, 20], usd_per_gpu_hour={}, flags={"new": [price]}
+    )
+    places = flag_places(found)
+    assert places["price_assumption", "cost assumes $2"] == "new"
+    few = next(where for (code, _), where in places.items() if code == "too_few_samples")
+    assert few == "old at 18, 20; new at 18, 20"
+    assert "price assumption: cost assumes $2 (new)." in legend(found, {})
+    assert found.to_dict()["series"][1]["flags"] == [price.to_dict()]
