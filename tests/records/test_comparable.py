@@ -2,11 +2,20 @@ from __future__ import annotations
 
 from datetime import UTC, date, datetime
 
+import numpy as np
 import pytest
 
 from upcurve.errors import InputError
 from upcurve.frontier.cost import Price
-from upcurve.records.comparable import comparable_series, differences, series_prices
+from upcurve.frontier.point import Facts
+from upcurve.frontier.request_noise import request_noise
+from upcurve.load.trace import RequestTrace, to_table
+from upcurve.records.comparable import (
+    comparable_series,
+    differences,
+    series_flags,
+    series_prices,
+)
 from upcurve.records.published import prices
 from upcurve.records.run import PointRecord, RunRecord
 from upcurve.records.store import Store
@@ -180,3 +189,86 @@ def test_an_asked_for_price_that_is_not_there_is_an_error(store, options, messag
     add(store, "x")
     with pytest.raises(InputError, match=message):
         series_prices(comparable_series(store), prices(), **options)
+
+
+def measured(store, name, values, *, recipe="r", figures=None, accuracy=None, fingerprint="f"):
+    """Add one repeat a value; each with the trace of three requests."""
+    record = RunRecord(
+        series=name,
+        source="sweep",
+        fingerprint=fingerprint,
+        model="M",
+        hardware="MI355X",
+        started_at=SPRING,
+        recipe={"name": recipe},
+    )
+    run = store.begin_run(record)
+    requests = [
+        RequestTrace(
+            stream=number,
+            warm_up=False,
+            scheduled_ns=0,
+            sent_ns=0,
+            first_content_ns=10**8,
+            last_ns=10**8 + (10 + number) * 10**7,
+            ended_ns=10**9,
+            output_tokens=11,
+        )
+        for number in range(3)
+    ]
+    for repeat, value in enumerate(values):
+        point = PointRecord(
+            isl=64,
+            osl=32,
+            tp=1,
+            gpus=1,
+            concurrency=4,
+            repeat=repeat,
+            measured_at=SPRING,
+            tput_per_gpu=value,
+            interactivity=40,
+            requests=32,
+            failed=1,
+            result=figures or {},
+            accuracy=accuracy,
+        )
+        store.add_point(run, point, to_table(requests))
+    store.end_run(run, "complete")
+
+
+def test_points_carry_what_a_reader_must_know(store):
+    figures = {"client": {"saturated": True}, "output_length_ok": False}
+    measured(store, "x", [100, 101, 102], figures=figures, accuracy={"passed": False})
+    (found,) = comparable_series(store)
+    facts = [point.facts for point in found.points]
+    assert {(f.requests, f.failed, f.client_saturated) for f in facts} == {(32, 1, True)}
+    assert {(f.output_length_ok, f.accuracy_passed) for f in facts} == {(False, False)}
+    times = np.array([10.0, 11, 12])
+    assert facts[0].request_noise == pytest.approx(request_noise(times, times + 10))
+    assert found.noise is None
+
+
+def test_what_was_not_recorded_is_unknown_and_single_runs_read_no_trace(store):
+    measured(store, "x", [100])
+    (found,) = comparable_series(store)
+    assert found.points[0].facts == Facts(32, 1, None, None, None, None)
+
+
+def test_a_series_of_single_runs_has_the_noise_of_its_recipes_history(store):
+    measured(store, "now", [100])
+    measured(store, "other recipe", [100, 200], recipe="s", fingerprint="g")
+    assert comparable_series(store, ["now"])[0].noise is None
+    measured(store, "before", [100, 102], fingerprint="h")
+    noise = comparable_series(store, ["now"])[0].noise
+    assert (noise.runs, noise.variation) == (2, pytest.approx(0.014, abs=1e-4))
+
+
+def test_flags_of_whole_series(store):
+    add(store, "x")
+    add(store, "x", fingerprint="g")
+    add(store, "y", day=AUTUMN)
+    compared = comparable_series(store)
+    found = series_flags(compared, {"x": Price("MI355X", 9.0), "y": None})
+    assert [flag.code for flag in found["x"]] == ["mixed_fingerprints", "price_assumption"]
+    assert "it joins 2 fingerprints" in found["x"][0].text
+    assert found["y"] == []
