@@ -14,7 +14,6 @@ from upcurve.frontier.shapley import (
     Configuration,
     ends,
     from_ends,
-    known_orders,
     needed,
     over_orders,
     shapley,
@@ -98,10 +97,3 @@ def test_each_design_asks_for_what_its_shares_rest_on() -> None:
     assert len(needed(NAMES, "one")) == 2 * 4 + 2
     assert ends("a") == [frozenset(), frozenset("a")]
     assert len(ends("ab")) == 4
-
-
-def test_orders_are_those_whose_every_step_is_known() -> None:
-    path = {frozenset(), frozenset("b"), frozenset("ab")}
-    assert known_orders("ab", path) == [("b", "a")]
-    assert known_orders("ab", path - {frozenset("b")}) == []
-    assert len(known_orders("abc", set(subsets("abc")))) == 6

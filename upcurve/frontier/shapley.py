@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from itertools import combinations, permutations
+from itertools import combinations
 from typing import Literal
 
 Configuration = frozenset[str]
@@ -18,8 +18,6 @@ MOST_EXACT = 4
 """Switches up to which every configuration is measured where nobody says otherwise: 16."""
 MOST_FULL = 10
 """Switches up to which it can be asked for: 1,024 configurations a round."""
-MOST_ENUMERATED = 7
-"""Switches up to which all orders are looked through: 5,040."""
 
 Game = Mapping[Configuration, float]
 """A value for each configuration: log throughput, or cost."""
@@ -98,12 +96,3 @@ def from_ends(game: Game, switches: Sequence[str]) -> list[float]:
         for each in switches
     ]
     return [*shares, game[full] - game[frozenset()] - math.fsum(shares)]
-
-
-def known_orders(switches: Sequence[str], known: set[Configuration]) -> list[Order]:
-    """Return the orders all of whose configurations are known, of at most seven switches."""
-    return [
-        order
-        for order in permutations(switches)
-        if all(frozenset(order[:k]) in known for k in range(len(order) + 1))
-    ]

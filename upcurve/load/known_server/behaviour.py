@@ -69,7 +69,7 @@ class Behaviour:
     slots: int | None = None
     """Requests that are computed at once; the others wait in the order of arrival."""
     per_stream_ms: float = 0.0
-    """What is added to `interval_ms` for each other request that is computed when this one begins."""
+    """Added to `interval_ms` for each other request that is computed when one begins."""
     continuous_usage: Manner = "sent"
     """What becomes of `stream_options.continuous_usage_stats`."""
     reasoning_tokens: int = 0
