@@ -2,8 +2,8 @@ import subprocess
 import sys
 
 from upcurve.cli.demo import _targets
-from upcurve.frontier.comparison import round_targets
 from upcurve.frontier.point import Point
+from upcurve.frontier.targets import round_targets
 from upcurve.records.store import Store
 
 

@@ -10,9 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from upcurve.errors import InputError
-from upcurve.frontier.comparison import compare, round_targets, targets_every
+from upcurve.frontier.comparison import compare
 from upcurve.frontier.interpolation import Curve
 from upcurve.frontier.point import Point
+from upcurve.frontier.targets import round_targets, targets_every
 
 OLD = [Point(10, 1000, 8, 8, 64), Point(20, 600, 8, 8, 16), Point(30, 400, 8, 8, 8)]
 NEW = [Point(15, 2000, 4, 4, 64), Point(25, 1500, 4, 4, 16), Point(60, 300, 4, 4, 4)]

@@ -13,10 +13,11 @@ import click
 
 from upcurve.cli.options import NumberList, json_option, store_option
 from upcurve.cli.tables import comparison_table, print_table
-from upcurve.frontier.comparison import compare, round_targets, targets_every
+from upcurve.frontier.comparison import compare
 from upcurve.frontier.grid import legend, markdown, tidy_rows
 from upcurve.frontier.interpolation import DEFAULT_RULE, RULES
 from upcurve.frontier.latex import latex
+from upcurve.frontier.targets import round_targets, targets_every
 from upcurve.frontier.what_if import what_if_lines, what_if_readings
 from upcurve.records.comparable import comparable_series, differences, series_flags
 from upcurve.records.published import prices as published_prices

@@ -17,9 +17,10 @@ from upcurve.dashboard.report import render_report, write_report
 from upcurve.dashboard.section import comparison_section, headline
 from upcurve.dashboard.terminal import draw
 from upcurve.errors import InputError
-from upcurve.frontier.comparison import Comparison, compare, round_targets
+from upcurve.frontier.comparison import Comparison, compare
 from upcurve.frontier.grid import legend
 from upcurve.frontier.point import Point
+from upcurve.frontier.targets import round_targets
 from upcurve.records import environment
 from upcurve.records.comparable import (
     ComparableSeries,

@@ -60,6 +60,6 @@ def area_ratio(
 
 def _axes(points: Sequence[Point]) -> tuple[Floats, Floats]:
     return (
-        np.array([[point.interactivity for point in points]]),
-        np.array([[point.tput_per_gpu for point in points]]),
+        np.array([[point.interactivity for point in points]], dtype=np.float64),
+        np.array([[point.tput_per_gpu for point in points]], dtype=np.float64),
     )

@@ -11,8 +11,9 @@ import numpy as np
 
 from upcurve.errors import InputError
 from upcurve.frontier.area import AreaRatio, area_ratio
-from upcurve.frontier.bootstrap import MINIMUM_REPEATS, Draws, draw_series, interval
+from upcurve.frontier.bootstrap import MINIMUM_REPEATS, Draws, draw_series
 from upcurve.frontier.cost import usd_per_million_tokens
+from upcurve.frontier.fit import Fit, fit_series
 from upcurve.frontier.flags import (
     Flag,
     bracket,
@@ -22,9 +23,8 @@ from upcurve.frontier.flags import (
     regime_extension,
 )
 from upcurve.frontier.interpolation import DEFAULT_RULE, RULES, Curve, Reading, Segment, Status
-from upcurve.frontier.pareto import frontier
 from upcurve.frontier.point import Point
-from upcurve.frontier.repeats import Repeats, split_repeats
+from upcurve.frontier.point_intervals import PointIntervals, point_intervals
 from upcurve.frontier.text import ratio_text
 from upcurve.frontier.uncertainty import (
     Interval,
@@ -34,10 +34,6 @@ from upcurve.frontier.uncertainty import (
     inside_noise,
     ratio_spread,
 )
-
-MOST_TARGETS = 6
-"""How many targets `round_targets` chooses at most: a table that fits one screen."""
-MOST_EVERY = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,26 +73,6 @@ class TargetReading:
             "ratio_interval": list(self.ratio_interval) if self.ratio_interval else None,
             "rule_ratios": list(self.rule_ratios) if self.rule_ratios else None,
             "flags": [flag.to_dict() for flag in self.flags],
-        }
-
-
-@dataclass(frozen=True, slots=True)
-class PointIntervals:
-    """How far one operating point may be off, on both axes, from one set of draws."""
-
-    repeats: int
-    interactivity: Interval | None
-    tput_per_gpu: Interval | None
-    correlation: float | None
-    """Of log interactivity and log throughput over the draws."""
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return what this adds to the JSON object of a point."""
-        return {
-            "repeats": self.repeats,
-            "interactivity_interval": list(self.interactivity) if self.interactivity else None,
-            "tput_per_gpu_interval": list(self.tput_per_gpu) if self.tput_per_gpu else None,
-            "correlation": self.correlation,
         }
 
 
@@ -160,23 +136,10 @@ class Comparison:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Fit:
-    """A series fitted under every rule, and each of its rounds under the chosen one."""
-
-    name: str
-    repeats: Repeats
-    frontier: tuple[Point, ...]
-    measured: tuple[list[Point], ...]
-    """The repeats of each point of `frontier`."""
-    curves: dict[str, Curve]
-    rounds: dict[int, Curve]
-
-
-@dataclass(frozen=True, slots=True, eq=False)
 class _Side:
     """One series of a comparison under way."""
 
-    fit: _Fit
+    fit: Fit
     draws: Draws | None
     read: TargetDraws | None
     noise: NoiseFloor | None
@@ -223,7 +186,7 @@ def compare(
         raise InputError("targets", "not all positive and finite", "give e.g. 20,30,40")
     if rule not in RULES:
         raise InputError("rule", f"{rule!r} is unknown", f"give one of {', '.join(RULES)}")
-    fits = {name: _fit(name, points, rule) for name, points in series.items()}
+    fits = {name: fit_series(name, points, rule) for name, points in series.items()}
     drawn = draw_series({name: fit.repeats.measured for name, fit in fits.items()}, baseline)
     sides = {
         name: _Side(
@@ -244,7 +207,7 @@ def compare(
                 name=name,
                 usd_per_gpu_hour=side.price,
                 frontier=side.fit.frontier,
-                intervals=_point_intervals(side),
+                intervals=point_intervals(side.fit, side.draws),
                 curve=side.fit.curves[rule],
                 at=tuple(
                     _read(side, sides[baseline], place, target, rule)
@@ -257,87 +220,6 @@ def compare(
             )
             for name, side in sides.items()
         ),
-    )
-
-
-def targets_every(series: Mapping[str, Sequence[Point]], step: float) -> list[float]:
-    """Return the multiples of a step that at least one frontier reaches, ascending.
-
-    Raises:
-        InputError: there is none, there are more than a thousand, or as `compare` does.
-    """
-    spans = _spans(series)
-    low, high = min(start for start, _ in spans.values()), max(end for _, end in spans.values())
-    first, last = math.ceil(low / step), math.floor(high / step)
-    if not 0 < last - first + 1 <= MOST_EVERY:
-        raise InputError(
-            "every",
-            f"{max(0, last - first + 1)} multiples of {step:g} lie on {low:.4g} to {high:.4g}",
-            "give a step that fits the frontiers",
-        )
-    return [round(index * step, 9) for index in range(first, last + 1)]
-
-
-def round_targets(series: Mapping[str, Sequence[Point]]) -> list[float]:
-    """Return round interactivities that every frontier reaches: at most six, ascending.
-
-    Raises:
-        InputError: the frontiers have no interactivity in common, or as `compare` does.
-    """
-    ranges = _spans(series)
-    low = max(start for start, _ in ranges.values())
-    high = min(end for _, end in ranges.values())
-    if low > high:
-        spans = ", ".join(f"{name} {a:.4g} to {b:.4g}" for name, (a, b) in ranges.items())
-        raise InputError("at", f"the frontiers do not overlap ({spans})", "give targets with --at")
-    if low == high:
-        return [low]
-    exponent = math.floor(math.log10(high - low)) - 1
-    for step in (mantissa * 10.0**e for e in (exponent, exponent + 1) for mantissa in (1, 2, 5)):
-        first, last = math.ceil(low / step), math.floor(high / step)
-        if last - first < MOST_TARGETS:
-            break
-    # Rounding drops the noise of step multiples; the bounds drop what rounding moved outside.
-    rounded = [round(index * step, max(0, 1 - exponent)) for index in range(first, last + 1)]
-    return [target for target in rounded if low <= target <= high] or [low]
-
-
-def _spans(series: Mapping[str, Sequence[Point]]) -> dict[str, tuple[float, float]]:
-    """Return the lowest and the highest interactivity of each frontier."""
-    knots = {name: _fit(name, points, DEFAULT_RULE).frontier for name, points in series.items()}
-    return {name: (own[0].interactivity, own[-1].interactivity) for name, own in knots.items()}
-
-
-def _fit(name: str, points: Sequence[Point], rule: str) -> _Fit:
-    if not points:
-        raise InputError(f"series {name}", "it has no points", "measure or import some")
-    for point in points:
-        if not (0 < point.interactivity < math.inf and 0 < point.tput_per_gpu < math.inf):
-            raise InputError(
-                f"series {name}",
-                f"interactivity {point.interactivity} and tput_per_gpu {point.tput_per_gpu} at "
-                f"concurrency {point.concurrency} are not both positive and finite",
-                "correct or remove that row",
-            )
-    repeats = split_repeats(points)
-    knots = frontier(repeats.operating_points)
-    measured = {
-        id(point): group
-        for point, group in zip(repeats.operating_points, repeats.measured, strict=True)
-    }
-    return _Fit(
-        name=name,
-        repeats=repeats,
-        frontier=tuple(knots),
-        measured=tuple(measured[id(point)] for point in knots),
-        curves={each: _curve(knots, each) for each in RULES},
-        rounds={index: _curve(frontier(own), rule) for index, own in repeats.rounds.items()},
-    )
-
-
-def _curve(knots: Sequence[Point], rule: str) -> Curve:
-    return Curve.through(
-        [point.interactivity for point in knots], [point.tput_per_gpu for point in knots], rule
     )
 
 
@@ -409,28 +291,6 @@ def _flags(reading: TargetReading, side: _Side, base: _Side, rule: str) -> Itera
         yield Flag("inside_noise", "two runs of the same thing differ as much: inside the noise")
 
 
-def _point_intervals(side: _Side) -> tuple[PointIntervals, ...]:
-    # A frontier point that was measured once is the very object that was measured.
-    places = {id(point): index for index, point in enumerate(side.fit.repeats.operating_points)}
-    found = []
-    for point, group in zip(side.fit.frontier, side.fit.measured, strict=True):
-        if side.draws is None or len(group) < MINIMUM_REPEATS:
-            found.append(PointIntervals(len(group), None, None, None))
-            continue
-        place = places[id(point)]
-        x, y = side.draws.x[:, place], side.draws.y[:, place]
-        varies = bool(np.ptp(x) > 0 and np.ptp(y) > 0)
-        found.append(
-            PointIntervals(
-                len(group),
-                interval(x, point.interactivity),
-                interval(y, point.tput_per_gpu),
-                float(np.corrcoef(np.log(x), np.log(y))[0, 1]) if varies else None,
-            )
-        )
-    return tuple(found)
-
-
 def _area(side: _Side, base: _Side, rule: str) -> AreaRatio | None:
     if side is base:
         return None
@@ -455,13 +315,13 @@ def _values(curves: Mapping[int, Curve], rounds: Iterable[int], x: float) -> lis
     return found if len(found) == len(values) else None
 
 
-def _round_ratios(fit: _Fit, base: _Fit, target: float) -> RatioSpread | None:
+def _round_ratios(fit: Fit, base: Fit, target: float) -> RatioSpread | None:
     shared = [index for index in fit.rounds if index in base.rounds]
     own, other = _values(fit.rounds, shared, target), _values(base.rounds, shared, target)
     return ratio_spread(own, other) if own and other and len(shared) > 1 else None
 
 
-def _rule_ratios(fit: _Fit, base: _Fit, target: float) -> tuple[float, float] | None:
+def _rule_ratios(fit: Fit, base: Fit, target: float) -> tuple[float, float] | None:
     ratios = [_ratio(fit.curves[name].at(target), base.curves[name].at(target)) for name in RULES]
     found = [ratio for ratio in ratios if ratio is not None]
     return min(found), max(found)
