@@ -231,6 +231,14 @@ def _decode(
     x = tl.load(a + row * a_stride + head).to(tl.float32) + tl.load(dt_bias + head)
     rate, strength = tl.load(a_log + head), tl.load(b + row * b_stride + head).to(tl.float32)
     place = (slot * value_heads + head) * key_dim
+    parts: tl.constexpr = (value_dim + columns - 1) // columns
+    # On its way while all that it is updated with is computed: loads do not pass a reduction.
+    loaded: tl.tuple = ()
+    for part in tl.static_range(parts):
+        value = part * columns + tl.arange(0, columns)
+        tile = states + (place + key[:, None]) * value_dim + value[None, :]
+        inside = is_key[:, None] & (value < value_dim)[None, :]
+        loaded = loaded + (tl.load(tile, mask=inside & (position > 0), other=0.0),)  # noqa: RUF005
     ring = rings + slot * kernel * channels
     q, new_q = _weighted(
         *(start, ring, convolution, at_q, is_key, position), kernel, taps, channels
@@ -248,7 +256,6 @@ def _decode(
 
     # No other program reads this row of the ring; those of the same key head write the same.
     into_ring = ring + (position % kernel) * channels
-    parts: tl.constexpr = (value_dim + columns - 1) // columns
     reads: tl.tuple = ()
     squares = 0.0
     for part in tl.static_range(parts):
@@ -257,7 +264,7 @@ def _decode(
         at_v = 2 * key_heads * key_dim + head * value_dim + value
         tile = states + (place + key[:, None]) * value_dim + value[None, :]
         inside = is_key[:, None] & is_value[None, :]
-        state = tl.load(tile, mask=inside & (position > 0), other=0.0).to(tl.float32)
+        state = loaded[part].to(tl.float32)
         v, new_v = _weighted(
             *(start, ring, convolution, at_v, is_value, position), kernel, taps, channels
         )
