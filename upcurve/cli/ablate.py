@@ -18,7 +18,8 @@ from upcurve.frontier.interpolation import DEFAULT_RULE, RULES
 from upcurve.frontier.shapley import Configuration
 from upcurve.records.published import prices as published_prices
 from upcurve.records.store import Store
-from upcurve.sweep.ablation import Ablation, run_ablation, splitter
+from upcurve.sweep.ablation import Ablation
+from upcurve.sweep.ablation_rounds import run_ablation, splitter
 from upcurve.sweep.prices import recipe_prices
 from upcurve.sweep.schedule import Schedule
 from upcurve.sweep.switch import Switch, parse_switches

@@ -18,7 +18,8 @@ from upcurve.frontier.attribution_data import tidy_rows, to_dict
 from upcurve.frontier.rounds import common_range
 from upcurve.frontier.waterfall import header, headline, legend, markdown, remarks, table
 from upcurve.records.store import Store
-from upcurve.sweep.ablation import Ablation, Outcome, planned_round
+from upcurve.sweep.ablation import Ablation, planned_round
+from upcurve.sweep.ablation_rounds import Outcome
 
 
 def print_outcome(

@@ -108,7 +108,8 @@ def _areas(x: Floats, y: Floats, low: Floats, high: Floats, rule: str) -> Floats
         slopes = _slopes(own_x, own_y, rule)
         # The part of each interval that lies in the band; where none does, of no width.
         start, end = (
-            np.clip(each, low[rows, None], high[rows, None]) for each in (own_x[:, :-1], own_x[:, 1:])
+            np.clip(each, low[rows, None], high[rows, None])
+            for each in (own_x[:, :-1], own_x[:, 1:])
         )
         half = (end - start) / 2
         ends = own_x[:, :-1], own_x[:, 1:], own_y[:, :-1], own_y[:, 1:], slopes[0], slopes[1]

@@ -63,7 +63,8 @@ def regime_extension(
 def end_segment(rule_ratios: tuple[str, str]) -> Flag:
     """Flag a ratio that rests on a first or last interval; given lowest and highest, as texts."""
     low, high = rule_ratios
-    words = f"it rests on a first or last interval: {low} to {high} over the interpolation rules"
+    spread = low if low == high else f"{low} to {high}"
+    words = f"it rests on a first or last interval: {spread} over the interpolation rules"
     return Flag("end_segment_sensitivity", words)
 
 
@@ -104,3 +105,12 @@ def reach_uncertain(target: float) -> Flag:
     """Flag a target that the repeats do not surely reach."""
     words = f"no interval: more than 2.5 % of what the repeats allow does not reach {target:g}"
     return Flag("reach_uncertain", words)
+
+
+def mixed_fingerprints(count: int) -> Flag:
+    """Flag what joins runs of several fingerprints."""
+    words = (
+        f"it joins {count} fingerprints in one curve: settings that can change its speed differ "
+        "between its runs"
+    )
+    return Flag("mixed_fingerprints", words)
