@@ -5,8 +5,8 @@ from dataclasses import replace
 import pytest
 
 from upcurve.frontier.comparison import compare
-from upcurve.frontier.flags import Flag
-from upcurve.frontier.grid import flag_places, legend
+from upcurve.frontier.flags import Flag, end_segment
+from upcurve.frontier.grid import legend
 from upcurve.frontier.point import Facts, Point
 from upcurve.frontier.uncertainty import NoiseFloor, inside_noise, noise_floor
 
@@ -109,9 +109,13 @@ def test_flags_of_series_and_readings_are_words_with_their_places():
     found = compare(
         series, baseline="old", targets=[18, 20], usd_per_gpu_hour={}, flags={"new": [price]}
     )
-    places = flag_places(found)
-    assert places["price_assumption", "cost assumes $2"] == "new"
-    few = next(where for (code, _), where in places.items() if code == "too_few_samples")
-    assert few == "old at 18, 20; new at 18, 20"
-    assert "price assumption: cost assumes $2 (new)." in legend(found, {})
+    lines = legend(found, {})
+    assert "price assumption: cost assumes $2 (new)." in lines
+    few = next(line for line in lines if line.startswith("too few samples"))
+    assert few.endswith("(old at 18, 20; new at 18, 20).")
     assert found.to_dict()["series"][1]["flags"] == [price.to_dict()]
+
+
+def test_a_ratio_that_no_rule_moves_is_said_once():
+    assert end_segment(("1.40x", "1.40x")).text.endswith(": 1.40x over the interpolation rules")
+    assert "1.40x to 1.50x" in end_segment(("1.40x", "1.50x")).text

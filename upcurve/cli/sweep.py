@@ -14,7 +14,7 @@ import orjson
 from rich.console import Console
 
 from upcurve.cli.compare import Assignment
-from upcurve.cli.options import NumberList, json_option, store_option
+from upcurve.cli.options import FiniteRange, NumberList, json_option, store_option
 from upcurve.cli.tables import print_table
 from upcurve.frontier.goal import Goal
 from upcurve.records.published import prices as published_prices
@@ -58,7 +58,7 @@ from upcurve.sweep.view import LiveView, PlainLines
 )
 @click.option(
     "--precision",
-    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    type=FiniteRange(0, 1, min_open=True, max_open=True),
     default=0.02,
     show_default=True,
     help="Of a target: relative error at which it is resolved.",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -114,3 +114,22 @@ def mixed_fingerprints(count: int) -> Flag:
         "between its runs"
     )
     return Flag("mixed_fingerprints", words)
+
+
+def flag_lines(found: Iterable[tuple[Flag, str, float | None]]) -> list[str]:
+    """Return each flag once as a line for readers, with all that it is about.
+
+    Args:
+        found: flags, the name of the series that each is about, and the target in tok/s/user;
+            None where it is about the whole series.
+    """
+    about: dict[Flag, dict[str, list[str]]] = {}
+    for flag, name, target in found:
+        at = about.setdefault(flag, {}).setdefault(name, [])
+        if target is not None:
+            at.append(f"{target:g}")
+    lines = []
+    for flag, of in about.items():
+        where = "; ".join(f"{name} at {', '.join(at)}" if at else name for name, at in of.items())
+        lines.append(f"{flag.code.replace('_', ' ')}: {flag.text} ({where}).")
+    return lines

@@ -51,10 +51,10 @@ def crossing(one: Point, other: Point, target: Target) -> float | None:
 
 def outward(points: Mapping[int, Point], target: Target, *, up: bool) -> float:
     """Return a concurrency that should lie beyond the target, from points all on one side."""
-    nearest = sorted(points, reverse=up)[:2]
-    edge = points[nearest[0]]
-    if len(nearest) == 2:
-        guess = crossing(points[nearest[1]], edge, target)
+    outermost = sorted(points, reverse=up)[:2]
+    edge = points[outermost[0]]
+    if len(outermost) == 2:
+        guess = crossing(points[outermost[1]], edge, target)
     else:
         # One point knows no slope: speed falls about with the root of the batch, as published.
         speed = edge.interactivity if target.axis == "interactivity" else edge.tput_per_gpu
