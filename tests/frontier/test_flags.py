@@ -119,3 +119,18 @@ def test_flags_of_series_and_readings_are_words_with_their_places():
 def test_a_ratio_that_no_rule_moves_is_said_once():
     assert end_segment(("1.40x", "1.40x")).text.endswith(": 1.40x over the interpolation rules")
     assert "1.40x to 1.50x" in end_segment(("1.40x", "1.50x")).text
+
+
+def test_a_single_run_against_repeats_may_be_inside_the_noise_of_both():
+    base = [
+        replace(p, tput_per_gpu=p.tput_per_gpu * (1 + wobble))
+        for wobble, own in zip((-0.02, 0.0, 0.02), range(3), strict=True)
+        for p in repeated(OLD, count=3)
+        if p.repeat == own
+    ]
+    floor = {"noise": {"new": NoiseFloor(0.02, 9)}}
+    near = [replace(p, tput_per_gpu=p.tput_per_gpu * 1.03) for p in repeated(OLD, count=1)]
+    far = [replace(p, tput_per_gpu=p.tput_per_gpu * 1.10) for p in repeated(OLD, count=1)]
+    assert "inside_noise" in flags(20, old=base, new=near, **floor)
+    assert "inside_noise" not in flags(20, old=base, new=far, **floor)
+    assert "inside_noise" not in flags(20, old=base, new=near)

@@ -28,6 +28,7 @@ from upcurve.frontier.uncertainty import (
     RatioSpread,
     TargetDraws,
     inside_noise,
+    noise_floor,
     ratio_spread,
 )
 
@@ -87,6 +88,13 @@ class Side:
     def fully_repeated(self) -> bool:
         """Whether every frontier point has the repeats that an interval takes."""
         return all(len(group) >= MINIMUM_REPEATS for group in self.fit.measured)
+
+    @property
+    def run_noise(self) -> NoiseFloor | None:
+        """The noise of one run: as earlier ones showed it, or else its own repeats."""
+        return self.noise or noise_floor(
+            [point.tput_per_gpu for point in group] for group in self.fit.measured
+        )
 
 
 def read_target(side: Side, base: Side, place: int, target: float, rule: str) -> TargetReading:
@@ -161,7 +169,7 @@ def _flags(reading: TargetReading, side: Side, base: Side, rule: str) -> Iterato
         and reading.ratio
         and not held
         and math.isfinite(reading.ratio)
-        and inside_noise(reading.ratio, side.noise, base.noise)
+        and inside_noise(reading.ratio, side.run_noise, base.run_noise)
     ):
         yield Flag("inside_noise", "two runs of the same thing differ as much: inside the noise")
 
