@@ -89,12 +89,13 @@ class Side:
         """Whether every frontier point has the repeats that an interval takes."""
         return all(len(group) >= MINIMUM_REPEATS for group in self.fit.measured)
 
-    @property
-    def run_noise(self) -> NoiseFloor | None:
-        """The noise of one run: as earlier ones showed it, or else its own repeats."""
-        return self.noise or noise_floor(
-            [point.tput_per_gpu for point in group] for group in self.fit.measured
+    def run_noise(self, target: float, rule: str) -> float | None:
+        """Return the variation of one run at a target: by earlier runs, or else by its repeats."""
+        floor = self.noise or noise_floor(
+            [(point.interactivity, point.tput_per_gpu) for point in group]
+            for group in self.fit.measured
         )
+        return floor and floor.at_interactivity(self.fit.curves[rule].elasticity(target))
 
 
 def read_target(side: Side, base: Side, place: int, target: float, rule: str) -> TargetReading:
@@ -169,7 +170,7 @@ def _flags(reading: TargetReading, side: Side, base: Side, rule: str) -> Iterato
         and reading.ratio
         and not held
         and math.isfinite(reading.ratio)
-        and inside_noise(reading.ratio, side.run_noise, base.run_noise)
+        and inside_noise(reading.ratio, side.run_noise(target, rule), base.run_noise(target, rule))
     ):
         yield Flag("inside_noise", "two runs of the same thing differ as much: inside the noise")
 

@@ -93,7 +93,7 @@ def _choose(
         workload,
         store.fingerprints(summary.name, *workload),
         _with_facts(store, points, repeats),
-        None if repeated else noise_floor(store.repeated_throughputs(summary.name, *workload)),
+        None if repeated else noise_floor(store.repeated_figures(summary.name, *workload)),
     )
 
 
