@@ -33,14 +33,14 @@ def print_outcome(
     rule: str,
 ) -> None:
     """Print what an ablation gave, in one of the formats table, markdown, csv and json."""
-    flags = {
-        each.interactivity: [
+    flags = [
+        [
             (flag, ablation.label(on), each.interactivity)
             for on, of in doubts(outcome.points, each.interactivity, rule).items()
             for flag in of
         ]
         for each in outcome.attributions
-    }
+    ]
     labels = {on: ablation.label(on) for on in ablation.known()}
     reached = common_range(outcome.points)
     said = [
@@ -48,17 +48,17 @@ def print_outcome(
         for each in outcome.attributions
         for line in remarks(each, labels, precision=precision, reached=reached)
     ]
-    said += flag_lines(each for of in flags.values() for each in of)
+    said += flag_lines(each for of in flags for each in of)
     notes = [*dict.fromkeys(said), *legend(outcome.attributions), *notes]
     if form == "json":
         printed = _json(outcome, ablation, precision, notes)
-        for target, of in zip(printed["targets"], flags.values(), strict=True):
+        for target, of in zip(printed["targets"], flags, strict=True):
             target["flags"] = [{"configuration": name} | flag.to_dict() for flag, name, _ in of]
         click.echo(json.dumps(printed, indent=2))
     elif form == "csv":
         words = {
-            at: list(dict.fromkeys(f"{flag.code}: {name}: {flag.text}" for flag, name, _ in of))
-            for at, of in flags.items()
+            each.interactivity: [f"{flag.code}: {name}: {flag.text}" for flag, name, _ in of]
+            for each, of in zip(outcome.attributions, flags, strict=True)
         }
         rows = tidy_rows(outcome.attributions, words)
         if rows:

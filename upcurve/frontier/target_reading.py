@@ -95,7 +95,9 @@ class Side:
             [(point.interactivity, point.tput_per_gpu) for point in group]
             for group in self.fit.measured
         )
-        return floor and floor.at_interactivity(self.fit.curves[rule].elasticity(target))
+        if floor is None:
+            return None
+        return floor.at_interactivity(self.fit.curves[rule].elasticity(target))
 
 
 def read_target(side: Side, base: Side, place: int, target: float, rule: str) -> TargetReading:
