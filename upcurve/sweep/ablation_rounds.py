@@ -140,4 +140,6 @@ def _measure(
     result = SweepResult()
     LaunchRun(launch, store, progress, result).measure()
     outcome.failures += result.failures
-    outcome.points[on] += [as_point(each.point) for each in result.points]
+    # A configuration of which nothing was measured stays absent.
+    for each in result.points:
+        outcome.points[on].append(as_point(each.point))
