@@ -36,7 +36,7 @@ class SeriesComparison:
     rounds: int
     """Full rounds of repeats; 0 where the series was measured once."""
     area: AreaRatio | None
-    """Over the baseline; None for the baseline, and where the two share no band."""
+    """Over the baseline; None for it, where the two share no band, and where it was not wanted."""
     noise: NoiseFloor | None
     """From earlier runs, where the caller knows some."""
     flags: tuple[Flag, ...]
@@ -106,7 +106,7 @@ def compare(
         rule: a name of `upcurve.frontier.interpolation.RULES`.
         noise: run-to-run noise of a series from earlier runs.
         flags: what else is to be known about a series.
-        areas: whether area ratios are wanted.
+        areas: whether area ratios are wanted: with repeats they take most of the time.
 
     Raises:
         InputError: a series without points or with values that are not positive and finite, a
