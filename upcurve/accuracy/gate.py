@@ -152,5 +152,8 @@ class NonInferiority:
         if not passed and reached < self.power and gap > -self.margin:
             enough = needed(self.margin, discordance, self.power, CONFIDENCE)
             facts["needed"] = enough
-            why += f"; {found.n:,} items tell with power {reached:.2f}, {enough:,} would with {self.power:g}"
+            why += (
+                f"; {found.n:,} items would tell with a power of {reached:.2f} only, "
+                f"{enough:,} with one of {self.power:g}"
+            )
         return Verdict(passed, why, facts)

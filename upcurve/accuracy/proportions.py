@@ -87,7 +87,7 @@ def paired_score(gained: int, lost: int, n: int, gap: float) -> float:
 
 
 def power(n: int, margin: float, discordance: float, confidence: float = 0.95) -> float:
-    """Return how surely n items show that a share is no more than `margin` lower, where it is equal.
+    """Return how surely n items show that a share, in truth equal, is at most `margin` lower.
 
     Normal approximation of the one-sided test; items whose outcome differs carry all its variance.
 

@@ -18,6 +18,7 @@ from upcurve.records.run import RunRecord
 from upcurve.records.store import Store
 from upcurve.sweep.engine_process import executable
 from upcurve.sweep.facts import Machine, engine_environment, run_records
+from upcurve.sweep.gate import GateOutcome, check_gates
 from upcurve.sweep.interruption import sigterm_interrupts
 from upcurve.sweep.plan import Launch, launch_of
 from upcurve.sweep.recipe import Recipe
@@ -111,7 +112,9 @@ class Ablation:
             }
             told = replace(record, recipe=record.recipe | {"ablation": asked})
             repeats = max(self._rounds, index + 1)
-            recipe = self._recipes[on].model_copy(update={"repeats": repeats})
+            # The gate looks at each configuration once.
+            gate = None if index else self._recipes[on].accuracy
+            recipe = self._recipes[on].model_copy(update={"repeats": repeats, "accuracy": gate})
             found.append((on, launch_of(recipe, told, known, index)))
         return found
 
@@ -160,6 +163,8 @@ class Outcome:
     rounds: int = 0
     """Rounds that were measured, by this or an earlier call."""
     failures: list[Failure] = field(default_factory=list)
+    gates: list[GateOutcome] = field(default_factory=list)
+    """What the accuracy gates said of configurations."""
     attributions: list[Attribution] = field(default_factory=list)
 
 
@@ -226,9 +231,11 @@ def run_ablation(
         progress: who is told.
 
     Raises:
-        InputError: the store refuses to write, or a later configuration cannot be used.
+        InputError: the store refuses to write, a task or baseline of the gate or a later
+            configuration cannot be used.
         KeyboardInterrupt: as `run_sweep` does.
     """
+    check_gates(ablation.recipes(), store)
     outcome = Outcome()
     known = store if resume else None
     planned = [ablation.launches(index, known) for index in range(rounds)]
@@ -276,6 +283,7 @@ def _measure(
     result = SweepResult()
     LaunchRun(launch, store, progress, result).measure()
     outcome.failures += result.failures
+    outcome.gates += result.gates
     for each in result.points:
         point = each.point
         outcome.points[on].append(

@@ -19,12 +19,13 @@ from upcurve.frontier.adaptive import (
 )
 from upcurve.frontier.cost import Price, PriceTable
 from upcurve.frontier.point import Point
-from upcurve.records.run import PointRecord, RunRecord
+from upcurve.records.run import RunRecord
 from upcurve.records.store import Store
 from upcurve.sweep.engine_process import executable
 from upcurve.sweep.facts import Machine, engine_environment, run_records
+from upcurve.sweep.gate import check_gates, stored_outcomes
 from upcurve.sweep.interruption import sigterm_interrupts
-from upcurve.sweep.plan import Launch
+from upcurve.sweep.plan import Launch, stored_points
 from upcurve.sweep.recipe import Recipe
 from upcurve.sweep.runner import HOST, Failure, LaunchRun, Progress, SweepResult
 
@@ -82,7 +83,9 @@ class Course:
     @classmethod
     def begin(cls, recipe: Recipe, record: RunRecord, goal: Goal, store: Store | None) -> Course:
         """Return the start, with what the store holds of it, where one is given."""
-        return cls(recipe, record, goal, [] if store is None else _stored(recipe, record, store))
+        return cls(
+            recipe, record, goal, [] if store is None else stored_points(recipe, record, store)
+        )
 
     def next(self, index: int) -> int | None:
         """Return the concurrency that a round measures next, None at its end."""
@@ -232,6 +235,7 @@ def run_adaptive(
     """
     for recipe in recipes:
         executable(recipe.command(host=HOST, port=0), engine_environment(recipe))
+    check_gates(recipes, store)
     records = run_records(recipes, Machine.here())
     known = store if resume else None
     courses = [
@@ -241,13 +245,16 @@ def run_adaptive(
     launches = [course.launches() for course in courses]
     every = [each for of in launches for each in of]
     result = SweepResult(skipped=sum(len(each.skipped) for each in every))
+    if resume:
+        result.gates.extend(stored_outcomes(every, store))
     progress.planned(every)
     with sigterm_interrupts():
         for index in range(max((goal.rounds for goal in goals), default=0)):
             turns = list(zip(courses, launches, strict=True))
             for course, of in turns if index % 2 == 0 else reversed(turns):
                 if course.next(index) is not None:
-                    _measure(course, replace(of[index], at_most=0), store, progress, result)
+                    launch = replace(of[index], at_most=0, known=tuple(course.points))
+                    _measure(course, launch, store, progress, result)
     return result, [each for course in courses for each in course.outcomes()]
 
 
@@ -259,7 +266,7 @@ def _measure(
 
     def take_in() -> None:
         nonlocal points, failures
-        course.points += [_point(each.point) for each in result.points[points:]]
+        course.points += [each.seen for each in result.points[points:]]
         course.failed += [at for each in result.failures[failures:] for at in _tried(each)]
         points, failures = len(result.points), len(result.failures)
 
@@ -267,46 +274,10 @@ def _measure(
         take_in()
         return course.next(launch.round)
 
-    LaunchRun(launch, store, progress, result, following).measure()
+    targets = [(each.axis, each.value) for each in course.goal.targets]
+    LaunchRun(launch, store, progress, result, following, targets).measure()
     take_in()
 
 
 def _tried(failure: Failure) -> tuple[int, ...]:
     return failure.lost if failure.concurrency is not None else ()
-
-
-def _point(record: PointRecord) -> Point:
-    return Point(
-        record.interactivity,
-        record.tput_per_gpu,
-        record.tp,
-        record.gpus,
-        record.concurrency,
-        record.repeat,
-    )
-
-
-def _stored(recipe: Recipe, record: RunRecord, store: Store) -> list[Point]:
-    """Return what the store holds of a recipe; of a repeat that stands there twice the latest."""
-    if not any(each.name == recipe.series for each in store.series()):
-        return []
-    place = {
-        "fingerprint": record.fingerprint,
-        "tp": recipe.tp,
-        "gpus": recipe.gpus,
-        "isl": recipe.workload.isl,
-        "osl": recipe.workload.osl,
-    }
-    found = {
-        (row["concurrency"], row["repeat"]): Point(
-            row["interactivity"],
-            row["tput_per_gpu"],
-            row["tp"],
-            row["gpus"],
-            row["concurrency"],
-            row["repeat"],
-        )
-        for row in store.rows([recipe.series])
-        if all(row[name] == value for name, value in place.items())
-    }
-    return list(found.values())

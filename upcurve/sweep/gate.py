@@ -1,0 +1,168 @@
+"""The gate of a launch: which of its points are evaluated, on the process that they ran on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from upcurve.accuracy.answers import AnswersFile
+from upcurve.accuracy.evaluation import Progress
+from upcurve.accuracy.outcome import FOLDER, outcome, reference_of
+from upcurve.errors import InputError
+from upcurve.frontier.point import Point
+from upcurve.records.run import RunRecord
+from upcurve.records.store import Store
+from upcurve.sweep.accuracy import Accuracy, Axis
+from upcurve.sweep.plan import Launch, stored_points, stored_rows
+from upcurve.sweep.point import Measurement
+from upcurve.sweep.recipe import Recipe
+
+
+@dataclass(frozen=True, slots=True)
+class GateOutcome:
+    """What the gate said of a point."""
+
+    launch: Launch
+    run_id: str
+    concurrency: int
+    accuracy: dict[str, Any]
+    """As the point's record keeps it."""
+    before: bool = False
+    """Whether an earlier sweep evaluated it."""
+
+    @property
+    def passed(self) -> bool:
+        """Whether the point passed."""
+        return self.accuracy["passed"] is True
+
+
+def check_gates(recipes: Sequence[Recipe], store: Store) -> None:
+    """Check that every accuracy section can be used, before anything is launched.
+
+    Raises:
+        InputError: a task cannot be read, or a baseline is neither in the store nor measured with
+            its own gate by one of the recipes.
+    """
+    series = {each.name for each in store.series()}
+    series |= {each.series for each in recipes if each.accuracy is not None}
+    for recipe in recipes:
+        if recipe.accuracy is None:
+            continue
+        recipe.accuracy.load()
+        baseline = recipe.accuracy.baseline
+        if baseline is not None and baseline not in series:
+            problem = f"the store has no series {baseline!r}"
+            mend = "measure it first, with an accuracy section of its own"
+            raise InputError(f"recipe {recipe.name}: accuracy.baseline", problem, mend)
+
+
+def stored_outcomes(launches: Sequence[Launch], store: Store) -> list[GateOutcome]:
+    """Return what the store holds of the gates of launches: one outcome for each place."""
+    found = {}
+    for launch in launches:
+        recipe, accuracy = launch.recipe, launch.recipe.accuracy
+        if accuracy is None or launch.round:
+            continue
+        for row in stored_rows(recipe, launch.record, store):
+            kept = row["accuracy"]
+            if kept and accuracy.matches(kept, recipe.workload.isl):
+                place = (launch.record.fingerprint, recipe.series, recipe.tp, row["concurrency"])
+                found[place] = GateOutcome(launch, row["run"], row["concurrency"], kept, True)
+    return list(found.values())
+
+
+def open_places(
+    launch: Launch,
+    points: Sequence[Point],
+    outcomes: Sequence[GateOutcome],
+    targets: Sequence[tuple[Axis, float]] = (),
+) -> set[int]:
+    """Return the concurrencies that still have to be evaluated.
+
+    Args:
+        launch: of the recipe.
+        points: all that is known of it.
+        outcomes: of all recipes.
+        targets: axis and value of targets beside the section's own.
+    """
+    accuracy = launch.recipe.accuracy
+    if accuracy is None:
+        return set()
+    done = {each.concurrency for each in outcomes if _same(each.launch, launch)}
+    return accuracy.places(points, targets) - done
+
+
+def missing_launches(
+    recipes: Sequence[Recipe],
+    records: Sequence[RunRecord],
+    store: Store,
+    outcomes: Sequence[GateOutcome],
+) -> list[Launch]:
+    """Return one more launch for each recipe whose gate was cut off in an earlier sweep.
+
+    What an ended process answered says nothing about another one: such points are measured again.
+    """
+    launches = []
+    for recipe, record in zip(recipes, records, strict=True):
+        if recipe.accuracy is None:
+            continue
+        known = stored_points(recipe, record, store)
+        launch = Launch(recipe, record, recipe.repeats - 1, (), known=tuple(known))
+        wanted = open_places(launch, known, outcomes) & set(recipe.concurrency)
+        if wanted:
+            again = tuple(each for each in recipe.concurrency if each in wanted)
+            launches.append(Launch(recipe, record, recipe.repeats - 1, again, known=tuple(known)))
+    return launches
+
+
+def evaluate_point(
+    measurement: Measurement,
+    recipe: Recipe,
+    concurrency: int,
+    *,
+    run_id: str,
+    point_id: int,
+    store: Store,
+    progress: Callable[[Progress], None],
+) -> dict[str, Any]:
+    """Evaluate one measured point, keep its answers, and record what came of it.
+
+    Raises:
+        EngineError: the engine died.
+        PointError: it refuses the first question.
+        InputError: the disk refuses.
+    """
+    accuracy: Accuracy | None = recipe.accuracy
+    assert accuracy is not None, "asked only where there is one"
+    task, gate = accuracy.load(), accuracy.gate
+    facts = {**task.facts(), "run": run_id, "point": point_id, "concurrency": concurrency}
+    stem = f"{run_id}-tp{recipe.tp}-c{concurrency}-{task.name}"
+    with AnswersFile.begin(store.root / FOLDER, stem, facts) as file:
+        found, setting = measurement.evaluate(concurrency, file, progress)
+        reference = None
+        if gate.baseline is not None and any(s.name == gate.baseline for s in store.series()):
+            reference = reference_of(store, gate.baseline, task, accuracy.metric, concurrency)
+        kept = outcome(
+            found,
+            task,
+            setting,
+            endpoint=accuracy.endpoint,
+            metric=accuracy.metric,
+            gate=gate,
+            reference=reference,
+            answers=str(file.path.relative_to(store.root)),
+            same_process=True,
+        )
+    store.set_accuracy(point_id, kept)
+    return kept
+
+
+def _same(one: Launch, other: Launch) -> bool:
+    """Whether two launches are of one curve."""
+    return (one.record.fingerprint, one.recipe.series, one.recipe.tp, one.recipe.gpus) == (
+        other.record.fingerprint,
+        other.recipe.series,
+        other.recipe.tp,
+        other.recipe.gpus,
+    )
