@@ -21,7 +21,7 @@ START = Wording(
     (
         "In the box of {p} there are {n} {things}.",
         "{p} started the morning with {n} {things}.",
-        "{p} owned {n} {things}.",
+        "{p} had {n} of the {things}.",
     ),
 )
 GAIN = Wording(

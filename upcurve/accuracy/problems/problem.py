@@ -60,4 +60,5 @@ def _problem(path: Path, number: int, line: str) -> Problem:
             f"{path} line {number}: {error}",
             f"each line is an object with the texts {', '.join(FIELDS)}",
         ) from error
-    return Problem(*fields, str(value.get("template", "")))
+    name, question, answer, target = fields
+    return Problem(name, question, answer, target, str(value.get("template", "")))

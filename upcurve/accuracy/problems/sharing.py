@@ -127,7 +127,7 @@ ASK_NEW = Wording(
         "What is the number of new {members}?",
         "Find how many new {members} there are.",
     ),
-    ("How many new {members} are there?", "Find the number of {members} who are new."),
+    ("How many new {members} are there?", "Find the number of new {members}."),
 )
 PARTS = {"half": (1, 2), "a third": (1, 3), "a quarter": (1, 4), "a fifth": (1, 5)}
 PARTS |= {"two thirds": (2, 3), "three quarters": (3, 4), "two fifths": (2, 5), "10%": (1, 10)}

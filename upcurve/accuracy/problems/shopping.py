@@ -32,7 +32,7 @@ BUY = Wording(
         "{p} puts {k} {goods} in the basket.",
     ),
     (
-        "{k} of the {goods} are put in the basket by {p}.",
+        "In the basket, there are {k} {goods} for {p}.",
         "{p} buys {k} of the {goods}.",
     ),
 )
@@ -101,7 +101,7 @@ ASK_COST = Wording(
     ),
     (
         "How many dollars does {p} pay altogether?",
-        "What is the total that {p} needs to pay?",
+        "What is the total cost for {p}?",
     ),
 )
 ASK_CHANGE = Wording(
