@@ -111,6 +111,15 @@ class NonInferiority:
         """The series that it is held against."""
         return self.series
 
+    def planned_power(self, n: int, reference: Reference) -> float:
+        """Return the power of n items where nothing is known but the baseline's score.
+
+        Outcomes are taken as independent of the baseline's; on the same items they are not, and
+        the test has more.
+        """
+        share = reference.count / reference.n
+        return power(n, self.margin, 2 * share * (1 - share), CONFIDENCE)
+
     def judge(self, found: Evaluation, metric: Metric, reference: Reference | None) -> Verdict:
         """Pass a score that is shown to be at most the margin below the baseline's."""
         asked = {"baseline": self.series, "margin": self.margin, "confidence": CONFIDENCE}
@@ -143,6 +152,7 @@ class NonInferiority:
             "difference_interval": [low, high],
             "discordance": discordance,
             "power": reached,
+            "power_if_independent": self.planned_power(found.n, reference),
         }
         passed = low > -self.margin
         why = (

@@ -90,27 +90,26 @@ def describe(found: Mapping[str, Any]) -> str:
 
 
 def reference_of(
-    store: Store, series: str, task: Task, metric: Metric, concurrency: int
+    store: Store, series: str, task: Task, setting: Setting, endpoint: Endpoint, metric: Metric
 ) -> Reference | None:
-    """Return what a series answered to the items of a task; None where the store has nothing.
+    """Return what a series answered to the same prompts; None where the store has nothing.
 
     Of several evaluations the nearest concurrency counts, then the latest.
 
     Raises:
         InputError: the store has no such series.
     """
-    facts = task.facts()
-    same = ("task", "version", "n", "items_sha256", "shots", "max_tokens")
+    same = {**task.facts(), "endpoint": endpoint, "context": setting.context}
     known = [
         accuracy
         for row in store.rows([series])
         if (accuracy := row["accuracy"])
-        and all(accuracy.get(key) == facts[key] for key in same)
+        and all(accuracy.get(key) == value for key, value in same.items())
         and not accuracy.get("failed")
     ]
     if not known:
         return None
-    best = min(known, key=lambda each: abs(each["concurrency"] - concurrency))
+    best = min(known, key=lambda each: abs(each["concurrency"] - setting.concurrency))
     latest = max(
         (each for each in known if each["concurrency"] == best["concurrency"]),
         key=lambda each: str(each["evaluated_at"]),

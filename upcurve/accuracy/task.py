@@ -18,6 +18,9 @@ NAMES: tuple[Name, ...] = ("problems", "gsm8k")
 PROBLEMS_VERSION = "1"
 """Of the shipped set; another version is another file beside it."""
 
+PROBLEMS_SEED = 1
+"""What `problems.held_out(2000, PROBLEMS_SEED)` draws is the shipped set."""
+
 GSM8K_VERSION = "3"
 """Of lm-eval's task, whose prompts and scores these are."""
 

@@ -283,6 +283,16 @@ class Store(Closing):
             self._require([name])
         return found
 
+    def latest_points(self, name: str) -> dict[int, tuple[int, int]]:
+        """Return concurrency -> (id, isl) of the point of a series that was measured last there.
+
+        Raises:
+            InputError: the store has no such series.
+        """
+        self._require([name])
+        with self._reading() as connection:
+            return queries.latest_points(connection, name)
+
     def facts(self, ids: Sequence[int], *, traced: Sequence[int] = ()) -> dict[int, Facts]:
         """Return what a reader must know of points, by id.
 

@@ -51,6 +51,10 @@ def check_gates(recipes: Sequence[Recipe], store: Store) -> None:
             continue
         recipe.accuracy.load()
         baseline = recipe.accuracy.baseline
+        if baseline == recipe.series:
+            problem = f"{baseline!r} is the recipe's own series"
+            mend = "name another series, or give this one another name"
+            raise InputError(f"recipe {recipe.name}: accuracy.baseline", problem, mend)
         if baseline is not None and baseline not in series:
             problem = f"the store has no series {baseline!r}"
             mend = "measure it first, with an accuracy section of its own"
@@ -142,7 +146,9 @@ def evaluate_point(
         found, setting = measurement.evaluate(concurrency, file, progress)
         reference = None
         if gate.baseline is not None and any(s.name == gate.baseline for s in store.series()):
-            reference = reference_of(store, gate.baseline, task, accuracy.metric, concurrency)
+            reference = reference_of(
+                store, gate.baseline, task, setting, accuracy.endpoint, accuracy.metric
+            )
         kept = outcome(
             found,
             task,
