@@ -225,8 +225,9 @@ class _Eval:
         if isinstance(self.gate, NonInferiority):
             planned = self.gate.planned_power(len(self.task.items), found)
             click.echo(
-                f"upcurve: gate at concurrency {setting.concurrency}: at most {self.gate.margin:g} below "
-                f"{series}, one-sided at {100 * CONFIDENCE:g} %; power {planned:.2f} or more",
+                f"upcurve: gate at concurrency {setting.concurrency}: at most "
+                f"{self.gate.margin:g} below {series}, one-sided at {100 * CONFIDENCE:g} %; "
+                f"power {planned:.2f} or more",
                 err=True,
             )
         return found
