@@ -1,4 +1,4 @@
-"""The own server under an evaluation: what a random model says is judged as the openai client sees it."""
+"""The own server under an evaluation: answers of a random model, as any client gets them."""
 
 from __future__ import annotations
 

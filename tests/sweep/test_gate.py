@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -195,7 +196,7 @@ def test_a_killed_gate_is_made_up_for_with_new_points(
         assert len(opened.points("small")) == 3
     with pytest.raises(SystemExit) as ended:
         run(["sweep", str(path), "--store", str(store), "--resume"])
-    out, err = capsys.readouterr()
+    err = capsys.readouterr().err
     assert ended.value.code == 0, err
     assert "1 points measured, 3 skipped" in err
     with Store.open(store, create=False) as opened:
@@ -227,7 +228,7 @@ def test_it_looks_at_ends_middle_and_both_neighbours_of_a_target(
     assert {knots[0].concurrency, knots[-1].concurrency} <= chosen
     assert chosen <= {each.concurrency for each in knots}
     assert len(chosen) <= 5
-    for left, right in zip(knots, knots[1:], strict=False):
+    for left, right in pairwise(knots):
         if left.interactivity <= target <= right.interactivity:
             assert {left.concurrency, right.concurrency} <= chosen or target in (
                 left.interactivity,
