@@ -127,6 +127,7 @@ def test_an_item_without_an_answer_is_wrong_and_counted(tmp_path, monkeypatch):
     with engine("--answers", file, "--fail-after", 8) as url:
         found, kept = run(url, tmp_path, task(10), concurrency=1)
     assert (found.n, found.failed, found.count("strict")) == (10, 4, 6)
+    assert found.problem == "HTTP 500: out of pages"
     assert kept["9"]["failure"] == "http_5xx"
     assert kept["9"]["detail"] == "HTTP 500: out of pages"
 
@@ -176,6 +177,18 @@ def test_a_busy_server_and_a_broken_connection_are_tried_again(tmp_path, monkeyp
         server.shutdown()
     assert (found.failed, found.count("strict"), found.prompt_tokens) == (0, 1, None)
     assert sorted(Reluctant.tries.values()) == [1, 3, 3, 3]
+
+
+def test_a_server_that_is_gone_ends_the_evaluation(tmp_path, monkeypatch):
+    monkeypatch.setattr("upcurve.accuracy.asking.PAUSES_S", (0.0,))
+    file = write_answers(tmp_path / "a.json", answers(GIVEN, set()))
+    with (
+        engine("--answers", file, "--die-after", 6) as url,
+        pytest.raises(InputError, match=r"no server answers at \S+ any more"),
+    ):
+        run(url, tmp_path, concurrency=2)
+    (kept,) = (tmp_path).glob("x-*.jsonl")
+    assert sum(each["answer"] is not None for each in read_answers(kept).values()) in (3, 4)
 
 
 def test_what_refuses_the_first_question_is_bad_input(server, tmp_path):

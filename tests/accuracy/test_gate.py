@@ -11,7 +11,7 @@ from upcurve.errors import InputError
 
 def evaluation(right, n, failed=0, start=0):
     judged = {str(place): start <= place < start + right for place in range(n)}
-    return Evaluation(n, {"strict": judged, "flexible": judged}, failed, 0, None)
+    return Evaluation(n, {"strict": judged, "flexible": judged}, failed, None, 0, None)
 
 
 def reference(right, n, start=0, answers=True):

@@ -86,6 +86,16 @@ def test_padding_fills_up_to_a_length_and_never_shows_the_answer(characters, sho
             assert len(long.text) > characters - longest
 
 
+def test_items_of_several_files_are_numbered_on(tmp_path):
+    for place, rows in enumerate((GOLDEN["test"][:2], GOLDEN["test"][2:])):
+        table = pyarrow.Table.from_pylist(rows)
+        pyarrow.parquet.write_table(table, tmp_path / f"test-0000{place}-of-00002.parquet")
+    items_, train = read_splits(tmp_path)
+    assert [each.id for each in items_] == [str(number) for number in range(6)]
+    assert [each.question for each in items_] == [each["question"] for each in GOLDEN["test"]]
+    assert train is None
+
+
 def test_facts_tell_data_apart():
     some = items(3)
     assert digest(some) == digest(list(some))
@@ -101,6 +111,11 @@ def test_facts_tell_data_apart():
         ('{"question": "a"}', "row 1 is no item"),
         ('{"question": "a", "answer": "42"}', "row 1 is no item"),
         ("[1]", "row 1 is no item"),
+        (
+            '{"id": 1, "question": "a", "answer": "#### 1"}\n'
+            '{"id": "1", "question": "b", "answer": "#### 2"}',
+            "has the id '1' twice",
+        ),
         ('{"question": "a", "answer": "#### 1"}\n{"question": 1, "answer": "#### 2"}', "row 2"),
     ],
 )

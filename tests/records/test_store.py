@@ -90,7 +90,7 @@ def test_accuracy_is_recorded_at_a_point_and_seen_by_other_tools(
     found = store.facts([*ids, later])
     assert [found[each].accuracy_passed for each in (*ids, later)] == [True, None, None]
     query = "SELECT json_extract(accuracy, '$.score') FROM measurements ORDER BY point_id"
-    with sqlite3.connect(tmp_path / "store.sqlite") as connection:
+    with sqlite3.connect(tmp_path / "results" / "store.sqlite") as connection:
         assert connection.execute(query).fetchall() == [(0.9,), (None,), (None,)]
     connection.close()
     with pytest.raises(InputError, match="point 99: there is no such point"):

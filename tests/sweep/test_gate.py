@@ -267,6 +267,7 @@ def test_a_section_that_cannot_be_used_is_one_line(
     ("changes", "says"),
     [
         ({"data": "nowhere.jsonl"}, "data: nowhere.jsonl"),
+        ({"where": [1, 3]}, "accuracy.where: .* does not measure; choose among 1, 2"),
         ({"minimum": None, "baseline": "june", "margin": 0.1}, "the store has no series 'june'"),
         ({"minimum": None, "baseline": "small", "margin": 0.1}, "is the recipe's own series"),
     ],

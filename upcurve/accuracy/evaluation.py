@@ -13,10 +13,14 @@ from upcurve.accuracy.asking import Asker, Reply
 from upcurve.accuracy.proportions import wilson
 from upcurve.accuracy.scoring import METRICS, Metric, extract, is_right
 from upcurve.accuracy.task import Prompt, Task
+from upcurve.errors import InputError
 from upcurve.load.target import Target
 
 LOOK_S = 0.25
 """Seconds between two calls of who watches."""
+
+MOST_UNREACHED = 8
+"""Items in a row, for each stream, that find no server before an evaluation is given up."""
 
 FIRST_GUESS = 4.0
 """Characters of a token, until the server has counted some."""
@@ -35,7 +39,7 @@ class Setting:
 
 
 @dataclass(frozen=True, slots=True)
-class Progress:
+class Asked:
     """How far an evaluation is."""
 
     ended: int
@@ -51,7 +55,7 @@ class Progress:
         return self.elapsed_s / self.asked * (self.of - self.ended) if self.asked else None
 
 
-Watch = Callable[[Progress], None]
+Watch = Callable[[Asked], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +67,8 @@ class Evaluation:
     """Metric -> item -> whether its answer is right; one without an answer is wrong."""
     failed: int
     """Items without an answer."""
+    problem: str | None
+    """What was wrong with the first of these; None where there is none."""
     truncated: int
     """Answers that ran into the limit of output tokens."""
     prompt_tokens: tuple[float, int] | None
@@ -96,6 +102,7 @@ class Evaluation:
                 for metric in METRICS
             },
             failed=sum(each.get("answer") is None for each in given),
+            problem=next((each["detail"] for each in given if each.get("detail")), None),
             truncated=sum(each.get("finish_reason") == "length" for each in given),
             prompt_tokens=(sum(counted) / len(counted), max(counted)) if counted else None,
         )
@@ -114,7 +121,8 @@ def evaluate(
         watch: called about four times a second; what it raises ends the evaluation.
 
     Raises:
-        InputError: nothing answers, the server refuses the first question, or the disk is full.
+        InputError: nothing answers, or no longer, the server refuses the first question, or the
+            disk is full.
     """
     asyncio.run(_Run(target, task, setting, file, watch).ask_all())
     return Evaluation.of(task, file.answers)
@@ -131,6 +139,7 @@ class _Run:
         kept = file.answers
         self._before = {key for key, each in kept.items() if each.get("answer") is not None}
         self._asked = 0
+        self._unreached = 0
 
     async def ask_all(self) -> None:
         missing = [
@@ -172,8 +181,16 @@ class _Run:
     async def _stream(self, asker: Asker, prompts: Sequence[Prompt], queue: Any) -> None:
         for number in queue:
             reply = await asker.ask(prompts[number], self._task.max_tokens)
+            self._check_reached(reply)
             self._file.add(self._kept(number, prompts[number], reply))
             self._asked += 1
+
+    def _check_reached(self, reply: Reply) -> None:
+        """Give up where the server is gone: each item would wait through all its tries."""
+        self._unreached = self._unreached + 1 if reply.failure == "connect" else 0
+        if self._unreached >= MOST_UNREACHED * self._setting.concurrency:
+            problem = f"no server answers at {self._target.origin} any more"
+            raise InputError("base-url", problem, "start it again, and go on with --resume")
 
     def _kept(self, number: int, prompt: Prompt, reply: Reply) -> dict[str, Any]:
         """Return what is kept of one answer."""
@@ -203,4 +220,4 @@ class _Run:
         if self._watch is not None:
             total = len(self._task.items)
             answered = len(self._before) + self._asked
-            self._watch(Progress(answered, total, self._asked, elapsed_s))
+            self._watch(Asked(answered, total, self._asked, elapsed_s))

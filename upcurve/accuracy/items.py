@@ -34,20 +34,24 @@ class Item:
         return self.answer.rpartition(MARK)[2].strip()
 
 
-def read_items(path: Path) -> list[Item]:
+def read_items(path: Path, first: int = 0) -> list[Item]:
     """Read a file of items: rows with `question` and `answer`, and `id` where they have one.
+
+    Args:
+        path: JSON lines, or Parquet by its name.
+        first: number of the first row; it is the id of a row without one.
 
     Raises:
         InputError: the file cannot be read, holds nothing, or a row is no item; names the row.
     """
     try:
         rows = _parquet(path) if path.suffix == ".parquet" else _lines(path)
-        items = [_item(path, number, row) for number, row in enumerate(rows)]
+        items = [_item(path, number, row, first) for number, row in enumerate(rows)]
     except OSError as error:
         raise InputError("data", f"{path}: {error.strerror or error}", "name a file") from error
     if not items:
         raise InputError("data", f"{path} holds no item", _MEND)
-    return items
+    return _distinct(path, items)
 
 
 def read_splits(path: Path) -> tuple[list[Item], list[Item] | None]:
@@ -66,9 +70,7 @@ def read_splits(path: Path) -> tuple[list[Item], list[Item] | None]:
     if not tests:
         problem = f"{path} has no test.jsonl or test*.parquet"
         raise InputError("data", problem, "name the file itself")
-    return [item for each in tests for item in read_items(each)], (
-        [item for each in train for item in read_items(each)] or None
-    )
+    return _joined(path, tests), _joined(path, train) or None
 
 
 def digest(items: Sequence[Item]) -> str:
@@ -77,6 +79,22 @@ def digest(items: Sequence[Item]) -> str:
     for item in items:
         found.update(orjson.dumps([item.question, item.answer]) + b"\n")
     return found.hexdigest()
+
+
+def _joined(folder: Path, paths: Sequence[Path]) -> list[Item]:
+    items: list[Item] = []
+    for path in paths:
+        items += read_items(path, len(items))
+    return _distinct(folder, items)
+
+
+def _distinct(path: Path, items: list[Item]) -> list[Item]:
+    seen: set[str] = set()
+    for item in items:
+        if item.id in seen:
+            raise InputError("data", f"{path} has the id {item.id!r} twice", "number its items")
+        seen.add(item.id)
+    return items
 
 
 def _split(folder: Path, name: str) -> list[Path]:
@@ -101,9 +119,9 @@ def _parquet(path: Path) -> list[Any]:
     return rows
 
 
-def _item(path: Path, number: int, row: Any) -> Item:
+def _item(path: Path, number: int, row: Any, first: int) -> Item:
     found = row if isinstance(row, dict) else {}
     question, answer = found.get("question"), found.get("answer")
     if not isinstance(question, str) or not isinstance(answer, str) or MARK not in answer:
         raise InputError("data", f"{path}, row {number + 1} is no item", _MEND)
-    return Item(str(found.get("id", number)), question, answer)
+    return Item(str(found.get("id", first + number)), question, answer)

@@ -52,7 +52,8 @@ def outcome(
     """
     verdict = None if gate is None else gate.judge(found, metric, reference)
     if verdict is not None and found.failed:
-        why = f"{found.failed:,} of {found.n:,} items got no answer; {verdict.why}"
+        said = f" ({found.problem})" if found.problem else ""
+        why = f"{found.failed:,} of {found.n:,} items got no answer{said}; {verdict.why}"
         verdict = Verdict(False, why, verdict.facts)
     low, high = found.interval(metric)
     tokens = found.prompt_tokens
@@ -64,6 +65,7 @@ def outcome(
         "scores": {each: found.score(each) for each in METRICS},
         "right": {each: found.count(each) for each in METRICS},
         "failed": found.failed,
+        "problem": found.problem,
         "truncated": found.truncated,
         "concurrency": setting.concurrency,
         "endpoint": endpoint,
@@ -104,6 +106,7 @@ def reference_of(
         accuracy
         for row in store.rows([series])
         if (accuracy := row["accuracy"])
+        and isinstance(accuracy.get("right"), dict)
         and all(accuracy.get(key) == value for key, value in same.items())
         and not accuracy.get("failed")
     ]
@@ -116,7 +119,7 @@ def reference_of(
     )
     return Reference(
         series,
-        _judged(store.root / str(latest["answers"]), task, metric),
+        _judged(store.root / FOLDER / Path(latest["answers"]).name, task, metric),
         latest["right"][metric],
         latest["n"],
         latest["concurrency"],

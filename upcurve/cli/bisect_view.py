@@ -9,7 +9,7 @@ from typing import Any
 import click
 from rich.table import Table
 
-from upcurve.accuracy.evaluation import Progress as Asked
+from upcurve.accuracy.evaluation import Asked
 from upcurve.frontier.sequential import Estimate
 from upcurve.load.verdict import FEW_SAMPLES
 from upcurve.sweep.bisection import Answer, Calibration, Decision

@@ -12,7 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
 from rich.progress import Progress as Bar
 from rich.table import Table
 
-from upcurve.accuracy.evaluation import Progress
+from upcurve.accuracy.evaluation import Asked
 from upcurve.sweep.view import SAY_S, asked
 
 
@@ -48,7 +48,7 @@ class AskedView:
     ) -> None:
         self._bar.stop()
 
-    def watch(self, state: Progress) -> None:
+    def watch(self, state: Asked) -> None:
         """Show how far an evaluation is."""
         if self._console.is_terminal:
             words = asked(state).partition(", ")[2]

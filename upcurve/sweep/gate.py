@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from upcurve.accuracy.answers import AnswersFile
-from upcurve.accuracy.evaluation import Progress
+from upcurve.accuracy.evaluation import Asked
 from upcurve.accuracy.outcome import FOLDER, outcome, reference_of
 from upcurve.errors import InputError
 from upcurve.frontier.point import Point
@@ -41,8 +41,8 @@ def check_gates(recipes: Sequence[Recipe], store: Store) -> None:
     """Check that every accuracy section can be used, before anything is launched.
 
     Raises:
-        InputError: a task cannot be read, or a baseline is neither in the store nor measured with
-            its own gate by one of the recipes.
+        InputError: a task cannot be read, a place is not measured, or a baseline is neither in the
+            store nor measured with its own gate by one of the recipes.
     """
     series = {each.name for each in store.series()}
     series |= {each.series for each in recipes if each.accuracy is not None}
@@ -50,6 +50,11 @@ def check_gates(recipes: Sequence[Recipe], store: Store) -> None:
         if recipe.accuracy is None:
             continue
         recipe.accuracy.load()
+        where = recipe.accuracy.where
+        if isinstance(where, list) and not set(where) <= set(recipe.concurrency):
+            problem = f"{where} has a concurrency that the recipe does not measure"
+            mend = f"choose among {', '.join(map(str, recipe.concurrency))}"
+            raise InputError(f"recipe {recipe.name}: accuracy.where", problem, mend)
         baseline = recipe.accuracy.baseline
         if baseline == recipe.series:
             problem = f"{baseline!r} is the recipe's own series"
@@ -128,7 +133,7 @@ def evaluate_point(
     run_id: str,
     point_id: int,
     store: Store,
-    progress: Callable[[Progress], None],
+    progress: Callable[[Asked], None],
 ) -> dict[str, Any]:
     """Evaluate one measured point, keep its answers, and record what came of it.
 

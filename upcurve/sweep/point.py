@@ -9,8 +9,7 @@ from datetime import UTC, datetime
 from typing import TypeVar
 
 from upcurve.accuracy.answers import AnswersFile
-from upcurve.accuracy.evaluation import Evaluation, Setting, evaluate
-from upcurve.accuracy.evaluation import Progress as Evaluated
+from upcurve.accuracy.evaluation import Asked, Evaluation, Setting, evaluate
 from upcurve.closing import Closing
 from upcurve.errors import InputError
 from upcurve.load.arrivals import ClosedLoop
@@ -96,7 +95,7 @@ class Measurement(Closing):
         return self._record(result, repeat, started)
 
     def evaluate(
-        self, concurrency: int, file: AnswersFile, progress: Callable[[Evaluated], None]
+        self, concurrency: int, file: AnswersFile, progress: Callable[[Asked], None]
     ) -> tuple[Evaluation, Setting]:
         """Ask the task of the recipe's accuracy section at a point's concurrency and context.
 
@@ -114,7 +113,7 @@ class Measurement(Closing):
         target = replace(self._session.target, endpoint=accuracy.endpoint)
         setting = accuracy.setting(concurrency, self._recipe.workload.isl)
 
-        def look(state: Evaluated) -> None:
+        def look(state: Asked) -> None:
             self._engine.check()
             progress(state)
 

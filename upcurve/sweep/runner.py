@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import Literal, Protocol
 
-from upcurve.accuracy.evaluation import Progress as Asked
+from upcurve.accuracy.evaluation import Asked
 from upcurve.frontier.point import Point
 from upcurve.load.trace import to_table
 from upcurve.records.run import PointRecord

@@ -17,7 +17,7 @@ from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
-from upcurve.accuracy.evaluation import Progress as Asked
+from upcurve.accuracy.evaluation import Asked
 from upcurve.accuracy.outcome import describe
 from upcurve.load.verdict import FEW_SAMPLES
 from upcurve.records.run import PointRecord
