@@ -157,15 +157,15 @@ def test_a_series_is_held_against_another_one_of_the_same_sweep(tmp_path: Path) 
 
 def test_an_engine_that_dies_in_its_gate_leaves_points_without_accuracy(tmp_path: Path) -> None:
     # A probe, 1 + 2 and 2 + 4 requests go before; then two questions.
-    given = recipe(
-        *flags(tmp_path, set()), "--die-after", 13, repeats=1, accuracy=section(tmp_path)
-    )
+    asked = section(tmp_path, where="all")
+    given = recipe(*flags(tmp_path, set()), "--die-after", 13, repeats=1, accuracy=asked)
     with Store.open(tmp_path / "store") as store:
         result = run_sweep([given], store, resume=False, progress=GateLog())
         assert gated(store) == {}
         assert len(store.points("small")) == 2
     (failure,) = result.failures
     assert failure.lost == ()
+    assert [at for _, at in result.ungated] == [1, 2]
     assert failure.problem.startswith("no accuracy: it ended with status 7")
 
 
@@ -209,6 +209,42 @@ def test_a_killed_gate_is_made_up_for_with_new_points(
     with pytest.raises(SystemExit):
         run(["sweep", str(path), "--store", str(store), "--resume"])
     assert "0 points measured, 3 skipped" in capsys.readouterr().err
+
+
+def test_a_sweep_that_chooses_its_points_gates_the_neighbours_of_its_target(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = recipe_file(
+        tmp_path / "small.yaml",
+        *flags(tmp_path, set()),
+        "--token-ms",
+        4,
+        "--batch-ms",
+        4,
+        repeats=1,
+        concurrency=[1, 8],
+        accuracy=section(tmp_path),
+    )
+    words = ["sweep", str(path), "--store", str(tmp_path / "store"), "--target-interactivity", "60"]
+    with pytest.raises(SystemExit) as ended:
+        run([*words, "--max-points", "4"])
+    err = capsys.readouterr().err
+    assert ended.value.code == 0, err
+    with Store.open(tmp_path / "store", create=False) as opened:
+        evaluated = {concurrency for _, concurrency, _ in gated(opened)}
+        knots = frontier(opened.points("small"))
+    below = [each for each in knots if each.interactivity <= 60]
+    above = [each for each in knots if each.interactivity >= 60]
+    assert {below[-1].concurrency, above[0].concurrency} <= evaluated
+    # Where the outcomes are lost, resuming measures those points again, with their gate.
+    with Store.open(tmp_path / "store") as opened:
+        for row_id in range(1, len(opened.points("small")) + 1):
+            opened.set_accuracy(row_id, {})
+    with pytest.raises(SystemExit) as ended:
+        run([*words, "--max-points", "4", "--resume"])
+    assert ended.value.code == 0
+    with Store.open(tmp_path / "store", create=False) as opened:
+        assert {concurrency for _, concurrency, _ in gated(opened)} == evaluated
 
 
 POINTS = st.lists(

@@ -160,7 +160,7 @@ class _Run:
                 self._tell(asyncio.get_running_loop().time() - started)
             finally:
                 work.cancel()
-                await asyncio.wait({work})
+                await asyncio.gather(work, return_exceptions=True)
 
     async def _prompts(self, asker: Asker) -> Sequence[Prompt]:
         """Return all prompts, of the length that is asked for as the server counts it."""

@@ -175,7 +175,10 @@ def command(
     if failed:
         listed = ", ".join(f"{each.launch.recipe.name} c{each.concurrency}" for each in failed)
         click.echo(f"upcurve: error: the accuracy gate failed at {listed}", err=True)
-    if result.failures or failed:
+    if result.ungated:
+        listed = ", ".join(f"{recipe.name} c{at}" for recipe, at in result.ungated)
+        click.echo(f"upcurve: error: no accuracy at {listed}", err=True)
+    if result.failures or failed or result.ungated:
         click.get_current_context().exit(1)
 
 

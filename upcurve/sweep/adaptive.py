@@ -21,13 +21,21 @@ from upcurve.frontier.cost import Price, PriceTable
 from upcurve.frontier.point import Point
 from upcurve.records.run import RunRecord
 from upcurve.records.store import Store
+from upcurve.sweep.accuracy import Axis
 from upcurve.sweep.engine_process import executable
 from upcurve.sweep.facts import Machine, engine_environment, run_records
 from upcurve.sweep.gate import check_gates, stored_outcomes
 from upcurve.sweep.interruption import sigterm_interrupts
 from upcurve.sweep.plan import Launch, stored_points
 from upcurve.sweep.recipe import Recipe
-from upcurve.sweep.runner import HOST, Failure, LaunchRun, Progress, SweepResult
+from upcurve.sweep.runner import (
+    HOST,
+    Failure,
+    LaunchRun,
+    Progress,
+    SweepResult,
+    complete_gate,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +98,10 @@ class Course:
     def next(self, index: int) -> int | None:
         """Return the concurrency that a round measures next, None at its end."""
         return choose(self.points, self.goal, index, self.failed)
+
+    def targets(self) -> list[tuple[Axis, float]]:
+        """Return axis and value of each target, whose neighbours the accuracy gate looks at."""
+        return [(each.axis, each.value) for each in self.goal.targets]
 
     def outcomes(self) -> list[Outcome]:
         """Return what is known at each target."""
@@ -255,6 +267,11 @@ def run_adaptive(
                 if course.next(index) is not None:
                     launch = replace(of[index], at_most=0, known=tuple(course.points))
                     _measure(course, launch, store, progress, result)
+        for course in courses:
+            last = Launch(
+                course.recipe, course.record, course.goal.rounds - 1, (), known=tuple(course.points)
+            )
+            complete_gate(last, store, progress, result, course.targets(), resume=resume)
     return result, [each for course in courses for each in course.outcomes()]
 
 
@@ -274,8 +291,7 @@ def _measure(
         take_in()
         return course.next(launch.round)
 
-    targets = [(each.axis, each.value) for each in course.goal.targets]
-    LaunchRun(launch, store, progress, result, following, targets).measure()
+    LaunchRun(launch, store, progress, result, following, course.targets()).measure()
     take_in()
 
 

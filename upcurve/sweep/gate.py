@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from upcurve.accuracy.answers import AnswersFile
@@ -11,10 +11,9 @@ from upcurve.accuracy.evaluation import Asked
 from upcurve.accuracy.outcome import FOLDER, outcome, reference_of
 from upcurve.errors import InputError
 from upcurve.frontier.point import Point
-from upcurve.records.run import RunRecord
 from upcurve.records.store import Store
 from upcurve.sweep.accuracy import Accuracy, Axis
-from upcurve.sweep.plan import Launch, stored_points, stored_rows
+from upcurve.sweep.plan import Launch, stored_rows
 from upcurve.sweep.point import Measurement
 from upcurve.sweep.recipe import Recipe
 
@@ -102,27 +101,23 @@ def open_places(
     return accuracy.places(points, targets) - done
 
 
-def missing_launches(
-    recipes: Sequence[Recipe],
-    records: Sequence[RunRecord],
-    store: Store,
+def missing_launch(
+    launch: Launch,
     outcomes: Sequence[GateOutcome],
-) -> list[Launch]:
-    """Return one more launch for each recipe whose gate was cut off in an earlier sweep.
+    targets: Sequence[tuple[Axis, float]] = (),
+) -> Launch | None:
+    """Return one more launch where the gate of an earlier sweep was cut off; None where it was not.
 
     What an ended process answered says nothing about another one: such points are measured again.
+
+    Args:
+        launch: of the recipe, with all that is known of it.
+        outcomes: of all recipes.
+        targets: axis and value of targets beside the section's own.
     """
-    launches = []
-    for recipe, record in zip(recipes, records, strict=True):
-        if recipe.accuracy is None:
-            continue
-        known = stored_points(recipe, record, store)
-        launch = Launch(recipe, record, recipe.repeats - 1, (), known=tuple(known))
-        wanted = open_places(launch, known, outcomes) & set(recipe.concurrency)
-        if wanted:
-            again = tuple(each for each in recipe.concurrency if each in wanted)
-            launches.append(Launch(recipe, record, recipe.repeats - 1, again, known=tuple(known)))
-    return launches
+    wanted = open_places(launch, launch.known, outcomes, targets)
+    again = sorted(wanted & {each.concurrency for each in launch.known})
+    return replace(launch, concurrencies=tuple(again), skipped=(), at_most=0) if again else None
 
 
 def evaluate_point(

@@ -11,7 +11,7 @@ from typing import Literal, Protocol
 from upcurve.accuracy.evaluation import Asked
 from upcurve.frontier.point import Point
 from upcurve.load.trace import to_table
-from upcurve.records.run import PointRecord
+from upcurve.records.run import PointRecord, RunRecord
 from upcurve.records.store import Store
 from upcurve.sweep.accuracy import Axis
 from upcurve.sweep.engine_process import EngineError, EngineProcess, executable, free_port
@@ -20,7 +20,7 @@ from upcurve.sweep.gate import (
     GateOutcome,
     check_gates,
     evaluate_point,
-    missing_launches,
+    missing_launch,
     open_places,
     stored_outcomes,
 )
@@ -104,6 +104,12 @@ class SweepResult:
     """Points that the store held already."""
     gates: list[GateOutcome] = field(default_factory=list)
     """What the accuracy gates said; on resuming also what the store held."""
+    ungated: list[tuple[Recipe, int]] = field(default_factory=list)
+    """Recipes, and the concurrencies at which their gate has no outcome in the end."""
+
+    def seen(self, record: RunRecord) -> list[Point]:
+        """Return the measured points of a recipe, by what its launches are recorded with."""
+        return [each.seen for each in self.points if each.launch.record is record]
 
 
 def run_sweep(
@@ -135,25 +141,49 @@ def run_sweep(
     launches = plan(recipes, records, done)
     result = SweepResult(skipped=sum(len(launch.skipped) for launch in launches))
     if resume:
-        launches = [replace(each, known=_known(each, store)) for each in launches]
+        launches = [
+            replace(each, known=tuple(stored_points(each.recipe, each.record, store)))
+            for each in launches
+        ]
         result.gates.extend(stored_outcomes(launches, store))
     progress.planned(launches)
     with sigterm_interrupts():
         for launch in launches:
             if launch.concurrencies:
                 LaunchRun(launch, store, progress, result).measure()
-        # A gate that a kill cut off; what failed just now is not tried again.
-        if resume and not result.failures:
-            further = missing_launches(recipes, records, store, result.gates)
-            if further:
-                progress.planned(further)
-            for launch in further:
-                LaunchRun(launch, store, progress, result).measure()
+        for recipe, record in zip(recipes, records, strict=True):
+            known = stored_points(recipe, record, store) if resume else result.seen(record)
+            last = Launch(recipe, record, recipe.repeats - 1, (), known=tuple(known))
+            complete_gate(last, store, progress, result, resume=resume)
     return result
 
 
-def _known(launch: Launch, store: Store) -> tuple[Point, ...]:
-    return tuple(stored_points(launch.recipe, launch.record, store))
+def complete_gate(
+    launch: Launch,
+    store: Store,
+    progress: Progress,
+    result: SweepResult,
+    targets: Sequence[tuple[Axis, float]] = (),
+    *,
+    resume: bool,
+) -> None:
+    """Make up for a gate that a kill cut off, and note where one is missing in the end.
+
+    Args:
+        launch: of the recipe, with all that is known of it.
+        store: where to keep it.
+        progress: who is told.
+        result: what is added to.
+        targets: axis and value of targets whose neighbours the gate looks at.
+        resume: whether there was an earlier sweep. What failed in this one is not tried again.
+    """
+    if resume and not result.failures:
+        further = missing_launch(launch, result.gates, targets)
+        if further is not None:
+            progress.planned([further])
+            LaunchRun(further, store, progress, result, targets=targets).measure()
+    left = sorted(open_places(launch, launch.known, result.gates, targets))
+    result.ungated.extend((launch.recipe, concurrency) for concurrency in left)
 
 
 class LaunchRun:
@@ -256,9 +286,8 @@ class LaunchRun:
     def _gate(self, measurement: Measurement) -> None:
         """Evaluate the accuracy at those points of this process that the gate looks at."""
         launch = self._launch
-        same = [each for each in self._result.points if each.launch.record is launch.record]
-        points = {each.seen: None for each in same} | dict.fromkeys(launch.known)
-        wanted = open_places(launch, list(points), self._result.gates, self._targets)
+        points = list(dict.fromkeys([*self._result.seen(launch.record), *launch.known]))
+        wanted = open_places(launch, points, self._result.gates, self._targets)
         for concurrency in [each for each in self._ids if each in wanted]:
             self._measuring = concurrency
             try:
