@@ -7,12 +7,14 @@ from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
 from rich.progress import Progress as Bar
 from rich.table import Table
 
 from upcurve.accuracy.evaluation import Asked
+from upcurve.accuracy.scoring import METRICS
 from upcurve.sweep.view import SAY_S, asked
 
 
@@ -60,26 +62,29 @@ class AskedView:
 
 
 def eval_table(found: Sequence[Mapping[str, Any]]) -> Table:
-    """Return one row for each concurrency."""
-    table = Table()
-    for name in ("concurrency", "items", "score", "95 % interval", "strict", "flexible"):
-        table.add_column(name, justify="right", no_wrap=True)
-    for name in ("no answer", "cut off", "prompt tokens", "gate"):
-        table.add_column(name, justify="right", no_wrap=True)
+    """Return one row for each concurrency; columns that say nothing are left out."""
     words = {True: "passed", False: "FAILED", None: "-"}
+    rows = []
     for each in found:
         low, high = each["interval"]
         tokens = each["prompt_tokens_mean"]
-        table.add_row(
-            str(each["concurrency"]),
-            f"{each['n']:,}",
-            f"{each['score']:.4f}",
-            f"{low:.4f} to {high:.4f}",
-            f"{each['scores']['strict']:.4f}",
-            f"{each['scores']['flexible']:.4f}",
-            str(each["failed"]),
-            str(each["truncated"]),
-            "-" if tokens is None else f"{tokens:,.0f}",
-            words[each["passed"]],
-        )
+        scores = {str(metric): f"{each['scores'][metric]:.4f}" for metric in METRICS}
+        cells = {
+            "concurrency": str(each["concurrency"]),
+            "items": f"{each['n']:,}",
+            **scores,
+            f"95 % of {each['metric']}": f"{low:.4f} to {high:.4f}",
+            "no answer": str(each["failed"]),
+            "cut off": str(each["truncated"]),
+            "input": "-" if tokens is None else f"{tokens:,.0f}",
+            "gate": words[each["passed"]],
+        }
+        rows.append(cells)
+    silent = {"no answer": "0", "cut off": "0", "input": "-", "gate": "-"}
+    shown = [name for name in rows[0] if any(row[name] != silent.get(name) for row in rows)]
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    for name in shown:
+        table.add_column(name, justify="right", no_wrap=True)
+    for row in rows:
+        table.add_row(*(row[name] for name in shown))
     return table
