@@ -68,7 +68,9 @@ def test_the_shipped_set_is_what_its_generator_draws():
         (p.id, p.question, p.answer, p.target) for p in drawn
     ]
     assert len({item.question for item in task.items}) == 2000
-    assert task.prompts()[0].text == f"Question: {drawn[0].question}\nAnswer:"
+    first = task.prompts()[0]
+    assert first.text == f"Question: {drawn[0].question}\nAnswer:"
+    assert first.messages == [{"role": "user", "content": drawn[0].question}]
 
 
 @settings(max_examples=40, deadline=None)

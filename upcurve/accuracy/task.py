@@ -41,6 +41,8 @@ class Prompt:
 
     examples: tuple[Item, ...]
     question: str
+    bare: bool = False
+    """Whether turns of a chat are the questions alone."""
 
     @property
     def text(self) -> str:
@@ -52,9 +54,12 @@ class Prompt:
         """The same as turns of a chat."""
         turns: list[dict[str, str]] = []
         for each in self.examples:
-            turns.append({"role": "user", "content": _asked(each.question)})
+            turns.append({"role": "user", "content": self._turn_of(each.question)})
             turns.append({"role": "assistant", "content": each.answer})
-        return [*turns, {"role": "user", "content": _asked(self.question)}]
+        return [*turns, {"role": "user", "content": self._turn_of(self.question)}]
+
+    def _turn_of(self, question: str) -> str:
+        return question if self.bare else _asked(question)
 
 
 def _asked(question: str) -> str:
@@ -79,6 +84,8 @@ class Task:
     shots: int
     stop: tuple[str, ...] = ("Question:", "</s>", "<|im_end|>")
     max_tokens: int = MAX_TOKENS
+    bare: bool = False
+    """Whether turns of a chat are the questions alone, without "Question:" and "Answer:"."""
 
     def __post_init__(self) -> None:
         """Check the numbers.
@@ -113,7 +120,9 @@ class Task:
         """
         drawn = self._drawn()
         return [
-            Prompt((*self._padding(number, item, shots, characters), *shots), item.question)
+            Prompt(
+                (*self._padding(number, item, shots, characters), *shots), item.question, self.bare
+            )
             for number, (item, shots) in enumerate(zip(self.items, drawn, strict=True))
         ]
 
@@ -163,7 +172,9 @@ def problems(*, limit: int | None = None, shots: int = 0, max_tokens: int = MAX_
     with as_file(source) as path:
         items = tuple(read_items(path))
     asked = _limited(items, limit)
-    return Task("problems", PROBLEMS_VERSION, asked, items, True, shots, max_tokens=max_tokens)
+    return Task(
+        "problems", PROBLEMS_VERSION, asked, items, True, shots, max_tokens=max_tokens, bare=True
+    )
 
 
 def gsm8k(
