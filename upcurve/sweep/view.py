@@ -175,7 +175,7 @@ class LiveView:
 
     def evaluating(self, launch: Launch, concurrency: int, state: Asked) -> None:
         """Show how far the evaluation is."""
-        self._doing = f"{_place(launch)}: accuracy at concurrency {concurrency}"
+        self._doing = f"{_place(launch)}: accuracy at c{concurrency}"
         self._requests = f", {asked(state)}"
 
     def evaluated(self, outcome: GateOutcome) -> None:
