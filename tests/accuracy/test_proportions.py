@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import minimize_scalar
-from scipy.stats import norm
+from scipy.stats import binomtest, norm
 
 from upcurve.accuracy.proportions import (
     difference,
@@ -27,13 +27,12 @@ PAIRS = st.integers(2, 400).flatmap(
 
 
 @given(COUNTS, st.floats(0.5, 0.999))
-def test_wilson_is_its_closed_form(counts, confidence):
+def test_wilson_is_that_of_scipy_and_holds_the_share(counts, confidence):
     right, n = counts
-    z = norm.ppf((1 + confidence) / 2)
-    share = right / n
-    middle = (share + z * z / (2 * n)) / (1 + z * z / n)
-    half = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
-    assert wilson(right, n, confidence) == pytest.approx((middle - half, middle + half), abs=1e-12)
+    found = wilson(right, n, confidence)
+    expected = binomtest(right, n).proportion_ci(confidence, method="wilson")
+    assert found == pytest.approx((expected.low, expected.high), abs=1e-12)
+    assert 0 <= found[0] <= right / n <= found[1] <= 1
 
 
 @pytest.mark.parametrize(

@@ -8,9 +8,9 @@ difference of two shares on the same items: Tango's score interval (Tango 1998, 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
-from scipy.optimize import brentq
-from scipy.stats import binomtest, norm
+from scipy.special import ndtr, ndtri
 
 
 def wilson(right: int, n: int, confidence: float = 0.95) -> tuple[float, float]:
@@ -21,8 +21,11 @@ def wilson(right: int, n: int, confidence: float = 0.95) -> tuple[float, float]:
         n: items, at least 1.
         confidence: coverage, such as 0.95.
     """
-    found = binomtest(right, n).proportion_ci(confidence, method="wilson")
-    return float(found.low), float(found.high)
+    z2 = float(ndtri((1 + confidence) / 2)) ** 2
+    middle = (right + z2 / 2) / (n + z2)
+    half = math.sqrt(z2 * (right * (n - right) / n + z2 / 4)) / (n + z2)
+    # At the ends rounding alone could leave the range, or the share.
+    return 0.0 if right == 0 else middle - half, 1.0 if right == n else middle + half
 
 
 def difference(
@@ -54,19 +57,25 @@ def paired_difference(gained: int, lost: int, n: int, confidence: float) -> tupl
         n: items, at least 1.
         confidence: two-sided coverage; a one-sided test at 5 % takes 0.9.
     """
-    quantile = float(norm.ppf((1 + confidence) / 2))
+    quantile = float(ndtri((1 + confidence) / 2))
 
     def beyond(gap: float) -> float:
         return paired_score(gained, lost, n, gap)
 
     found = (gained - lost) / n
-    edge = 1 - 1e-12
     # The statistic falls as the gap that it tests grows.
-    low = (
-        -1.0 if beyond(-edge) <= quantile else brentq(lambda x: beyond(x) - quantile, -edge, found)
+    return (
+        _crossing(lambda gap: beyond(gap) > quantile, -1.0, found),
+        _crossing(lambda gap: beyond(gap) > -quantile, found, 1.0),
     )
-    high = 1.0 if beyond(edge) >= -quantile else brentq(lambda x: beyond(x) + quantile, found, edge)
-    return float(low), float(high)
+
+
+def _crossing(holds: Callable[[float], bool], low: float, high: float) -> float:
+    """Return where something that holds at the left of an interval ceases to, by halving it."""
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (middle, high) if holds(middle) else (low, middle)
+    return (low + high) / 2
 
 
 def paired_score(gained: int, lost: int, n: int, gap: float) -> float:
@@ -100,10 +109,10 @@ def power(n: int, margin: float, discordance: float, confidence: float = 0.95) -
     """
     if discordance <= 0:
         return 1.0
-    return float(norm.cdf(margin * math.sqrt(n / discordance) - norm.ppf(confidence)))
+    return float(ndtr(margin * math.sqrt(n / discordance) - ndtri(confidence)))
 
 
 def needed(margin: float, discordance: float, wanted: float, confidence: float = 0.95) -> int:
     """Return the items with which `power` is at least `wanted`."""
-    quantiles = float(norm.ppf(confidence) + norm.ppf(wanted))
+    quantiles = float(ndtri(confidence) + ndtri(wanted))
     return max(1, math.ceil(discordance * (quantiles / margin) ** 2))
