@@ -44,7 +44,8 @@ class GateLog(Log):
 
 
 def flags(tmp_path: Path, wrong: set[int], name: str = "a") -> list[object]:
-    return ["--answers", write_answers(tmp_path / f"{name}.json", answers(GIVEN, wrong))]
+    file = write_answers(tmp_path / f"{name}.json", answers(GIVEN, wrong))
+    return ["--answers", file, "--token-ms", 5]
 
 
 def section(tmp_path: Path, **changes: Any) -> dict[str, Any]:
