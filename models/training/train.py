@@ -140,7 +140,9 @@ class Run:
     def train(self) -> None:
         """Train to the end of the time or of the steps."""
         options = self.options
-        quick = Examiner(self.network, self.tokenizer, held_out(500, HELD_OUT_SEED))
+        quick = Examiner(
+            self.network, self.tokenizer, held_out(min(500, options.problems), HELD_OUT_SEED)
+        )
         self._say("examiner is ready")
         saved = time.monotonic()
         for block in self.blocks:
