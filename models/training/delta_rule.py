@@ -84,4 +84,4 @@ def delta_rule(
         outs.append(q[:, i] @ state + within[:, i] @ fresh)
         state = last[:, i] * state + k[:, i] @ fresh
     out = torch.stack(outs, 1).reshape(batch, heads, length, -1)
-    return out.transpose(1, 2)
+    return out.transpose(1, 2).contiguous()

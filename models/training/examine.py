@@ -63,9 +63,7 @@ class Examiner:
         self._ends = [tokenizer.token_to_id(token) for token in (END, END_OF_TEXT)]
         self._copy = copy.deepcopy(network)
         device = network.lm_head.weight.device
-        self._decoder = Decoder(
-            self._copy, len(problems), length, graphs=device.type == "cuda"
-        )
+        self._decoder = Decoder(self._copy, len(problems), length, graphs=device.type == "cuda")
 
     def __call__(self) -> Examination:
         """Ask all problems of the model as it is now."""

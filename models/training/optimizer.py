@@ -88,7 +88,5 @@ class Optimizer:
         torch._foreach_sqrt_(roots)
         torch._foreach_add_(roots, EPSILON)
         updates = torch._foreach_div(self._first, roots)
-        torch._foreach_mul_(
-            updates, self.schedule * self._rates[1] / (1 - BETAS[0] ** self._steps)
-        )
+        torch._foreach_mul_(updates, self.schedule * self._rates[1] / (1 - BETAS[0] ** self._steps))
         torch._foreach_sub_(self._others, updates)

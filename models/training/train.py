@@ -102,34 +102,32 @@ class Run:
         logger.info("%6.1f s  " + text, time.monotonic() - self.begun, *values)
 
     def _prepare(self) -> Step:
-        """Make the step; where compiling fails, train without it and say so."""
+        """Make the step; where compiling or capturing fails, train without and say so."""
         options = self.options
-        for compiled in [True, False]:
-            if compiled and (options.no_compile or not self.cuda):
-                continue
+        compiled, graph = self.cuda and not options.no_compile, self.cuda and not options.no_graph
+        while True:
+            optimizer = Optimizer(
+                self.network, matrix_rate=options.matrix_rate, other_rate=options.other_rate
+            )
             try:
                 step = Step(
                     self.network,
-                    Optimizer(
-                        self.network,
-                        matrix_rate=options.matrix_rate,
-                        other_rate=options.other_rate,
-                    ),
+                    optimizer,
                     rows=options.rows,
                     length=options.length,
                     compiled=compiled,
-                    graph=self.cuda and not options.no_graph,
+                    graph=graph,
                 )
             except Exception:
-                if not compiled:
+                if not compiled and not graph:
                     raise
-                logger.exception("compiling failed; training goes on without")
+                logger.exception("preparing failed, compiled %s, graph %s", compiled, graph)
+                compiled, graph = False, compiled and graph
                 torch.compiler.set_stance("force_eager")
                 self.network.zero_grad(set_to_none=True)
             else:
-                self._say("step is ready, %s", "compiled" if compiled else "not compiled")
+                self._say("step is ready, compiled %s, graph %s", compiled, graph)
                 return step
-        raise AssertionError
 
     def done(self) -> float:
         """Return the share of the training that is done."""
