@@ -103,5 +103,14 @@ class Shape:
 SHAPES = {
     "wide": Shape(),
     "deep": Shape(hidden_size=128, num_hidden_layers=8),
+    "tall": Shape(
+        num_hidden_layers=8,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        linear_num_key_heads=1,
+        linear_num_value_heads=2,
+        num_experts=4,
+    ),
 }
-"""Two of about the same size: four layers of width 256, eight of width 128."""
+"""Three of about the same size: four layers of width 256 and eight experts, eight layers of width
+128, eight layers of width 256 with half the heads and experts."""
