@@ -14,9 +14,6 @@ from upcurve.engine import tuning
 from upcurve.engine.kernels.quantized import GatedRows, QuantizedRows
 from upcurve.engine.platform import compute_capability, overlapping, tl, triton, wait_for_inputs
 
-FEW_ROWS = 8
-"""Up to so many sequences a state is spread over more warps."""
-
 
 @dataclass(frozen=True, slots=True)
 class DecodeLaunch:
@@ -32,9 +29,10 @@ class DecodeLaunch:
     def of(cls, batch: int, value_dim: int, dtype: torch.dtype) -> DecodeLaunch:
         """Choose for so many sequences, columns of a state and its dtype."""
         whole = triton.next_power_of_2(value_dim)
-        if dtype == torch.float32:
+        if dtype == torch.float32 or batch > 1:
             return cls(columns=min(64, whole))
-        return cls(columns=whole, warps=8 if batch <= FEW_ROWS else 4)
+        # A state alone is spread over more warps.
+        return cls(columns=whole, warps=8)
 
 
 def decode_in_place(
@@ -184,6 +182,22 @@ def _keep(
 
 
 @triton.jit  # type: ignore[untyped-decorator]
+def _part(
+    states: tl.tensor,
+    place: tl.tensor,
+    key: tl.tensor,
+    seen: tl.tensor,
+    part: tl.constexpr,
+    value_dim: tl.constexpr,
+    columns: tl.constexpr,
+) -> tl.tensor:
+    """Load some columns of a state; zeros where nothing has been seen."""
+    value = part * columns + tl.arange(0, columns)
+    inside = seen[:, None] & (value < value_dim)[None, :]
+    return tl.load(states + (place + key[:, None]) * value_dim + value[None, :], inside, other=0.0)
+
+
+@triton.jit  # type: ignore[untyped-decorator]
 def _decode(
     qkv: tl.tensor,
     z: tl.tensor,
@@ -231,6 +245,10 @@ def _decode(
     x = tl.load(a + row * a_stride + head).to(tl.float32) + tl.load(dt_bias + head)
     rate, strength = tl.load(a_log + head), tl.load(b + row * b_stride + head).to(tl.float32)
     place = (slot * value_heads + head) * key_dim
+    parts: tl.constexpr = (value_dim + columns - 1) // columns
+    # On its way while what it is updated with is computed: loads do not pass a reduction.
+    seen = is_key & (position > 0)
+    following = _part(states, place, key, seen, 0, value_dim, columns)
     ring = rings + slot * kernel * channels
     q, new_q = _weighted(
         *(start, ring, convolution, at_q, is_key, position), kernel, taps, channels
@@ -246,9 +264,27 @@ def _decode(
     beta = tl.sigmoid(strength)
     alike = tl.sum(q * k, 0)
 
+    # Whatever else is read comes before the first reduction over a state, too.
+    inputs: tl.tuple = ()
+    news: tl.tuple = ()
+    gates: tl.tuple = ()
+    for part in tl.static_range(parts):
+        value = part * columns + tl.arange(0, columns)
+        is_value = value < value_dim
+        at_v = 2 * key_heads * key_dim + head * value_dim + value
+        v, new_v = _weighted(
+            *(start, ring, convolution, at_v, is_value, position), kernel, taps, channels
+        )
+        inputs = inputs + (v,)  # noqa: RUF005
+        news = news + (new_v,)  # noqa: RUF005
+        if norm is not None:
+            at = z + row * z_stride + head * value_dim + value
+            gate = tl.load(at, mask=is_value, other=0.0).to(tl.float32)
+            weight = tl.load(norm + value, mask=is_value, other=0.0)
+            gates = gates + (weight * gate * tl.sigmoid(gate),)  # noqa: RUF005
+
     # No other program reads this row of the ring; those of the same key head write the same.
     into_ring = ring + (position % kernel) * channels
-    parts: tl.constexpr = (value_dim + columns - 1) // columns
     reads: tl.tuple = ()
     squares = 0.0
     for part in tl.static_range(parts):
@@ -257,18 +293,17 @@ def _decode(
         at_v = 2 * key_heads * key_dim + head * value_dim + value
         tile = states + (place + key[:, None]) * value_dim + value[None, :]
         inside = is_key[:, None] & is_value[None, :]
-        state = tl.load(tile, mask=inside & (position > 0), other=0.0).to(tl.float32)
-        v, new_v = _weighted(
-            *(start, ring, convolution, at_v, is_value, position), kernel, taps, channels
-        )
-        v = _summed(v)
+        state = following.to(tl.float32)
+        if part + 1 < parts:
+            following = _part(states, place, key, seen, part + 1, value_dim, columns)
+        v = _summed(inputs[part])
         state = state * decay
         correction = (v - tl.sum(state * k[:, None], 0)) * beta
         # What the corrected state gives: what it gave before, and what the correction adds.
         read = tl.sum(state * q[:, None], 0) + alike * correction
         state += k[:, None] * correction[None, :]
         tl.store(tile, state.to(states.dtype.element_ty), mask=inside)
-        _keep(into_ring, new_v, at_v, is_value, taps)
+        _keep(into_ring, news[part], at_v, is_value, taps)
         read = tl.where(is_value, read, 0.0)
         reads = reads + (read,)  # noqa: RUF005
         squares += tl.sum(read * read, 0)
@@ -281,15 +316,11 @@ def _decode(
     normed: tl.tuple = ()
     for part in tl.static_range(parts):
         value = part * columns + tl.arange(0, columns)
-        is_value = value < value_dim
         y = reads[part]
         if norm is not None:
-            at = z + row * z_stride + head * value_dim + value
-            gate = tl.load(at, mask=is_value, other=0.0).to(tl.float32)
-            weight = tl.load(norm + value, mask=is_value, other=0.0)
-            y = y * length * weight * gate * tl.sigmoid(gate)
+            y = y * length * gates[part]
         y = y.to(rows.dtype.element_ty)
-        tl.store(out + value, y, mask=is_value)
+        tl.store(out + value, y, mask=value < value_dim)
         normed = normed + (y,)  # noqa: RUF005
         found = tl.maximum(found, tl.max(tl.abs(y.to(tl.float32)), 0))
     if quantized is not None:
