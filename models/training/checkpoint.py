@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save
+from safetensors.torch import load_file, save
 from tokenizers import Tokenizer
 
 from models.training.network import Network
+from models.training.shape import Shape
 from models.training.text import CHAT_TEMPLATE, END, END_OF_TEXT, START
 from upcurve.files import write_whole
 
@@ -53,6 +55,15 @@ def write_checkpoint(
     )
     text = tokenizer.to_str(pretty=False)
     write_whole(folder / "tokenizer.json", lambda file: file.write(text.encode()))
+
+
+def read_checkpoint(folder: Path) -> tuple[Network, Tokenizer]:
+    """Return network, in float32, and tokenizer of a folder that `write_checkpoint` wrote."""
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    config |= config["rope_parameters"]
+    network = Network(Shape(**{field.name: config[field.name] for field in fields(Shape)}))
+    network.load_state_dict(load_file(folder / "model.safetensors"))
+    return network, Tokenizer.from_file(str(folder / "tokenizer.json"))
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -1,20 +1,28 @@
-"""How well a model answers held-out problems, by its own greedy decode."""
+"""How well a model answers held-out problems, by its own greedy decode.
+
+    python -m models.training.examine models/small --problems 500 --seed 1
+
+asks them of a checkpoint, in float32, and prints the score so far after each batch.
+"""
 
 from __future__ import annotations
 
+import argparse
 import copy
+import json
 import re
 from collections import defaultdict
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from tokenizers import Tokenizer
 
-from models.training.checkpoint import exported
+from models.training.checkpoint import exported, read_checkpoint
 from models.training.decode import Decoder
 from models.training.network import Network
 from models.training.text import END, END_OF_TEXT, START, prompt
-from upcurve.accuracy.problems import Problem
+from upcurve.accuracy.problems import Problem, held_out
 
 ANSWER = re.compile(r"^#### (\d+)$", re.MULTILINE)
 
@@ -89,3 +97,30 @@ class Examiner:
 def chat_prompt(question: str) -> str:
     """Return what the chat template makes of one question."""
     return f"{START}user\n{question}{END}\n{START}assistant\n"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description="Ask a checkpoint held-out problems.",
+        epilog="example: python -m models.training.examine models/small --problems 500 --seed 1",
+    )
+    parser.add_argument("folder", type=Path, help="checkpoint")
+    parser.add_argument("--problems", type=int, default=2000, help="how many (default 2000)")
+    parser.add_argument("--seed", type=int, default=1, help="1 (default): the shipped problems")
+    parser.add_argument("--at-once", type=int, default=100, help="in a batch (default 100)")
+    parser.add_argument("--chat", action="store_true", help="ask as chats")
+    options = parser.parse_args()
+    network, tokenizer = read_checkpoint(options.folder)
+    network.to("cuda" if torch.cuda.is_available() else "cpu")
+    asked = held_out(options.problems, options.seed)
+    right = 0
+    for begin in range(0, len(asked), options.at_once):
+        some = asked[begin : begin + options.at_once]
+        right += Examiner(network, tokenizer, some, chat=options.chat)().right
+        share = right / (begin + len(some))
+        record = {"problems": begin + len(some), "right": right, "exact_match": share}
+        print(json.dumps(record), flush=True)  # noqa: T201
+
+
+if __name__ == "__main__":
+    main()

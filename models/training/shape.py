@@ -10,21 +10,20 @@ from typing import Any
 class Shape:
     """Sizes of a Qwen3.5 MoE text model; the defaults are those of models/small.
 
-    Every width that FP8 blocks cut is a multiple of 128, and head counts are even, so that two
-    GPUs can share them.
+    Every width that FP8 blocks cut is a multiple of 128.
     """
 
     vocab_size: int = 1152
     hidden_size: int = 256
-    num_hidden_layers: int = 4
-    num_attention_heads: int = 4
-    num_key_value_heads: int = 2
+    num_hidden_layers: int = 8
+    num_attention_heads: int = 2
+    num_key_value_heads: int = 1
     head_dim: int = 128
-    linear_num_key_heads: int = 2
-    linear_num_value_heads: int = 4
+    linear_num_key_heads: int = 1
+    linear_num_value_heads: int = 2
     linear_key_head_dim: int = 128
     linear_value_head_dim: int = 128
-    num_experts: int = 8
+    num_experts: int = 4
     num_experts_per_tok: int = 2
     moe_intermediate_size: int = 128
     full_attention_interval: int = 4
@@ -98,19 +97,3 @@ class Shape:
             "eos_token_id": ends,
             "dtype": dtype,
         }
-
-
-SHAPES = {
-    "wide": Shape(),
-    "deep": Shape(hidden_size=128, num_hidden_layers=8),
-    "tall": Shape(
-        num_hidden_layers=8,
-        num_attention_heads=2,
-        num_key_value_heads=1,
-        linear_num_key_heads=1,
-        linear_num_value_heads=2,
-        num_experts=4,
-    ),
-}
-"""Three of about the same size: four layers of width 256 and eight experts, eight layers of width
-128, eight layers of width 256 with half the heads and experts."""

@@ -24,7 +24,7 @@ from models.training.data import Blocks
 from models.training.examine import Examination, Examiner
 from models.training.network import Network
 from models.training.optimizer import Optimizer
-from models.training.shape import SHAPES
+from models.training.shape import Shape
 from models.training.start import start
 from models.training.step import Step
 from models.training.text import train_tokenizer
@@ -53,7 +53,6 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--out", type=Path, required=True, help="checkpoint folder")
     parser.add_argument("--minutes", type=float, default=5.0, help="for everything (default 5)")
     parser.add_argument("--steps", type=int, help="train so many steps instead")
-    parser.add_argument("--shape", choices=SHAPES, default="wide")
     parser.add_argument("--rows", type=int, default=64, help="rows of a batch (default 64)")
     parser.add_argument("--length", type=int, default=512, help="tokens of a row (default 512)")
     parser.add_argument("--matrix-rate", type=float, default=0.02, help="Muon's step size")
@@ -73,7 +72,7 @@ class Run:
     def __init__(self, options: argparse.Namespace) -> None:
         self.begun = time.monotonic()
         self.options = options
-        shape = SHAPES[options.shape]
+        shape = Shape()
         self.tokenizer = train_tokenizer(shape.vocab_size)
         self._say("tokenizer has %d tokens", self.tokenizer.get_vocab_size())
         self.blocks = Blocks(

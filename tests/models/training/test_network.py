@@ -3,7 +3,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
+from tokenizers import Tokenizer
 
+from models.training.checkpoint import read_checkpoint
 from models.training.decode import Decoder
 from models.training.network import Network
 from tests.engine.model import oracle
@@ -45,6 +47,24 @@ def test_greedy_answers_are_those_of_the_engine(folder: Path, network: Network) 
     for prompt, answer in zip(prompts, answers, strict=True):
         steps = 64 - len(prompt)
         assert answer[:steps] == oracle.greedy(model, memory, prompt, steps)[len(prompt) :]
+
+
+def test_an_answer_stops_before_its_end_and_others_go_on(network: Network) -> None:
+    prompts = [ids(count, count) for count in (3, 20, 41)]
+    answers = Decoder(network, 3, 64, graphs=False).run(prompts, [TINY.vocab_size])
+    end = answers[0][5]
+    stopped = Decoder(network, 3, 64, graphs=False).run(prompts, [end])
+    assert stopped[0] == answers[0][: answers[0].index(end)]
+    for short, whole in zip(stopped, answers, strict=True):
+        assert short == (whole[: whole.index(end)] if end in whole else whole)
+
+
+def test_a_checkpoint_read_back_is_the_same_network(folder: Path, network: Network) -> None:
+    again, tokenizer = read_checkpoint(folder)
+    assert again.shape == TINY
+    wanted = network.state_dict()
+    assert all(torch.equal(value, wanted[name]) for name, value in again.state_dict().items())
+    assert tokenizer.to_str() == Tokenizer.from_file(str(folder / "tokenizer.json")).to_str()
 
 
 def test_balance_is_one_where_experts_are_even() -> None:
