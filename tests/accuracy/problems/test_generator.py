@@ -6,6 +6,7 @@ from itertools import islice
 import pytest
 
 from upcurve.accuracy.problems import FAMILIES, Problem, held_out, training
+from upcurve.accuracy.problems.arithmetic import UnfitError, subtract
 from upcurve.accuracy.problems.ranges import HELD_OUT_RANGES
 
 EQUATION = re.compile(r"[\d+\-*/ ]+(?: = [\d+\-*/ ]+)+")
@@ -37,6 +38,19 @@ def test_every_equation_of_every_step_holds(trained: list[Problem], held: list[P
             assert len(values) == 1, problem
             checked += 1
     assert checked > 10_000
+
+
+def test_nothing_is_taken_from_less_than_it(trained: list[Problem], held: list[Problem]) -> None:
+    pairs = [
+        (int(a), int(b))
+        for problem in trained + held
+        for a, b in re.findall(r"(\d+) - (\d+) =", problem.answer)
+    ]
+    assert len(pairs) > 1000
+    assert all(a >= b for a, b in pairs)
+    with pytest.raises(UnfitError):
+        subtract(3, 4)
+    assert subtract(4, 4) == ("4 - 4 = 0", 0)
 
 
 def test_the_target_is_the_last_result(trained: list[Problem], held: list[Problem]) -> None:

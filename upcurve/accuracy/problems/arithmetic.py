@@ -19,8 +19,18 @@ def add(*terms: int) -> Worked:
     return f"{text} = {total}", total
 
 
+class UnfitError(ValueError):
+    """A story of whole things has come to less than nothing."""
+
+
 def subtract(a: int, b: int) -> Worked:
-    """Write a difference."""
+    """Write a difference.
+
+    Raises:
+        UnfitError: b is larger than a.
+    """
+    if b > a:
+        raise UnfitError(f"{a} - {b}")
     return f"{a} - {b} = {a - b}", a - b
 
 

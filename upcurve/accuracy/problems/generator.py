@@ -14,6 +14,7 @@ from upcurve.accuracy.problems import (
     timing,
     working,
 )
+from upcurve.accuracy.problems.arithmetic import UnfitError
 from upcurve.accuracy.problems.problem import MARK, Problem
 from upcurve.accuracy.problems.ranges import has_held_out
 from upcurve.accuracy.problems.story import Story
@@ -68,7 +69,10 @@ def _draw(random: Random, name: str, *, held_out: bool, family: str = "") -> Pro
     """Draw one problem; None where it does not fit the side that is asked for."""
     family = family or random.choice(list(FAMILIES))
     story = Story(random, held_out=held_out)
-    result = FAMILIES[family](story)
+    try:
+        result = FAMILIES[family](story)
+    except UnfitError:
+        return None
     question = story.question
     if has_held_out(question) != held_out or bool(story.unseen) != held_out:
         return None
