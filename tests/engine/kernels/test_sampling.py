@@ -28,9 +28,7 @@ ways = pytest.mark.parametrize(
     "way",
     [
         pytest.param(
-            lambda logits, numbers, filters: draw(
-                logits, numbers, filters=filters, no_token=NO_TOKEN
-            ),
+            partial(draw, no_token=NO_TOKEN),
             id="torch",
         ),
         pytest.param(
@@ -50,8 +48,8 @@ def draws(rows, **changes):
 
 def tokens_of(way, logits, how):
     numbers = torch.tensor(packed(how)).view(5, -1)
-    filters = any(each.filters for each in how)
-    return way(logits, numbers, filters=filters).tolist()
+    few, wide = any(each.few for each in how), any(each.wide for each in how)
+    return way(logits, numbers, few=few, wide=wide).tolist()
 
 
 def oracle(logits, how):
@@ -219,4 +217,4 @@ def test_a_tiny_temperature_is_greedy(way, top_p):
 def test_greedy_rows_need_no_numbers(way):
     logits = torch.tensor([[0.0, 3.0, 3.0], [5.0, 5.0, 5.0], [0.0, math.nan, 1.0]])
     for dtype in (torch.float32, torch.bfloat16):
-        assert way(logits.to(dtype), None, filters=False).tolist() == [1, 0, NO_TOKEN]
+        assert way(logits.to(dtype), None, few=False, wide=False).tolist() == [1, 0, NO_TOKEN]

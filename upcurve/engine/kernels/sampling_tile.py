@@ -1,0 +1,143 @@
+"""A tile of one row's logits: the tokens of it in order, their noise, the best of it."""
+
+from __future__ import annotations
+
+from upcurve.engine.platform import tl, triton
+
+PIECES, LANES = 4, 2048
+"""Of a tile: Philox gives four words at once, one for each piece. Noise and sums are made of it, so
+that it must not depend on the batch."""
+ROUNDS = 7
+"""Of Philox."""
+
+TILE = tl.constexpr(PIECES * LANES)
+P, L, N_ROUNDS = (tl.constexpr(each) for each in (PIECES, LANES, ROUNDS))
+NO_ID = tl.constexpr(2**31 - 1)
+
+
+@triton.jit  # type: ignore[untyped-decorator]
+def tile_of(start: tl.tensor, tile: tl.tensor, vocabulary: tl.tensor) -> tl.tuple:
+    """Return the pieces of a tile, float32 [LANES] each: of NaN infinity, past the end -infinity.
+
+    So a row with a NaN has no finite maximum.
+    """
+    first = tile * TILE
+    return (
+        _piece(start, first, vocabulary),
+        _piece(start, first + L, vocabulary),
+        _piece(start, first + 2 * L, vocabulary),
+        _piece(start, first + 3 * L, vocabulary),
+    )
+
+
+@triton.jit  # type: ignore[untyped-decorator]
+def _piece(start: tl.tensor, first: tl.tensor, vocabulary: tl.tensor) -> tl.tensor:
+    id = first + tl.arange(0, L)  # noqa: A001
+    x = tl.load(start + id, mask=id < vocabulary, other=float("-inf")).to(tl.float32)
+    return tl.where(x == x, x, float("inf"))
+
+
+@triton.jit  # type: ignore[untyped-decorator]
+def largest_of(x: tl.tuple) -> tl.tensor:
+    """Return the largest logit of a tile."""
+    return tl.max(tl.maximum(tl.maximum(x[0], x[1]), tl.maximum(x[2], x[3])), 0)
+
+
+@triton.jit  # type: ignore[untyped-decorator]
+def first_of(x: tl.tuple, tile: tl.tensor, logit: tl.tensor) -> tl.tensor:
+    """Return the lowest id that has this logit in a tile."""
+    id = tl.full([L], NO_ID, tl.int32)  # noqa: A001
+    for piece in tl.static_range(P):
+        own = tile * TILE + piece * L + tl.arange(0, L)
+        id = tl.where(x[piece] == logit, tl.minimum(id, own), id)  # noqa: A001
+    return tl.min(id, 0)
+
+
+@triton.jit  # type: ignore[untyped-decorator]
+def sum_of(x: tl.tuple, base: tl.tensor, scale: tl.tensor) -> tl.tensor:
+    """Return the sum of exp((x - base) * scale) over a tile."""
+    sums = tl.exp((x[0] - base) * scale)
+    for piece in tl.static_range(1, P):
+        sums += tl.exp((x[piece] - base) * scale)
+    return tl.sum(sums, 0)
+
+
+@triton.jit  # type: ignore[untyped-decorator]
+def drawn_of(
+    x: tl.tuple,
+    tile: tl.tensor,
+    base: tl.tensor,
+    scale: tl.tensor,
+    seed: tl.tensor,
+    number: tl.tensor,
+    bound: tl.tensor,
+    bounded: tl.constexpr,
+    narrow: tl.constexpr,
+) -> tuple[tl.tensor, tl.tensor]:
+    """Return the highest (x - base) * scale + noise of a tile, and the lowest id that has it.
+
+    Where `bounded`, of tokens whose key is above a bound; -infinity where there are none.
+    """
+    lane = tl.arange(0, L)
+    words = words_of(seed, number, tile * L + lane)
+    best, id = tl.full([L], float("-inf"), tl.float32), tile * TILE + lane  # noqa: A001
+    for piece in tl.static_range(P):
+        own = tile * TILE + piece * L + lane
+        score = (x[piece] - base) * scale + gumbel_of(words[piece])
+        if bounded:
+            score = tl.where(is_before(x[piece], own, bound, narrow), score, float("-inf"))
+        id = tl.where(score > best, own, id)  # noqa: A001
+        best = tl.maximum(best, score)
+    top = tl.max(best, 0)
+    return top, tl.min(tl.where(best == top, id, NO_ID), 0)
+
+
+@triton.jit  # type: ignore[untyped-decorator]
+def key_of(order: tl.tensor, id: tl.tensor) -> tl.tensor:  # noqa: A002
+    """Return int64: the more likely token has the larger, of equal ones the lower id."""
+    return (order.to(tl.int64) << 32) | (id ^ NO_ID).to(tl.int64)
+
+
+@triton.jit  # type: ignore[untyped-decorator]
+def order_and_id(key: tl.tensor) -> tuple[tl.tensor, tl.tensor]:
+    """Return what a key was made of."""
+    return (key >> 32).to(tl.int32), (key & 0x7FFFFFFF).to(tl.int32) ^ NO_ID
+
+
+@triton.jit  # type: ignore[untyped-decorator]
+def is_before(
+    x: tl.tensor,
+    id: tl.tensor,  # noqa: A002
+    key: tl.tensor,
+    narrow: tl.constexpr,
+) -> tl.tensor:
+    """Return whether tokens have a larger key."""
+    order = order_of(x, narrow)
+    other, its_id = order_and_id(key)
+    return (order > other) | ((order == other) & (id < its_id))
+
+
+@triton.jit  # type: ignore[untyped-decorator]
+def order_of(x: tl.tensor, narrow: tl.constexpr) -> tl.tensor:
+    """Return whole numbers that order as float32 do: of bfloat16 (rounded down to one) 16 bits."""
+    # Both zeros are one number.
+    bits = tl.where(x == 0, 0.0, x).to(tl.int32, bitcast=True)
+    # Of negative numbers the larger has the smaller bits.
+    order = bits ^ ((bits >> 31) & 0x7FFFFFFF)
+    return order >> 16 if narrow else order
+
+
+@triton.jit  # type: ignore[untyped-decorator]
+def words_of(seed: tl.tensor, number: tl.tensor, counters: tl.tensor) -> tl.tuple:
+    """Compute `sampling.philox`: four words."""
+    zeros = counters * 0
+    low, high = zeros + number.to(tl.int32), zeros + (number >> 32).to(tl.int32)
+    return tl.philox(seed, counters, low, high, zeros, N_ROUNDS)
+
+
+@triton.jit  # type: ignore[untyped-decorator]
+def gumbel_of(bits: tl.tensor) -> tl.tensor:
+    """Return the noise of uint32, as `sampling.gumbel_noise`."""
+    u = tl.minimum((bits.to(tl.float32) + 0.5) * 2.3283064365386963e-10, 0.99999994)
+    exponential = tl.where(u < 0.0009765625, u + 0.5 * u * u, -tl.log(1 - u))
+    return -tl.log(exponential)
