@@ -6,7 +6,7 @@ token can be kept: the largest logit of each block of tokens bounds what can.
 
 from __future__ import annotations
 
-from upcurve.engine.kernels.sampling_tile import NO_ID, TILE, L, gumbel_of, order_of, words_of
+from upcurve.engine.kernels.sampling_tile import NO_ID, noise_of, order_of
 from upcurve.engine.platform import tl, triton
 
 BLOCK = 128
@@ -128,12 +128,7 @@ def _draw_kept(
         # The most likely token, where top-p is less than a float can tell.
         keeps = keeps | ((rank + earlier) == 0)
         keeps = (order > last) | ((order == last) & keeps)
-        words = words_of(seed, number, id // TILE * L + id % L)
-        piece = id % TILE // L
-        bits = tl.where(piece < 1, words[0], words[1])
-        bits = tl.where(piece < 2, bits, words[2])
-        bits = tl.where(piece < 3, bits, words[3])
-        score = tl.where(keeps, scaled + gumbel_of(bits), float("-inf"))
+        score = tl.where(keeps, scaled + noise_of(seed, number, id), float("-inf"))
         highest = tl.max(score, 0)
         token = tl.where(highest > top, tl.min(tl.where(score == highest, id, NO_ID), 0), token)
         top = tl.maximum(top, highest)

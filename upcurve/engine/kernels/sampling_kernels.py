@@ -85,7 +85,8 @@ def _scan(
     tile, row = tl.program_id(0), tl.program_id(1)
     tiles, rows = tl.num_programs(0), tl.num_programs(1)
     narrow: tl.constexpr = logits.dtype.element_ty == tl.bfloat16
-    x = tile_of(logits + row.to(tl.int64) * row_stride, tile, vocabulary)
+    start = logits + row.to(tl.int64) * row_stride
+    x = tile_of(start, tile, vocabulary)
     largest = largest_of(x)
     at = row * tiles + tile
     tl.store(found + at, largest)
@@ -101,7 +102,7 @@ def _scan(
                 seed = tl.load(numbers + 3 * rows + row)
                 number = tl.load(numbers + 4 * rows + row)
                 best, id = drawn_of(  # noqa: A001
-                    x, tile, base, scale, seed, number, 0, bounded=False, narrow=narrow
+                    *(x, start, tile, vocabulary, base, scale, seed, number, 0, False, narrow)
                 )
                 tl.store(found + rows * tiles + at, best)
                 tl.store(ids + at, id)

@@ -65,7 +65,9 @@ def sum_of(x: tl.tuple, base: tl.tensor, scale: tl.tensor) -> tl.tensor:
 @triton.jit  # type: ignore[untyped-decorator]
 def drawn_of(
     x: tl.tuple,
+    start: tl.tensor,
     tile: tl.tensor,
+    vocabulary: tl.tensor,
     base: tl.tensor,
     scale: tl.tensor,
     seed: tl.tensor,
@@ -80,15 +82,37 @@ def drawn_of(
     """
     lane = tl.arange(0, L)
     words = words_of(seed, number, tile * L + lane)
-    best, id = tl.full([L], float("-inf"), tl.float32), tile * TILE + lane  # noqa: A001
+    # Logarithms of all noise cost more than the rest: of each lane the piece that can be highest
+    # has its own computed, the others only where they can be as high as the best of those.
+    none = tl.full([L], float("-inf"), tl.float32)
+    highest, other, scaled = none, none, none
+    id, bits = tile * TILE + lane, words[0]  # noqa: A001
     for piece in tl.static_range(P):
         own = tile * TILE + piece * L + lane
-        score = (x[piece] - base) * scale + gumbel_of(words[piece])
+        value = (x[piece] - base) * scale
         if bounded:
-            score = tl.where(is_before(x[piece], own, bound, narrow), score, float("-inf"))
-        id = tl.where(score > best, own, id)  # noqa: A001
-        best = tl.maximum(best, score)
+            value = tl.where(is_before(x[piece], own, bound, narrow), value, float("-inf"))
+        most = value + gumbel_bound_of(words[piece])
+        other = tl.maximum(other, tl.minimum(most, highest))
+        is_higher = most > highest
+        id = tl.where(is_higher, own, id)  # noqa: A001
+        bits = tl.where(is_higher, words[piece], bits)
+        scaled = tl.where(is_higher, value, scaled)
+        highest = tl.maximum(highest, most)
+    best = scaled + gumbel_of(bits)
     top = tl.max(best, 0)
+    if tl.max(other, 0) >= top:
+        # Anew, so that nothing is kept for what is rare.
+        for number_of_piece in range(P):
+            first = tile * TILE + number_of_piece * L
+            again, its_id = _piece(start, first, vocabulary), first + lane
+            score = (again - base) * scale + noise_of(seed, number, its_id)
+            if bounded:
+                score = tl.where(is_before(again, its_id, bound, narrow), score, float("-inf"))
+            is_first = (score > best) | ((score == best) & (its_id < id))
+            id = tl.where(is_first, its_id, id)  # noqa: A001
+            best = tl.maximum(best, score)
+        top = tl.max(best, 0)
     return top, tl.min(tl.where(best == top, id, NO_ID), 0)
 
 
@@ -136,8 +160,32 @@ def words_of(seed: tl.tensor, number: tl.tensor, counters: tl.tensor) -> tl.tupl
 
 
 @triton.jit  # type: ignore[untyped-decorator]
+def noise_of(seed: tl.tensor, number: tl.tensor, id: tl.tensor) -> tl.tensor:  # noqa: A002
+    """Return the noise of tokens anywhere."""
+    words = words_of(seed, number, id // TILE * L + id % L)
+    piece = id % TILE // L
+    bits = tl.where(piece < 1, words[0], words[1])
+    bits = tl.where(piece < 2, bits, words[2])
+    return gumbel_of(tl.where(piece < 3, bits, words[3]))
+
+
+@triton.jit  # type: ignore[untyped-decorator]
 def gumbel_of(bits: tl.tensor) -> tl.tensor:
     """Return the noise of uint32, as `sampling.gumbel_noise`."""
     u = tl.minimum((bits.to(tl.float32) + 0.5) * 2.3283064365386963e-10, 0.99999994)
     exponential = tl.where(u < 0.0009765625, u + 0.5 * u * u, -tl.log(1 - u))
     return -tl.log(exponential)
+
+
+@triton.jit  # type: ignore[untyped-decorator]
+def gumbel_bound_of(bits: tl.tensor) -> tl.tensor:
+    """Return no less than the noise of uint32.
+
+    -ln(-ln(1 - u)) <= -ln(u); the logarithm of a float to base 2 is at least its exponent and its
+    mantissa, as a number in [0, 1), together, and at most 0.09 more.
+    """
+    # With eight bits of the mantissa; 2**23 + n has n in its lowest bits.
+    cut = bits.to(tl.float32).to(tl.int32, bitcast=True) >> 15
+    logarithm = (cut | 0x4B000000).to(tl.float32, bitcast=True) - 8388608.0
+    # ln(2) (127 + 32), and a little for what is rounded; ln(2) / 256.
+    return 110.211 - 0.0027076061740622 * logarithm

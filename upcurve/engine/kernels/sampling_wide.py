@@ -158,7 +158,7 @@ def draw_wide(
                 x = tile_of(start, at, vocabulary)
                 base = tl.load(found + row * tiles + at)
                 new, id = drawn_of(  # noqa: A001
-                    x, at, base, scale, seed, number, lost, bounded=True, narrow=narrow
+                    *(x, start, at, vocabulary, base, scale, seed, number, lost, True, narrow)
                 )
                 order = order_of(tl.load(start + id).to(tl.float32), narrow)
                 score = tl.where(lane == at, new + (largest - best) * scale, score)
