@@ -19,11 +19,11 @@ from upcurve.engine.kernels.sampling_tile import (
     drawn_of,
     first_of,
     largest_of,
+    masses_of,
     order_of,
-    sum_of,
     tile_of,
 )
-from upcurve.engine.kernels.sampling_wide import draw_wide, is_wide, parameters_of, weigh
+from upcurve.engine.kernels.sampling_wide import draw_wide, is_wide, parameters_of, seed_of, weigh
 from upcurve.engine.platform import overlapping, tl, triton, wait_for_inputs
 
 B, BLOCKS = tl.constexpr(BLOCK), tl.constexpr(LANES // BLOCK)
@@ -33,7 +33,7 @@ B, BLOCKS = tl.constexpr(BLOCK), tl.constexpr(LANES // BLOCK)
 def draw_kernels(
     logits: torch.Tensor, numbers: torch.Tensor | None, *, few: bool, wide: bool, no_token: int
 ) -> torch.Tensor:
-    """Compute `sampling.draw` in two launches, in three where a row is wide."""
+    """Compute `sampling.draw` in two launches; in three where a row is wide, in four if one is few too."""
     rows, vocabulary = logits.shape
     assert logits.stride(1) == 1
     device = logits.device
@@ -52,17 +52,21 @@ def draw_kernels(
         candidates = torch.empty(rows, vocabulary, dtype=torch.int32, device=device)
     arguments = (logits, numbers, found, ids, blocks, vocabulary, logits.stride(0))
     launch = overlapping(device)
-    options = {"draws": numbers is not None, "few": few, "wide": wide, **launch}
-    _scan[(tiles, rows)](*arguments, num_warps=8, **options)
+    options = {"draws": numbers is not None, **launch}
+    _scan[(tiles, rows)](*arguments, num_warps=8, few=few, wide=wide, **options)
     if wide:
         assert numbers is not None
         masses = weigh(logits, numbers, found, ids, launch)
-    _choose[(rows,)](
-        *(*arguments, candidates, masses, tokens, tiles, no_token),
-        tile_lanes=triton.next_power_of_2(tiles),
-        num_warps=8 if few or wide else 1,
-        **options,
-    )
+    # No program has room for both: each leaves the rows of the other alone.
+    for its_few, its_wide in ((True, False), (False, True)) if few and wide else ((few, wide),):
+        _choose[(rows,)](
+            *(*arguments, candidates, masses, tokens, tiles, no_token),
+            tile_lanes=triton.next_power_of_2(tiles),
+            few=its_few,
+            wide=its_wide,
+            num_warps=8 if few or wide else 1,
+            **options,
+        )
     return tokens
 
 
@@ -97,10 +101,9 @@ def _scan(
             scale = 1 / temperature
             if few or wide:
                 if (top_k > 0) | (top_p < 1):
-                    tl.store(found + 2 * rows * tiles + at, sum_of(x, base, scale))
+                    tl.store(found + 2 * rows * tiles + at, tl.sum(masses_of(x, base, scale), 0))
             if top_k == 0:
-                seed = tl.load(numbers + 3 * rows + row)
-                number = tl.load(numbers + 4 * rows + row)
+                seed, number = seed_of(numbers, row, rows)
                 best, id = drawn_of(  # noqa: A001
                     *(x, start, tile, vocabulary, base, scale, seed, number, 0, False, narrow)
                 )
@@ -148,12 +151,15 @@ def _choose(
     is_finite = (best > float("-inf")) & (best < float("inf"))
     id = tl.load(ids + at, mask=is_tile, other=0)  # noqa: A001
     token = tl.min(tl.where(largest == best, id, NO_ID), 0)
+    is_own = True
     if draws:
         temperature, top_k, top_p = parameters_of(numbers, row, rows)
+        if few:
+            is_own = (temperature == 0) | (top_k > 0) | (top_p >= 1)
+        if wide:
+            is_own = (temperature == 0) | (top_k == 0)
         if is_finite & (temperature > 0):
             scale = 1 / temperature
-            seed = tl.load(numbers + 3 * rows + row)
-            number = tl.load(numbers + 4 * rows + row)
             start = logits + row.to(tl.int64) * row_stride
             if (top_k == 0) & (top_p >= 1):
                 score = tl.load(found + rows * tiles + at, mask=is_tile, other=float("-inf"))
@@ -163,6 +169,7 @@ def _choose(
                 if top_k > 0:
                     sums = tl.load(found + 2 * rows * tiles + at, mask=is_tile, other=0.0)
                     total = tl.sum(sums * tl.exp((largest - best) * scale), 0)
+                    seed, number = seed_of(numbers, row, rows)
                     tile_blocks = tiles * P * BLOCKS
                     its_blocks = blocks + row * tile_blocks
                     token = draw_few(
@@ -174,7 +181,7 @@ def _choose(
             if wide:
                 if is_wide(temperature, top_k, top_p):
                     token = draw_wide(
-                        *(start, found, ids, masses, vocabulary, scale, top_p, seed, number),
+                        *(start, numbers, found, ids, masses, vocabulary, scale, top_p),
                         *(row, rows, tiles, tile_lanes),
                     )
-    tl.store(tokens + row, tl.where(is_finite, token, no_token).to(tl.int64))
+    tl.store(tokens + row, tl.where(is_finite, token, no_token).to(tl.int64), mask=is_own)

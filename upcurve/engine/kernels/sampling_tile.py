@@ -54,12 +54,34 @@ def first_of(x: tl.tuple, tile: tl.tensor, logit: tl.tensor) -> tl.tensor:
 
 
 @triton.jit  # type: ignore[untyped-decorator]
-def sum_of(x: tl.tuple, base: tl.tensor, scale: tl.tensor) -> tl.tensor:
-    """Return the sum of exp((x - base) * scale) over a tile."""
+def masses_of(x: tl.tuple, base: tl.tensor, scale: tl.tensor) -> tl.tensor:
+    """Return exp((x - base) * scale), summed over the pieces of a tile: [LANES]."""
     sums = tl.exp((x[0] - base) * scale)
     for piece in tl.static_range(1, P):
         sums += tl.exp((x[piece] - base) * scale)
-    return tl.sum(sums, 0)
+    return sums
+
+
+@triton.jit  # type: ignore[untyped-decorator]
+def before(x: tl.tuple, tile: tl.tensor, key: tl.tensor, narrow: tl.constexpr) -> tl.tuple:
+    """Return the pieces of a tile with -infinity instead of all but the tokens of larger keys."""
+    first = tile * TILE + tl.arange(0, L)
+    return (
+        _before(x[0], first, key, narrow),
+        _before(x[1], first + L, key, narrow),
+        _before(x[2], first + 2 * L, key, narrow),
+        _before(x[3], first + 3 * L, key, narrow),
+    )
+
+
+@triton.jit  # type: ignore[untyped-decorator]
+def _before(
+    x: tl.tensor,
+    id: tl.tensor,  # noqa: A002
+    key: tl.tensor,
+    narrow: tl.constexpr,
+) -> tl.tensor:
+    return tl.where(key_of(order_of(x, narrow), id) > key, x, float("-inf"))
 
 
 @triton.jit  # type: ignore[untyped-decorator]
@@ -81,6 +103,8 @@ def drawn_of(
     Where `bounded`, of tokens whose key is above a bound; -infinity where there are none.
     """
     lane = tl.arange(0, L)
+    if bounded:
+        x = before(x, tile, bound, narrow)
     words = words_of(seed, number, tile * L + lane)
     # Logarithms of all noise cost more than the rest: of each lane the piece that can be highest
     # has its own computed, the others only where they can be as high as the best of those.
@@ -90,8 +114,6 @@ def drawn_of(
     for piece in tl.static_range(P):
         own = tile * TILE + piece * L + lane
         value = (x[piece] - base) * scale
-        if bounded:
-            value = tl.where(is_before(x[piece], own, bound, narrow), value, float("-inf"))
         most = value + gumbel_bound_of(words[piece])
         other = tl.maximum(other, tl.minimum(most, highest))
         is_higher = most > highest
@@ -106,9 +128,9 @@ def drawn_of(
         for number_of_piece in range(P):
             first = tile * TILE + number_of_piece * L
             again, its_id = _piece(start, first, vocabulary), first + lane
-            score = (again - base) * scale + noise_of(seed, number, its_id)
             if bounded:
-                score = tl.where(is_before(again, its_id, bound, narrow), score, float("-inf"))
+                again = _before(again, its_id, bound, narrow)
+            score = (again - base) * scale + noise_of(seed, number, its_id)
             is_first = (score > best) | ((score == best) & (its_id < id))
             id = tl.where(is_first, its_id, id)  # noqa: A001
             best = tl.maximum(best, score)
@@ -126,19 +148,6 @@ def key_of(order: tl.tensor, id: tl.tensor) -> tl.tensor:  # noqa: A002
 def order_and_id(key: tl.tensor) -> tuple[tl.tensor, tl.tensor]:
     """Return what a key was made of."""
     return (key >> 32).to(tl.int32), (key & 0x7FFFFFFF).to(tl.int32) ^ NO_ID
-
-
-@triton.jit  # type: ignore[untyped-decorator]
-def is_before(
-    x: tl.tensor,
-    id: tl.tensor,  # noqa: A002
-    key: tl.tensor,
-    narrow: tl.constexpr,
-) -> tl.tensor:
-    """Return whether tokens have a larger key."""
-    order = order_of(x, narrow)
-    other, its_id = order_and_id(key)
-    return (order > other) | ((order == other) & (id < its_id))
 
 
 @triton.jit  # type: ignore[untyped-decorator]

@@ -17,10 +17,11 @@ from upcurve.engine.kernels.sampling_tile import (
     TILE,
     L,
     P,
+    before,
     drawn_of,
     first_of,
-    is_before,
     key_of,
+    masses_of,
     order_and_id,
     order_of,
     tile_of,
@@ -81,6 +82,14 @@ def parameters_of(
 
 
 @triton.jit  # type: ignore[untyped-decorator]
+def seed_of(
+    numbers: tl.tensor, row: tl.tensor, rows: tl.tensor
+) -> tuple[tl.tensor, tl.tensor]:
+    """Return the seed of a row and the number of its draw."""
+    return tl.load(numbers + 3 * rows + row), tl.load(numbers + 4 * rows + row)
+
+
+@triton.jit  # type: ignore[untyped-decorator]
 def _weigh(
     logits: tl.tensor,
     numbers: tl.tensor,
@@ -119,7 +128,7 @@ def _weigh(
             own = tl.sum(tl.where(lane == tile, rank, 0), 0)
             if own < N_PIVOTS:
                 pivot = tl.max(tl.where(lane == tile, key, NO_KEY), 0)
-                mass = tl.sum(_masses_before(x, tile, pivot, best, scale, narrow), 0)
+                mass = tl.sum(masses_of(before(x, tile, pivot, narrow), best, scale), 0)
                 sums = tl.where(slot == own, mass, sums)
             tl.store(masses + (row * tiles + tile) * N_PIVOTS + slot, sums)
 
@@ -127,14 +136,13 @@ def _weigh(
 @triton.jit  # type: ignore[untyped-decorator]
 def draw_wide(
     start: tl.tensor,
+    numbers: tl.tensor,
     found: tl.tensor,
     ids: tl.tensor,
     masses: tl.tensor,
     vocabulary: tl.tensor,
     scale: tl.tensor,
     top_p: tl.tensor,
-    seed: tl.tensor,
-    number: tl.tensor,
     row: tl.tensor,
     rows: tl.tensor,
     tiles: tl.tensor,
@@ -157,6 +165,7 @@ def draw_wide(
             if top <= lost:
                 x = tile_of(start, at, vocabulary)
                 base = tl.load(found + row * tiles + at)
+                seed, number = seed_of(numbers, row, rows)
                 new, id = drawn_of(  # noqa: A001
                     *(x, start, at, vocabulary, base, scale, seed, number, lost, True, narrow)
                 )
@@ -167,7 +176,7 @@ def draw_wide(
                 sums = tl.zeros([L], tl.float32)
                 for tile in range(tiles):
                     x = tile_of(start, tile, vocabulary)
-                    sums += _masses_before(x, tile, top, best, scale, narrow)
+                    sums += masses_of(before(x, tile, top, narrow), best, scale)
                 is_kept = tl.sum(sums, 0) < limit
                 kept = tl.where(is_kept, top, kept)
                 lost = tl.where(is_kept, lost, top)
@@ -252,21 +261,3 @@ def _mass_from(
         mass = tl.exp((x[piece] - best) * scale)
         sums += tl.where(order_of(x[piece], narrow) >= least, mass, 0.0)
     return tl.sum(sums, 0)
-
-
-@triton.jit  # type: ignore[untyped-decorator]
-def _masses_before(
-    x: tl.tensor,
-    tile: tl.tensor,
-    key: tl.tensor,
-    best: tl.tensor,
-    scale: tl.tensor,
-    narrow: tl.constexpr,
-) -> tl.tensor:
-    """Return the masses of the tokens of a tile with larger keys: [LANES] sums of pieces."""
-    sums = tl.zeros([L], tl.float32)
-    for piece in tl.static_range(P):
-        id = tile * TILE + piece * L + tl.arange(0, L)  # noqa: A001
-        mass = tl.exp((x[piece] - best) * scale)
-        sums += tl.where(is_before(x[piece], id, key, narrow), mass, 0.0)
-    return sums
