@@ -1,4 +1,4 @@
-"""Drawing tokens of the whole vocabulary in two launches, beside torch: time, ratio, same tokens.
+"""Drawing tokens of the whole vocabulary, beside torch: time, ratio, same tokens.
 
     python benchmarks/sampling.py
 
@@ -24,6 +24,8 @@ KINDS = {
     "temperature 0.8": (0.8, 0, 1.0),
     "top-k 50, top-p 0.95": (0.8, 50, 0.95),
     "top-p 0.95": (0.8, 0, 0.95),
+    "top-p 0.5": (0.8, 0, 0.5),
+    "top-p 0.1": (0.8, 0, 0.1),
 }
 
 
@@ -65,7 +67,7 @@ def logits(run, rows):
 
 
 def how(run, rows, kind):
-    """Return the numbers of a step whose rows are all of a kind, and whether they are few or wide."""
+    """Return the numbers of a step of one kind of rows, and whether they are few or wide."""
     draws = [Draw(*KINDS[kind], seed=7, number=row) for row in range(rows)]
     if kind == "greedy":
         return None, False, False

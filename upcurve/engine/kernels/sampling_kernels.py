@@ -14,7 +14,6 @@ from upcurve.engine.kernels.sampling_tile import (
     LANES,
     NO_ID,
     PIECES,
-    L,
     P,
     drawn_of,
     first_of,
@@ -33,7 +32,7 @@ B, BLOCKS = tl.constexpr(BLOCK), tl.constexpr(LANES // BLOCK)
 def draw_kernels(
     logits: torch.Tensor, numbers: torch.Tensor | None, *, few: bool, wide: bool, no_token: int
 ) -> torch.Tensor:
-    """Compute `sampling.draw` in two launches; in three where a row is wide, in four if one is few too."""
+    """Compute `sampling.draw` in two launches; one more for wide rows, one more beside few ones."""
     rows, vocabulary = logits.shape
     assert logits.stride(1) == 1
     device = logits.device
@@ -99,7 +98,7 @@ def _scan(
         if temperature > 0:
             base = tl.where(largest > float("-inf"), largest, 0.0)
             scale = 1 / temperature
-            if few or wide:
+            if few or wide:  # noqa: SIM102
                 if (top_k > 0) | (top_p < 1):
                     tl.store(found + 2 * rows * tiles + at, tl.sum(masses_of(x, base, scale), 0))
             if top_k == 0:
@@ -151,13 +150,8 @@ def _choose(
     is_finite = (best > float("-inf")) & (best < float("inf"))
     id = tl.load(ids + at, mask=is_tile, other=0)  # noqa: A001
     token = tl.min(tl.where(largest == best, id, NO_ID), 0)
-    is_own = True
     if draws:
         temperature, top_k, top_p = parameters_of(numbers, row, rows)
-        if few:
-            is_own = (temperature == 0) | (top_k > 0) | (top_p >= 1)
-        if wide:
-            is_own = (temperature == 0) | (top_k == 0)
         if is_finite & (temperature > 0):
             scale = 1 / temperature
             start = logits + row.to(tl.int64) * row_stride
@@ -165,7 +159,7 @@ def _choose(
                 score = tl.load(found + rows * tiles + at, mask=is_tile, other=float("-inf"))
                 score += (largest - best) * scale
                 token = tl.min(tl.where(score == tl.max(score, 0), id, NO_ID), 0)
-            if few:
+            if few:  # noqa: SIM102
                 if top_k > 0:
                     sums = tl.load(found + 2 * rows * tiles + at, mask=is_tile, other=0.0)
                     total = tl.sum(sums * tl.exp((largest - best) * scale), 0)
@@ -178,10 +172,17 @@ def _choose(
                         *(best, total, temperature, top_k, top_p, seed, number),
                         tile_lanes * P * BLOCKS,
                     )
-            if wide:
+            if wide:  # noqa: SIM102
                 if is_wide(temperature, top_k, top_p):
                     token = draw_wide(
                         *(start, numbers, found, ids, masses, vocabulary, scale, top_p),
                         *(row, rows, tiles, tile_lanes),
                     )
-    tl.store(tokens + row, tl.where(is_finite, token, no_token).to(tl.int64), mask=is_own)
+    token = tl.where(is_finite, token, no_token).to(tl.int64)
+    if few or wide:
+        # Read anew: nothing is kept for it.
+        temperature, top_k, top_p = parameters_of(numbers, row, rows)
+        is_of_other = is_wide(temperature, top_k, top_p) if few else (temperature > 0) & (top_k > 0)
+        tl.store(tokens + row, token, mask=is_of_other == 0)
+    else:
+        tl.store(tokens + row, token)

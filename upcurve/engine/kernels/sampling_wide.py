@@ -82,9 +82,7 @@ def parameters_of(
 
 
 @triton.jit  # type: ignore[untyped-decorator]
-def seed_of(
-    numbers: tl.tensor, row: tl.tensor, rows: tl.tensor
-) -> tuple[tl.tensor, tl.tensor]:
+def seed_of(numbers: tl.tensor, row: tl.tensor, rows: tl.tensor) -> tuple[tl.tensor, tl.tensor]:
     """Return the seed of a row and the number of its draw."""
     return tl.load(numbers + 3 * rows + row), tl.load(numbers + 4 * rows + row)
 
