@@ -5,11 +5,12 @@
     python benchmarks/switch_story.py --device cpu --model small --input 64 --concurrency 1,2
 
 The three published changes (softmax top-k routing, Gemma-style RMSNorm, the shared expert as one of
-the routed ones) alone and together over an engine with every switch off, and everything on. All
-share weights, caches and requests: what is timed is decode steps of as many requests as the
-concurrency says, in the middle of their output, the variants in turns whose order alternates; and
-one prompt alone. What a whole run would take follows from both: prompts one after the other, then
-every step of all, with no prompt computed beside a decode. Every repeat has prompts of its own.
+the routed ones) alone and together over an engine with every switch off; everything on; and
+everything on without one of them, and without all three. All share weights, caches and requests:
+what is timed is decode steps of as many requests as the concurrency says, in the middle of their
+output, the variants in turns whose order alternates; and one prompt alone. What a whole run would
+take follows from both: prompts one after the other, then every step of all, with no prompt computed
+beside a decode. Every repeat has prompts of its own. Without graphs only up to --slow streams.
 """
 
 import argparse
@@ -25,6 +26,7 @@ from one_gpu_turns import checked, synchronize
 
 from upcurve import __version__
 from upcurve.engine.build import engine_of
+from upcurve.engine.execute.graphs import DecodeGraphs
 from upcurve.engine.execute.options import EngineOptions
 from upcurve.engine.model.model import Model
 from upcurve.engine.schedule.request import Request, SamplingParameters
@@ -47,6 +49,7 @@ def main():
     parser.add_argument("--output", type=int, default=1024)
     parser.add_argument("--steps", type=int, default=8, help="timed steps of a turn")
     parser.add_argument("--concurrency", default="1,4,16,64")
+    parser.add_argument("--slow", type=int, default=4, help="most streams of what has no graphs")
     parser.add_argument("--repeats", type=int, default=2)
     parser.add_argument("--save", help="CSV file of the points, for upcurve import")
     arguments = parser.parse_args()
@@ -69,7 +72,15 @@ def variants():
         f"{name} alone": ",".join(rest + [other for other in PUBLISHED if other != name])
         for name in PUBLISHED
     }
-    return {"all off": "all", **alone, "all three": ",".join(rest), "everything on": ""}
+    without = {f"without {name}": name for name in PUBLISHED}
+    return {
+        "all off": "all",
+        **alone,
+        "all three": ",".join(rest),
+        "without all three": ",".join(PUBLISHED),
+        **without,
+        "everything on": "",
+    }
 
 
 class Story:
@@ -86,19 +97,24 @@ class Story:
             max_kv_tokens=(most + 1) * (arguments.input + arguments.output + 16),
         )
         self.engine = engine_of(model, options, torch.device(arguments.device))
-        self.graphs = self.engine.device.graphs
+        runner = self.engine.device
         self.models = {
             title: Model(model.shapes, model.weights, Switches.without(off), model.dtype)
             for title, off in variants().items()
         }
-        self.models["everything on"] = model
+        self.graphs = {
+            title: DecodeGraphs(each, runner.caches, runner._last_tokens, most)
+            for title, each in self.models.items()
+            if runner.asynchronous and each.capturable and title != "everything on"
+        }
+        self.graphs["everything on"] = runner.graphs
         self.prefill, self.step = {}, {}
 
     def turn_to(self, title):
         """Let the next steps be those of a variant."""
         runner, model = self.engine.device, self.models[title]
         runner.model = model
-        runner.graphs = self.graphs if model.switches.cuda_graphs else None
+        runner.graphs = self.graphs.get(title)
         self.engine._overlap = model.switches.host_overlap
 
     def measure(self, repeat):
@@ -115,6 +131,8 @@ class Story:
             self.turn_to("everything on")
             self.begin(count, repeat)
             for title in titles:
+                if count > self.arguments.slow and title not in self.graphs:
+                    continue
                 self.turn_to(title)
                 took = self.steps(count)
                 self.step.setdefault((title, count), []).append(took)
@@ -171,14 +189,14 @@ class Story:
     def show(self):
         """Print the table."""
         print(f"\n{self.arguments.input} in, {self.arguments.output} out\n")
-        print("| | streams | prompt, s | ms a step | tok/s/GPU | tok/s/user | times all off |")
+        print("| | streams | prompt, s | ms a step | tok/s/GPU | tok/s/user | of everything on |")
         print("|---|---:|---:|---:|---:|---:|---:|")
         found = {}
         for title, count, _, total, user, step in self.points():
             found.setdefault((title, count), []).append((total, user, 1000 * step))
         for (title, count), each in sorted(found.items(), key=lambda item: item[0][1]):
             totals, users, steps = zip(*each, strict=True)
-            base = statistics.median(at[0] for at in found["all off", count])
+            base = statistics.median(at[0] for at in found["everything on", count])
             cells = [spread(self.prefill[title], 3), spread(steps, 2), spread(totals, 0)]
             cells += [spread(users, 1), f"{statistics.median(totals) / base:.2f}"]
             print(f"| {title} | {count} | {' | '.join(cells)} |")
