@@ -13,7 +13,7 @@ from tokenizers import Tokenizer
 
 from models.training.network import Network
 from models.training.shape import Shape
-from models.training.text import CHAT_TEMPLATE, END, END_OF_TEXT, START
+from models.training.text import CHAT_TEMPLATE, END, END_OF_TEXT, START, ends
 from upcurve.files import write_whole
 
 KEPT = ("A_log", "dt_bias")
@@ -37,10 +37,10 @@ def write_checkpoint(
     folder.mkdir(parents=True, exist_ok=True)
     weights = save(exported(network, dtype), metadata={"format": "pt"})
     write_whole(folder / "model.safetensors", lambda file: file.write(weights))
-    ends = [tokenizer.token_to_id(END), tokenizer.token_to_id(END_OF_TEXT)]
+    stops = ends(tokenizer)
     kind = str(dtype).removeprefix("torch.")
-    write_json(folder / "config.json", network.shape.config(ends=ends, dtype=kind))
-    write_json(folder / "generation_config.json", {"do_sample": False, "eos_token_id": ends})
+    write_json(folder / "config.json", network.shape.config(ends=stops, dtype=kind))
+    write_json(folder / "generation_config.json", {"do_sample": False, "eos_token_id": stops})
     write_json(
         folder / "tokenizer_config.json",
         {

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
-from models.training.network import Attention, DeltaNet, Network
+from models.training.network import Attention, DeltaNet, Layer, Network
 
 CHECK = 16
 """Steps between looks at whether all have ended."""
@@ -90,6 +90,7 @@ class Decoder:
         network, place = self._network, self._place
         x = network.embed(self._tokens.index_select(1, place))
         for layer, state in zip(network.model.layers, self._states, strict=True):
+            assert isinstance(layer, Layer)
             normed = layer.input_layernorm(x)
             if layer.attention:
                 x = x + self._attend(layer.self_attn, normed, *state)

@@ -23,7 +23,8 @@ class _UnitLowerInverse(torch.autograd.Function):
     def backward(ctx: Any, *grads: torch.Tensor) -> torch.Tensor:
         (inverse,) = ctx.saved_tensors
         turned = inverse.transpose(-1, -2)
-        return -(turned @ grads[0] @ turned).tril(-1)
+        grad: torch.Tensor = -(turned @ grads[0] @ turned).tril(-1)
+        return grad
 
 
 def _inverse(a: torch.Tensor) -> torch.Tensor:

@@ -21,7 +21,7 @@ from tokenizers import Tokenizer
 from models.training.checkpoint import exported, read_checkpoint
 from models.training.decode import Decoder
 from models.training.network import Network
-from models.training.text import END, END_OF_TEXT, START, prompt
+from models.training.text import END, START, ends, prompt
 from upcurve.accuracy.problems import Problem, held_out
 
 ANSWER = re.compile(r"^#### (\d+)$", re.MULTILINE)
@@ -68,7 +68,7 @@ class Examiner:
         form = chat_prompt if chat else prompt
         encoded = tokenizer.encode_batch([form(problem.question) for problem in problems])
         self._prompts = [each.ids for each in encoded]
-        self._ends = [tokenizer.token_to_id(token) for token in (END, END_OF_TEXT)]
+        self._ends = ends(tokenizer)
         self._copy = copy.deepcopy(network)
         device = network.lm_head.weight.device
         self._decoder = Decoder(self._copy, len(problems), length, graphs=device.type == "cuda")
@@ -79,7 +79,7 @@ class Examiner:
         answers = self._tokenizer.decode_batch(
             self._decoder.run(self._prompts, self._ends), skip_special_tokens=False
         )
-        right, wrong = 0, []
+        right, wrong = 0, list[dict[str, str]]()
         by_family: dict[str, list[bool]] = defaultdict(list)
         for problem, answer in zip(self._problems, answers, strict=True):
             found = ANSWER.findall(answer)
@@ -100,6 +100,7 @@ def chat_prompt(question: str) -> str:
 
 
 def main() -> None:
+    """Ask in batches; print the score so far after each."""
     parser = argparse.ArgumentParser(
         description="Ask a checkpoint held-out problems.",
         epilog="example: python -m models.training.examine models/small --problems 500 --seed 1",

@@ -36,6 +36,7 @@ class Norm(Weight):
         self.eps = eps
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return x [..., size] normalised over its last dimension, in its dtype."""
         wide = x.float()
         wide = wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + self.eps)
         return (wide * (1.0 + self.weight.float())).to(x.dtype)
@@ -87,6 +88,7 @@ class DeltaNet(nn.Module):
         return linear(out.flatten(-2).to(x.dtype), self.out_proj.weight)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Mix tokens x [B, S, hidden], S a multiple of 64, from an empty state."""
         u = linear(x, self.in_proj_qkv.weight)
         taps, length = self.shape.linear_conv_kernel_dim, x.shape[1]
         padded = F.pad(u, (0, 0, taps - 1, 0)).float()
@@ -146,6 +148,7 @@ class Attention(nn.Module):
         return linear(out.transpose(1, 2).flatten(-2) * gate.sigmoid(), self.o_proj.weight)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Attend causally over tokens x [B, S, hidden]."""
         q, k, v, gate = self.project(x, torch.arange(x.shape[1], device=x.device))
         repeats = q.shape[1] // k.shape[1]
         k, v = k.repeat_interleave(repeats, 1), v.repeat_interleave(repeats, 1)
@@ -173,6 +176,7 @@ class SharedExpert(nn.Module):
         self.down_proj = Weight(hidden, inner)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return the output for tokens x [..., hidden]."""
         inner = F.silu(linear(x, self.gate_proj.weight)) * linear(x, self.up_proj.weight)
         return linear(inner, self.down_proj.weight)
 
@@ -224,6 +228,7 @@ class Layer(nn.Module):
         self.mlp = MixtureOfExperts(shape)
 
     def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the output for x [B, S, hidden], and the balance loss."""
         mixer = self.self_attn if self.attention else self.linear_attn
         x = x + mixer(self.input_layernorm(x))
         out, balance = self.mlp(self.post_attention_layernorm(x))

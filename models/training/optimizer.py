@@ -1,4 +1,4 @@
-"""Muon for matrices, Adam for the rest; all state on the device, so that a graph can hold a step."""
+"""Muon for matrices, Adam for the rest; all state on the device, for a graph to hold a step."""
 
 from __future__ import annotations
 
@@ -28,7 +28,8 @@ def orthogonal(matrices: torch.Tensor) -> torch.Tensor:
     for _ in range(5):
         gram = x @ x.transpose(-1, -2)
         x = 3.4445 * x + (-4.7750 * gram + 2.0315 * gram @ gram) @ x
-    return x.transpose(-1, -2) if tall else x
+    out: torch.Tensor = x.transpose(-1, -2) if tall else x
+    return out
 
 
 class Optimizer:
@@ -41,7 +42,7 @@ class Optimizer:
 
     def __init__(self, model: nn.Module, *, matrix_rate: float, other_rate: float) -> None:
         self._matrices: dict[tuple[int, int], list[nn.Parameter]] = defaultdict(list)
-        self._others: list[nn.Parameter] = []
+        self._others: list[torch.Tensor] = []
         for name, parameter in model.named_parameters():
             if parameter.dim() < 2 or "conv1d" in name or any(part in name for part in NOT_MUON):
                 self._others.append(parameter)
@@ -89,4 +90,4 @@ class Optimizer:
         torch._foreach_add_(roots, EPSILON)
         updates = torch._foreach_div(self._first, roots)
         torch._foreach_mul_(updates, self.schedule * self._rates[1] / (1 - BETAS[0] ** self._steps))
-        torch._foreach_sub_(self._others, updates)
+        torch._foreach_sub_(self._others, list(updates))

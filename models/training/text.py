@@ -45,6 +45,11 @@ def train_tokenizer(vocab_size: int, seed: int = 0, problems: int = 20_000) -> T
     return tokenizer
 
 
+def ends(tokenizer: Tokenizer) -> list[int]:
+    """Return the tokens that end an answer, of a chat and of a completion."""
+    return [tokenizer.get_vocab()[token] for token in (END, END_OF_TEXT)]
+
+
 def _texts(seed: int, problems: int) -> Iterator[str]:
     random = Random(seed)  # noqa: S311
     stream = training(seed)

@@ -46,6 +46,7 @@ def schedule(done: float) -> float:
 
 
 def arguments() -> argparse.Namespace:
+    """Return what the command line asks for."""
     parser = argparse.ArgumentParser(
         description="Train the small model.",
         epilog="example: python -m models.training.train --out models/small --minutes 5",
@@ -94,7 +95,7 @@ class Run:
         self.exams: list[dict[str, Any]] = []
         reserve = 20.0 if self.cuda else 0.0
         self.training_begun = time.monotonic()
-        self.seconds = options.minutes * 60 - (self.training_begun - self.begun) - reserve
+        self.seconds: float = options.minutes * 60 - (self.training_begun - self.begun) - reserve
         self.steps = 0
 
     def _say(self, text: str, *values: object) -> None:
@@ -131,7 +132,7 @@ class Run:
     def done(self) -> float:
         """Return the share of the training that is done."""
         if self.options.steps:
-            return self.steps / self.options.steps
+            return self.steps / int(self.options.steps)
         return (time.monotonic() - self.training_begun) / self.seconds
 
     def train(self) -> None:
@@ -221,6 +222,7 @@ class Run:
 
 
 def main() -> None:
+    """Train, examine, and write checkpoint and record."""
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     torch.set_float32_matmul_precision("high")

@@ -1,4 +1,4 @@
-"""The demo's two recipes: the small trained model, every optimisation off and on."""
+"""The demo's recipes: a trained model to ask, and one to measure, every optimisation off and on."""
 
 from __future__ import annotations
 
@@ -8,25 +8,23 @@ from pathlib import Path
 from upcurve.errors import InputError
 from upcurve.sweep.recipe import Recipe
 
-MODEL_NAME = "small"
-VOCABULARY = (259, 1152)
-"""Token ids of the model that are no special token and no single byte; the upper end excluded."""
+SMALL = Path(__file__).parents[2] / "models" / "small"
+"""The trained model of the repository, beside the package."""
 
 
-def demo_model() -> Path:
-    """Return the folder of the small trained model, which lies beside the package.
+def question_recipe(model: Path = SMALL) -> Recipe:
+    """Return the recipe whose engine serves the trained model.
 
     Raises:
-        InputError: it does not.
+        InputError: the model is not there.
     """
-    folder = Path(__file__).parents[2] / "models" / "small"
-    if not (folder / "model.safetensors").is_file():
+    if not (model / "model.safetensors").is_file():
         raise InputError(
             "model",
-            f"the demo's is not in {folder}",
+            f"there is no trained model in {model}",
             "clone the repository and install it in place (make setup, or pip install -e .)",
         )
-    return folder
+    return _recipe("question", [], model, [1], 1)
 
 
 def demo_recipes(model: Path, *, concurrencies: Sequence[int], repeats: int) -> list[Recipe]:
@@ -53,7 +51,7 @@ def _recipe(
             "name": f"demo-{series}",
             "series": series,
             "model": str(model),
-            "served_model_name": MODEL_NAME,
+            "served_model_name": model.name,
             "precision": "fp32",
             "hardware": "CPU",
             "engine": {
@@ -61,12 +59,7 @@ def _recipe(
                 "command": [*serve, *address, "--device", "cpu", *extra],
                 "health": {"timeout_s": 120.0},
             },
-            "workload": {
-                "isl": 64,
-                "osl": 32,
-                "requests_per_stream": 4,
-                "vocabulary": list(VOCABULARY),
-            },
+            "workload": {"isl": 64, "osl": 32, "requests_per_stream": 4},
             "concurrency": list(concurrencies),
             "repeats": repeats,
         }
