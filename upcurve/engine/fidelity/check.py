@@ -1,0 +1,190 @@
+"""Divergence of a model's builds, one set of switches each, and what of it may be rounding."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from upcurve.engine.build import DTYPES
+from upcurve.engine.errors import EngineInputError
+from upcurve.engine.fidelity.divergence import Divergence, diverge, perplexity
+from upcurve.engine.fidelity.forced import ForcedEngine, Passage
+from upcurve.engine.fidelity.reference import alone, in_float32, plainly
+from upcurve.engine.model.formats import LoadFormat, QuantizationFormat
+from upcurve.engine.model.model import Model, load_model
+from upcurve.engine.switches import Switches
+
+STEP_TOKENS, REQUESTS = 48, 6
+"""Small, so that prompts come in chunks beside decodes, and slots are used again and again."""
+ON_A_GPU = ("fused_query_key", "fused_recurrence", "paged_attention", "cuda_graphs", "host_overlap")
+"""Switches that change nothing on a CPU."""
+FLOOR = 1e-8
+"""Nats that float32 may cost: other orders of its sums cost 1e-10 at most (docs/divergence.md)."""
+ROUNDING = 1.5
+"""Times what plain torch loses in the same format, a build may lose."""
+DISAGREEMENT, ERRORS = 0.01, 3.0
+"""Of the tokens, so many more than in plain torch may have another most likely one, and so many
+standard errors of that share: where two are as likely, which one it is is chance."""
+
+
+@dataclass(frozen=True, slots=True)
+class Format:
+    """What the numbers of a model are kept in."""
+
+    dtype: str
+    """Of activations and plain matrices: "bf16" or "fp32"."""
+    quantization: QuantizationFormat = "none"
+    load_format: LoadFormat = "auto"
+    seed: int = 0
+    """Of dummy weights."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a build may lose."""
+
+    kl: float
+    """Mean KL divergence in nats."""
+    agreement: float
+    """Least share of tokens with the reference's most likely one."""
+
+    @classmethod
+    def over(cls, rounding: Divergence) -> Limits:
+        """Return the limits that follow from what plain torch loses in the same format."""
+        share = rounding.agreement
+        error = (share * (1 - share) / rounding.tokens) ** 0.5
+        return cls(
+            kl=FLOOR + ROUNDING * rounding.kl_mean,
+            agreement=share - DISAGREEMENT - ERRORS * error,
+        )
+
+    def passed(self, found: Divergence) -> bool:
+        """Return whether a build is within both."""
+        return found.kl_mean <= self.kl and found.agreement >= self.agreement
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """A model in float32, and the text that it was asked about."""
+
+    passages: Mapping[str, Passage]
+    logits: Mapping[str, torch.Tensor]
+    """By passage: float32 [output, vocab]."""
+
+    @property
+    def outputs(self) -> dict[str, Sequence[int]]:
+        """Return the tokens that the logits are about."""
+        return {name: each.output for name, each in self.passages.items()}
+
+    @property
+    def perplexity(self) -> float:
+        """Return that of the text."""
+        return perplexity(self.logits, self.outputs)
+
+    def against(self, logits: Mapping[str, torch.Tensor]) -> Divergence:
+        """Compare logits of the same passages."""
+        return diverge(self.logits, logits, self.outputs)
+
+    @classmethod
+    def of(
+        cls, folder: Path, passages: Mapping[str, Passage], device: torch.device, form: Format
+    ) -> Reference:
+        """Load a checkpoint folder in float32 and compute the passages one by one.
+
+        Matrices of an FP8 checkpoint are multiplied out; of any other, what is quantised while it
+        is loaded is not quantised here. Dummy weights are those of the format, widened.
+
+        Raises:
+            EngineInputError: the folder is not a complete checkpoint of a supported model.
+        """
+        dtype = form.dtype if form.load_format == "dummy" else "fp32"
+        model = load(folder, device, replace(form, dtype=dtype, quantization="none"))
+        return cls(passages, alone(in_float32(model), passages))
+
+    def rounding(self, model: Model) -> Divergence:
+        """Return what plain torch loses in a model's format, one passage at a time."""
+        return self.against(alone(plainly(model), self.passages))
+
+    def measure(
+        self,
+        model: Model,
+        switches: Switches,
+        *,
+        step_tokens: int = STEP_TOKENS,
+        requests: int = REQUESTS,
+        **options: Any,
+    ) -> Divergence:
+        """Return what a model loses as it is served, with other switches than its own.
+
+        Args:
+            model: of which the weights are used.
+            switches: which optimisations are on.
+            step_tokens: most tokens of a step.
+            requests: that run at once.
+            options: more of `EngineOptions`: of the caches.
+
+        Raises:
+            EngineInputError: the memory does not do.
+            RuntimeError: a step failed.
+        """
+        built = Model(model.shapes, model.weights, switches, model.dtype)
+        longest = max(len(each.prompt) + len(each.output) for each in self.passages.values())
+        engine = ForcedEngine(
+            built,
+            model.weights.embedding.device,
+            step_tokens=step_tokens,
+            requests=min(requests, len(self.passages)),
+            context=max(2, longest),
+            **options,
+        )
+        return self.against(engine.logits(self.passages))
+
+
+def load(folder: Path, device: torch.device, form: Format) -> Model:
+    """Load a checkpoint folder in a format, all switches on.
+
+    Raises:
+        EngineInputError: the folder is not a complete checkpoint of a supported model.
+    """
+    return load_model(
+        folder,
+        device=device,
+        dtype=DTYPES[form.dtype],
+        switches=Switches(),
+        load_format=form.load_format,
+        seed=form.seed,
+        quantization=form.quantization,
+    )
+
+
+def switches_of(names: Sequence[str], *, gpu: bool) -> list[str]:
+    """Return those of some switches that change something on the device.
+
+    Args:
+        names: of switches.
+        gpu: whether the device is one.
+
+    Raises:
+        EngineInputError: a name is not a switch.
+    """
+    for name in names:
+        if name not in Switches.names():
+            raise EngineInputError(
+                "switch", f"{name!r} is not a switch", f"give some of {', '.join(Switches.names())}"
+            )
+    return [name for name in names if gpu or name not in ON_A_GPU]
+
+
+def builds(names: Sequence[str]) -> dict[str, Switches]:
+    """Return sets of switches: all on, each of `names` off, each alone, all off."""
+    alone = {name: Switches(**{each: each == name for each in Switches.names()}) for name in names}
+    return {
+        "all on": Switches(),
+        **{f"{name} off": Switches.without(name) for name in names},
+        **{f"{name} alone": switches for name, switches in alone.items()},
+        "all off": Switches.without("all"),
+    }
