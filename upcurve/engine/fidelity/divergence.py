@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -91,5 +92,5 @@ def perplexity(found: Mapping[str, torch.Tensor], outputs: Mapping[str, Sequence
         tokens = torch.as_tensor(outputs[name], device=logits.device).unsqueeze(-1)
         chosen = logits.gather(-1, tokens).squeeze(-1).double()
         parts.append(logits.double().logsumexp(-1) - chosen)
-    value = torch.cat(parts).mean().exp()
-    return value.nan_to_num(nan=torch.inf).item()
+    value = torch.cat(parts).mean().exp().item()
+    return math.inf if math.isnan(value) else value
