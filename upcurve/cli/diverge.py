@@ -157,7 +157,17 @@ def command(
 
     from upcurve.engine.build import device_of, is_gpu
     from upcurve.engine.execute.options import EngineOptions
-    from upcurve.engine.fidelity.check import Format, Limits, Reference, builds, load, switches_of
+    from upcurve.engine.fidelity.check import (
+        Format,
+        Limits,
+        Reference,
+        Steps,
+        builds,
+        compiling,
+        load,
+        switches_of,
+    )
+    from upcurve.engine.fidelity.forced import context_of
     from upcurve.engine.fidelity.text import text_of
     from upcurve.engine.model.shapes import ModelShapes
 
@@ -176,15 +186,18 @@ def command(
         context=shapes.max_position_embeddings,
         limit=limit,
     )
+    steps = Steps(**options)
     with Console(stderr=True).status("reference") as status:
+        compiled = compiling(model, form, steps, context_of(passages), where)
         reference = Reference.of(model, passages, where, form)
         served = load(model, where, form)
         status.update("plain torch")
         rounding = reference.rounding(served)
+        compiled()
         found = {}
         for name, each in builds(chosen).items():
             status.update(name)
-            found[name] = reference.measure(served, each, **options)
+            found[name] = reference.measure(served, each, steps)
     limits = Limits.over(rounding)
     limits = Limits(
         kl=limits.kl if max_kl is None else max_kl,

@@ -45,7 +45,7 @@ def build_engine(folder: Path, options: EngineOptions) -> Engine:
     torch.set_num_threads(options.threads or max(1, (os.cpu_count() or 1) - 1))
     dtype = options.dtype if options.dtype != "auto" else ("bf16" if is_gpu(device) else "fp32")
     switches = Switches.without(options.off)
-    ahead = _compile_ahead(folder, options, device)
+    ahead = compile_ahead(folder, options, device)
     try:
         model = load_model(
             folder,
@@ -118,10 +118,10 @@ def engine_of(
     )
 
 
-def _compile_ahead(
+def compile_ahead(
     folder: Path, options: EngineOptions, device: torch.device
 ) -> subprocess.Popen[bytes] | None:
-    """Begin to compile on the cores that loading weights leaves idle."""
+    """Begin to compile on the cores that loading weights leaves idle; None where nothing is to."""
     # A loop over experts is launched as the numbers want it.
     if not runs_kernels(device) or not Switches.without(options.off).grouped_experts:
         return None

@@ -15,7 +15,7 @@ import torch
 from tests.engine.fidelity.bugs import BUGS, Bug
 from tests.engine.fidelity.interpreted import MODULES, interpreted
 from tests.engine.fidelity.planting import planted
-from upcurve.engine.fidelity.check import Format, Limits, Reference, load
+from upcurve.engine.fidelity.check import Format, Limits, Reference, Steps, load
 from upcurve.engine.fidelity.divergence import Divergence
 from upcurve.engine.fidelity.forced import Passage
 from upcurve.engine.model.checkpoint import small_config, write_checkpoint
@@ -60,11 +60,11 @@ PASSAGES = {
     "delta rule": [(20, 3), (9, 3)],
 }
 """By what is interpreted: tokens of each prompt and its output."""
-STEPS: dict[str | None, dict[str, int]] = {
-    None: {"step_tokens": 24, "requests": 2},
-    "attention": {"step_tokens": 80, "requests": 2},
+STEPS: dict[str | None, Steps] = {
+    None: Steps(step_tokens=24, requests=2),
+    "attention": Steps(step_tokens=80, requests=2),
     # One after the other in one slot, in chunks.
-    "delta rule": {"step_tokens": 12, "requests": 1},
+    "delta rule": Steps(step_tokens=12, requests=1),
 }
 Measure = Callable[[str, str | None, Bug | None], tuple[Divergence, Limits]]
 
@@ -94,7 +94,7 @@ def measure(tmp_path_factory: pytest.TempPathFactory) -> Measure:
             if kernels is not None:
                 stack.enter_context(interpreted(kernels))
             model = load(folder(kernels), CPU, FORMATS[form])
-            return reference.measure(model, Switches(), **steps), limit
+            return reference.measure(model, Switches(), steps), limit
 
     return measured
 

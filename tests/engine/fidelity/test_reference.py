@@ -22,6 +22,7 @@ from upcurve.engine.fidelity.check import (
     Format,
     Limits,
     Reference,
+    Steps,
     builds,
     load,
     switches_of,
@@ -34,6 +35,7 @@ from upcurve.engine.model.weights import weight_map
 from upcurve.engine.switches import Switches
 
 CPU = torch.device("cpu")
+FEW = Steps(step_tokens=20, requests=2)
 FP32, BF16, FP8 = Format("fp32"), Format("bf16"), Format("bf16", "fp8")
 
 
@@ -70,7 +72,7 @@ def test_every_build_in_float32_is_within_the_limits(folder: Path, reference: Re
     model = load(folder, CPU, FP32)
     limits = Limits.over(reference.rounding(model))
     for name, switches in builds(switches_of(Switches.names(), gpu=False)).items():
-        found = reference.measure(model, switches, step_tokens=20, requests=2)
+        found = reference.measure(model, switches, FEW)
         assert limits.passed(found), name
         assert found.tokens == sum(len(each.output) for each in PASSAGES.values())
         assert found.perplexity == pytest.approx(reference.perplexity, rel=1e-5)
@@ -84,7 +86,7 @@ def test_narrow_formats_lose_what_plain_torch_loses(
     rounding = reference.rounding(model)
     assert rounding.kl_mean > 1e-5
     limits = Limits.over(rounding)
-    assert limits.passed(reference.measure(model, Switches(), step_tokens=20, requests=2))
+    assert limits.passed(reference.measure(model, Switches(), FEW))
 
 
 def test_an_fp8_checkpoint_is_multiplied_out(tmp_path: Path) -> None:

@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
 import torch
 
-from upcurve.engine.build import DTYPES
+from upcurve.engine.build import DTYPES, compile_ahead
 from upcurve.engine.errors import EngineInputError
+from upcurve.engine.execute.options import EngineOptions
 from upcurve.engine.fidelity.divergence import Divergence, diverge, perplexity
-from upcurve.engine.fidelity.forced import ForcedEngine, Passage
+from upcurve.engine.fidelity.forced import ForcedEngine, Passage, context_of
 from upcurve.engine.fidelity.reference import alone, in_float32, plainly
 from upcurve.engine.model.formats import LoadFormat, QuantizationFormat
 from upcurve.engine.model.model import Model, load_model
 from upcurve.engine.switches import Switches
 
-STEP_TOKENS, REQUESTS = 48, 6
-"""Small, so that prompts come in chunks beside decodes, and slots are used again and again."""
 ON_A_GPU = ("fused_query_key", "fused_recurrence", "paged_attention", "cuda_graphs", "host_overlap")
 """Switches that change nothing on a CPU."""
 FLOOR = 1e-8
@@ -35,12 +34,28 @@ standard errors of that share: where two are as likely, which one it is is chanc
 class Format:
     """What the numbers of a model are kept in."""
 
-    dtype: str
-    """Of activations and plain matrices: "bf16" or "fp32"."""
+    dtype: Literal["bf16", "fp32"]
+    """Of activations and plain matrices."""
     quantization: QuantizationFormat = "none"
     load_format: LoadFormat = "auto"
     seed: int = 0
     """Of dummy weights."""
+
+
+@dataclass(frozen=True, slots=True)
+class Steps:
+    """How the text goes through the engine, and what its memory is kept in.
+
+    Few tokens and requests, so that prompts come in chunks beside decodes, and slots are used again
+    and again.
+    """
+
+    step_tokens: int = 48
+    """Most tokens of a step."""
+    requests: int = 6
+    """That run at once."""
+    kv_cache_dtype: Literal["auto", "fp8"] = "auto"
+    state_dtype: Literal["fp32", "bf16"] = "fp32"
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,47 +116,72 @@ class Reference:
         Raises:
             EngineInputError: the folder is not a complete checkpoint of a supported model.
         """
-        dtype = form.dtype if form.load_format == "dummy" else "fp32"
-        model = load(folder, device, replace(form, dtype=dtype, quantization="none"))
+        plain = replace(form, quantization="none")
+        model = load(
+            folder, device, plain if form.load_format == "dummy" else replace(plain, dtype="fp32")
+        )
         return cls(passages, alone(in_float32(model), passages))
 
     def rounding(self, model: Model) -> Divergence:
         """Return what plain torch loses in a model's format, one passage at a time."""
         return self.against(alone(plainly(model), self.passages))
 
-    def measure(
-        self,
-        model: Model,
-        switches: Switches,
-        *,
-        step_tokens: int = STEP_TOKENS,
-        requests: int = REQUESTS,
-        **options: Any,
-    ) -> Divergence:
+    def measure(self, model: Model, switches: Switches, steps: Steps | None = None) -> Divergence:
         """Return what a model loses as it is served, with other switches than its own.
 
         Args:
             model: of which the weights are used.
             switches: which optimisations are on.
-            step_tokens: most tokens of a step.
-            requests: that run at once.
-            options: more of `EngineOptions`: of the caches.
+            steps: how the text goes through.
 
         Raises:
             EngineInputError: the memory does not do.
             RuntimeError: a step failed.
         """
-        built = Model(model.shapes, model.weights, switches, model.dtype)
-        longest = max(len(each.prompt) + len(each.output) for each in self.passages.values())
-        engine = ForcedEngine(
-            built,
-            model.weights.embedding.device,
-            step_tokens=step_tokens,
-            requests=min(requests, len(self.passages)),
-            context=max(2, longest),
-            **options,
-        )
+        engine = serve(model, switches, steps or Steps(), context_of(self.passages))
         return self.against(engine.logits(self.passages))
+
+
+def serve(model: Model, switches: Switches, steps: Steps, context: int) -> ForcedEngine:
+    """Put an engine around a model, with other switches than its own.
+
+    Args:
+        model: of which the weights are used.
+        switches: which optimisations are on.
+        steps: sizes and formats of the engine.
+        context: most tokens of a sequence.
+
+    Raises:
+        EngineInputError: the memory does not do.
+    """
+    return ForcedEngine(
+        Model(model.shapes, model.weights, switches, model.dtype),
+        model.weights.embedding.device,
+        context=context,
+        **asdict(steps),
+    )
+
+
+def compiling(
+    folder: Path, form: Format, steps: Steps, context: int, device: torch.device
+) -> Callable[[], None]:
+    """Begin to compile what an engine of `serve` launches on a GPU; return what waits for it."""
+    options = EngineOptions(
+        dtype=form.dtype,
+        quantization=form.quantization,
+        kv_cache_dtype=steps.kv_cache_dtype,
+        state_dtype=steps.state_dtype,
+        max_running_requests=steps.requests,
+        max_batch_tokens=max(steps.step_tokens, steps.requests),
+        context_length=context,
+    )
+    process = compile_ahead(folder, options, device)
+
+    def wait() -> None:
+        if process is not None:
+            process.wait()
+
+    return wait
 
 
 def load(folder: Path, device: torch.device, form: Format) -> Model:

@@ -31,6 +31,11 @@ class Passage:
         return [*self.prompt, *self.output[:-1]]
 
 
+def context_of(passages: Mapping[str, Passage]) -> int:
+    """Return the tokens of the longest passage."""
+    return max(len(each.prompt) + len(each.output) for each in passages.values())
+
+
 class ForcedSampler(Sampler):
     """Stands where tokens are drawn: gives those that it was given, and keeps the logits."""
 
@@ -62,6 +67,7 @@ class ForcedEngine:
     """The engine as it serves, around a model; only the tokens that it draws are given.
 
     Scheduling, pages, slots, chunks of prompts, decode steps and graphs are those of a server.
+    Between its runs `engine` draws its own tokens.
     """
 
     def __init__(
@@ -98,8 +104,8 @@ class ForcedEngine:
             torch.device(device),
         )
         assert isinstance(self.engine.device, ModelRunner)
+        self._runner = self.engine.device
         self._sampler = ForcedSampler(torch.device(device), model.shapes.vocab_size)
-        self.engine.device.sampler = self._sampler
 
     def run(
         self, sequences: Mapping[str, tuple[Sequence[int], Sequence[int] | None]], output: int
@@ -144,9 +150,13 @@ class ForcedEngine:
         return request
 
     def _finish(self) -> dict[str, torch.Tensor]:
-        while self.engine.has_work:
-            for event in self.engine.step():
-                if event.finish == "failed":
-                    raise RuntimeError(event.error)
-        found, self._sampler.logits = self._sampler.logits, {}
+        drawing, self._runner.sampler = self._runner.sampler, self._sampler
+        try:
+            while self.engine.has_work:
+                for event in self.engine.step():
+                    if event.finish == "failed":
+                        raise RuntimeError(event.error)
+        finally:
+            self._runner.sampler = drawing
+            found, self._sampler.logits = self._sampler.logits, {}
         return found
