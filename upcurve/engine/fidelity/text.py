@@ -83,7 +83,7 @@ def read(
             continue
         try:
             value = json.loads(line)
-            passage = _passage(value, tokenizer)
+            passage = passage_of(value, tokenizer)
         except (ValueError, KeyError, TypeError) as error:
             raise EngineInputError(
                 "text",
@@ -97,7 +97,14 @@ def read(
     return passages
 
 
-def _passage(value: Any, tokenizer: ByteTokenizer | None) -> Passage:
+def passage_of(value: Any, tokenizer: ByteTokenizer | None) -> Passage:
+    """Return what one line says, as `read` describes it.
+
+    Raises:
+        KeyError: a field is missing.
+        TypeError: a field is neither text nor token ids.
+        ValueError: there is text, and no tokenizer.
+    """
     if not isinstance(value, Mapping):
         raise TypeError("not an object")
     if "question" in value:
