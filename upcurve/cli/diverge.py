@@ -176,7 +176,8 @@ def command(
     if dtype == "auto":
         dtype = "bf16" if is_gpu(where) else "fp32"
     form = Format(dtype, quantization, load_format, seed)
-    names = Switches.names() if switches is None else [n for n in switches.split(",") if n]
+    names = Switches.names() if switches is None else switches.replace(" ", "").split(",")
+    names = [name for name in names if name]
     chosen = switches_of(names, gpu=is_gpu(where))
     shapes = ModelShapes.from_folder(model)
     passages, title = text_of(

@@ -114,13 +114,20 @@ class Reference:
         is loaded is not quantised here. Dummy weights are those of the format, widened.
 
         Raises:
-            EngineInputError: the folder is not a complete checkpoint of a supported model.
+            EngineInputError: the folder is not a complete checkpoint of a supported model, or a
+                GPU does not hold it.
         """
         plain = replace(form, quantization="none")
-        model = load(
-            folder, device, plain if form.load_format == "dummy" else replace(plain, dtype="fp32")
-        )
-        return cls(passages, alone(in_float32(model), passages))
+        if form.load_format != "dummy":
+            plain = replace(plain, dtype="fp32")
+        try:
+            return cls(passages, alone(in_float32(load(folder, device, plain)), passages))
+        except torch.OutOfMemoryError as error:
+            raise EngineInputError(
+                "model",
+                "the GPU's memory does not hold it in float32, as the reference is",
+                "use --device cpu, or a config.json of fewer layers with --load-format dummy",
+            ) from error
 
     def rounding(self, model: Model) -> Divergence:
         """Return what plain torch loses in a model's format, one passage at a time."""

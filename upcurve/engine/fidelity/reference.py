@@ -26,7 +26,9 @@ def plainly(model: Model) -> Model:
 
 
 def in_float32(model: Model) -> Model:
-    """Return a copy in float32 with every optimisation off; FP8 matrices are multiplied out."""
+    """Return the same model in float32, every optimisation off; FP8 matrices are multiplied out."""
+    if model.dtype == torch.float32 and not model.weights.quantized:
+        return plainly(model)
     device = model.weights.embedding.device
     weights = ModelWeights.empty(model.shapes, device, torch.float32)
     stored = weight_map(model.weights)
