@@ -219,7 +219,8 @@ BUGS = (
                 "        best_id = 65535 - lowest.to(tl.int32)\n",
             ),
         ),
-        formats=("bf16",),
+        # Logits of float32 are hardly ever equal.
+        formats=("bf16", "fp8"),
         kernels="routing",
     ),
     Bug(

@@ -45,9 +45,17 @@ class Edit:
 def planted(edits: Sequence[Edit]) -> Iterator[None]:
     """Run the engine with changed source within the block."""
     with TemporaryDirectory() as folder, ExitStack() as undo:
+        undo.callback(_forget_all_but, set(sys.modules))
         for name in dict.fromkeys(each.module for each in edits):
             _plant(name, [each for each in edits if each.module == name], Path(folder), undo)
         yield
+
+
+def _forget_all_but(known: set[str]) -> None:
+    """Let modules be imported anew that were first imported within the block: they hold the bug."""
+    for name in set(sys.modules) - known:
+        if name.startswith(ROOM):
+            del sys.modules[name]
 
 
 def _plant(module: str, edits: Sequence[Edit], folder: Path, undo: ExitStack) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from importlib import import_module
 
 import pytest
 import torch
@@ -37,6 +38,16 @@ def test_a_kernel_is_changed_too() -> None:
         changed = sys.modules["upcurve.engine.kernels.mixing"]
         assert changed.mix_in_one(RESULTS, WEIGHTS).tolist() == [[6.0] * 4]
     assert mixing.mix_in_one(RESULTS, WEIGHTS).tolist() == [[2.0] * 4]
+
+
+def test_a_module_that_is_first_imported_within_the_block_does_not_keep_the_change(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    name = "upcurve.engine.model.model"
+    monkeypatch.delitem(sys.modules, name)
+    with planted([DOUBLED]):
+        assert import_module(name).mix(RESULTS, WEIGHTS).tolist() == [[4.0] * 4]
+    assert import_module(name).mix is mixing.mix
 
 
 def test_an_error_within_the_block_takes_the_change_back() -> None:
