@@ -251,3 +251,18 @@ def test_bad_input_is_one_line_and_exit_2(
     assert errors.splitlines() == [errors.strip()]
     assert errors.startswith(f"upcurve: error: {line}")
     assert not (tmp_path / "store").exists()
+
+
+def test_what_is_doubtful_about_the_points_is_said_in_every_format(
+    measured: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    few = "runs of 6 requests at the points around it"  # of concurrency 2, three a stream
+    for form in ("table", "markdown", "csv", "json"):
+        # The same target twice is two answers, not a mistake.
+        assert again(measured, "--at", "170,170", "--format", form) == 0
+        output, _ = capsys.readouterr()
+        assert few in output, form
+        assert "no accuracy was measured at the points around it" in output, form
+    (flag, *_) = json.loads(output)["targets"][1]["flags"]
+    assert flag.keys() == {"configuration", "code", "text"}
+    assert flag["configuration"] in LABELS

@@ -96,6 +96,7 @@ def test_json_on_stdout_is_the_contract_and_nothing_else(compare):
         "usd_per_million_tokens": pytest.approx(0.3265, abs=5e-5),
         "ratio": 1.0,
         "ratio_interval": None,
+        "round_ratios": None,
         "rule_ratios": None,
         "flags": [
             {

@@ -107,10 +107,11 @@ def test_machines_get_every_figure() -> None:
     assert total == pytest.approx(data["move"]["log_ratio"]["mean"], abs=1e-12)
     ratio = data["full"]["tput_per_gpu"] / data["baseline"]["tput_per_gpu"]
     assert math.log(ratio) == pytest.approx(total)
-    rows = tidy_rows([found])
+    rows = tidy_rows([found], {found.interactivity: ["client_saturated: x", "y"]})
+    assert {row["flags"] for row in rows} == {"client_saturated: x; y"}
     assert [row["switch"] for row in rows] == list("abc")
     assert rows[0]["usd_low"] < rows[0]["usd"] < rows[0]["usd_high"]
     assert rows[0]["log_ratio"] == found.shares[0].log.mean
-    bare = tidy_rows([full(measured(1, 0))])
+    bare = tidy_rows([full(measured(1, 0))], {})
     assert (bare[0]["usd"], bare[0]["log_ratio_low"]) == (None, None)
     assert list(bare[0]) == list(rows[0])

@@ -13,7 +13,8 @@ from upcurve.records.run import PointRecord
 from upcurve.sweep.facts import Machine, run_records
 from upcurve.sweep.plan import Launch, plan
 from upcurve.sweep.runner import Failure, Measured
-from upcurve.sweep.view import LiveView, PlainLines, summary
+from upcurve.sweep.summary import summary
+from upcurve.sweep.view import LiveView, PlainLines
 
 
 def launches(**changes: Any) -> list[Launch]:

@@ -12,13 +12,14 @@ from rich.console import Console
 
 from upcurve.cli.ablate_view import print_outcome, print_plan
 from upcurve.cli.compare import PriceType
-from upcurve.cli.options import NumberList, json_option, store_option
+from upcurve.cli.options import FiniteRange, NumberList, json_option, store_option
 from upcurve.errors import InputError
 from upcurve.frontier.interpolation import DEFAULT_RULE, RULES
 from upcurve.frontier.shapley import Configuration
 from upcurve.records.published import prices as published_prices
 from upcurve.records.store import Store
-from upcurve.sweep.ablation import Ablation, run_ablation, splitter
+from upcurve.sweep.ablation import Ablation
+from upcurve.sweep.ablation_rounds import run_ablation, splitter
 from upcurve.sweep.prices import recipe_prices
 from upcurve.sweep.schedule import Schedule
 from upcurve.sweep.switch import Switch, parse_switches
@@ -76,7 +77,7 @@ from upcurve.sweep.view import LiveView, PlainLines
 )
 @click.option(
     "--precision",
-    type=click.FloatRange(min=0, min_open=True),
+    type=FiniteRange(min=0, min_open=True),
     default=0.02,
     show_default=True,
     metavar="P",
@@ -219,7 +220,7 @@ def command(
     notes += [
         f"Rounds interleaved, launches in random order, seed {seed}; design {schedule.design}."
     ]
-    print_outcome(outcome, ablation, notes, form, precision)
+    print_outcome(outcome, ablation, notes, form, precision=precision, rule=rule)
     if chart is not None and any(each.shares for each in outcome.attributions):
         from upcurve.dashboard.waterfall import waterfall_chart, write_chart
 

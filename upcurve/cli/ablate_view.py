@@ -6,7 +6,7 @@ import csv
 import json
 import shlex
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import click
@@ -15,16 +15,32 @@ from rich.table import Table
 from upcurve.cli.tables import print_table
 from upcurve.frontier.attribution import Attribution
 from upcurve.frontier.attribution_data import tidy_rows, to_dict
-from upcurve.frontier.rounds import common_range
+from upcurve.frontier.flags import flag_lines
+from upcurve.frontier.rounds import common_range, doubts
 from upcurve.frontier.waterfall import header, headline, legend, markdown, remarks, table
 from upcurve.records.store import Store
-from upcurve.sweep.ablation import Ablation, Outcome, planned_round
+from upcurve.sweep.ablation import Ablation, planned_round
+from upcurve.sweep.ablation_rounds import Outcome
 
 
 def print_outcome(
-    outcome: Outcome, ablation: Ablation, notes: Sequence[str], form: str, precision: float
+    outcome: Outcome,
+    ablation: Ablation,
+    notes: Sequence[str],
+    form: str,
+    *,
+    precision: float,
+    rule: str,
 ) -> None:
     """Print what an ablation gave, in one of the formats table, markdown, csv and json."""
+    flags = [
+        [
+            (flag, ablation.label(on), each.interactivity)
+            for on, of in doubts(outcome.points, each.interactivity, rule).items()
+            for flag in of
+        ]
+        for each in outcome.attributions
+    ]
     labels = {on: ablation.label(on) for on in ablation.known()}
     reached = common_range(outcome.points)
     said = [
@@ -32,11 +48,19 @@ def print_outcome(
         for each in outcome.attributions
         for line in remarks(each, labels, precision=precision, reached=reached)
     ]
+    said += flag_lines(each for of in flags for each in of)
     notes = [*dict.fromkeys(said), *legend(outcome.attributions), *notes]
     if form == "json":
-        click.echo(json.dumps(_json(outcome, ablation, precision, notes), indent=2))
+        printed = _json(outcome, ablation, precision, notes)
+        for target, of in zip(printed["targets"], flags, strict=True):
+            target["flags"] = [{"configuration": name} | flag.to_dict() for flag, name, _ in of]
+        click.echo(json.dumps(printed, indent=2))
     elif form == "csv":
-        rows = tidy_rows(outcome.attributions)
+        words = {
+            each.interactivity: [f"{flag.code}: {name}: {flag.text}" for flag, name, _ in of]
+            for each, of in zip(outcome.attributions, flags, strict=True)
+        }
+        rows = tidy_rows(outcome.attributions, words)
         if rows:
             writer = csv.DictWriter(sys.stdout, list(rows[0]), lineterminator="\n")
             writer.writeheader()
@@ -68,7 +92,7 @@ def _table(attribution: Attribution) -> Table:
 
 def _json(
     outcome: Outcome, ablation: Ablation, precision: float, notes: Sequence[str]
-) -> Mapping[str, Any]:
+) -> dict[str, Any]:
     schedule = ablation.schedule
     return {
         "switches": list(schedule.switches),

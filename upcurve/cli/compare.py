@@ -11,7 +11,7 @@ from datetime import datetime
 
 import click
 
-from upcurve.cli.options import NumberList, json_option, store_option
+from upcurve.cli.options import FiniteRange, NumberList, json_option, store_option
 from upcurve.cli.tables import comparison_table, print_table
 from upcurve.frontier.comparison import compare
 from upcurve.frontier.grid import legend, markdown, tidy_rows
@@ -79,7 +79,7 @@ class SeriesHardware(click.ParamType[tuple[str, str]]):
         return series, hardware
 
 
-POSITIVE = click.FloatRange(min=0, min_open=True, max=float("inf"), max_open=True)
+POSITIVE = FiniteRange(min=0, min_open=True)
 
 
 @click.command()
@@ -94,7 +94,7 @@ POSITIVE = click.FloatRange(min=0, min_open=True, max=float("inf"), max_open=Tru
 )
 @click.option(
     "--every",
-    type=click.FloatRange(min=0, min_open=True),
+    type=FiniteRange(min=0, min_open=True),
     metavar="N",
     help="Every N tok/s/user that a frontier covers, instead of --at.",
 )
@@ -130,7 +130,7 @@ POSITIVE = click.FloatRange(min=0, min_open=True, max=float("inf"), max_open=Tru
 @click.option("--usd-per-kwh", type=POSITIVE, metavar="USD", help="Price of electricity.")
 @click.option(
     "--pue",
-    type=click.FloatRange(min=1, max=float("inf"), max_open=True),
+    type=FiniteRange(min=1),
     help="Power of the building over that of the machines, where --kw is without it.",
 )
 @click.option(

@@ -14,19 +14,21 @@ import orjson
 from rich.console import Console
 
 from upcurve.cli.compare import Assignment
-from upcurve.cli.options import NumberList, json_option, store_option
+from upcurve.cli.options import FiniteRange, NumberList, json_option, store_option
 from upcurve.cli.tables import print_table
-from upcurve.frontier.adaptive import Goal
+from upcurve.frontier.goal import Goal
 from upcurve.records.published import prices as published_prices
 from upcurve.records.queries import OperatingPoint
 from upcurve.records.run import RunRecord
 from upcurve.records.store import Store
-from upcurve.sweep.adaptive import Course, goals_of, run_adaptive
+from upcurve.sweep.adaptive import goals_of, run_adaptive
+from upcurve.sweep.course import Course
 from upcurve.sweep.facts import Machine, run_records
 from upcurve.sweep.plan import Launch, completed, plan
 from upcurve.sweep.recipe import Recipe, load_recipe
 from upcurve.sweep.runner import HOST, Failure, Measured, run_sweep
-from upcurve.sweep.view import LiveView, PlainLines, summary
+from upcurve.sweep.summary import summary
+from upcurve.sweep.view import LiveView, PlainLines
 
 
 @click.command()
@@ -56,7 +58,7 @@ from upcurve.sweep.view import LiveView, PlainLines, summary
 )
 @click.option(
     "--precision",
-    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    type=FiniteRange(0, 1, min_open=True, max_open=True),
     default=0.02,
     show_default=True,
     help="Of a target: relative error at which it is resolved.",

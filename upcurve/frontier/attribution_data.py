@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from upcurve.frontier.attribution import Attribution, Estimate
@@ -38,8 +38,15 @@ def to_dict(attribution: Attribution) -> dict[str, Any]:
     }
 
 
-def tidy_rows(attributions: Sequence[Attribution]) -> list[dict[str, Any]]:
-    """Return one flat row for each target and bar, the same keys in all; None where empty."""
+def tidy_rows(
+    attributions: Sequence[Attribution], flags: Mapping[float, Sequence[str]]
+) -> list[dict[str, Any]]:
+    """Return one flat row for each target and bar, the same keys in all; None where empty.
+
+    Args:
+        attributions: the move at each target.
+        flags: what is doubtful at a target, in words.
+    """
     rows = []
     for each in attributions:
         for bar in each.bars:
@@ -64,7 +71,7 @@ def tidy_rows(attributions: Sequence[Attribution]) -> list[dict[str, Any]]:
                     f"{name}_low": interval[0],
                     f"{name}_high": interval[1],
                 }
-            rows.append(row)
+            rows.append(row | {"flags": "; ".join(flags.get(each.interactivity, ()))})
     return rows
 
 

@@ -187,7 +187,7 @@ def remarks(
         lines.append(
             f"{wanted}; how many rounds it takes is not known yet."
             if more is None
-            else f"{wanted}: about {max(more, 1)} more rounds at this spread (--max-rounds)."
+            else f"{wanted}: about {_rounds(max(more, 1))} at this spread (--max-rounds)."
         )
     return lines
 
@@ -202,6 +202,10 @@ def markdown(attribution: Attribution) -> str:
         cells = [[cell.replace("|", r"\|") for cell in row] for row in [head, rule, *rows]]
         lines += ["| " + " | ".join(row) + " |" for row in cells] + [""]
     return "\n".join(lines)
+
+
+def _rounds(count: int) -> str:
+    return f"{count} more round{'' if count == 1 else 's'}"
 
 
 def _drawn(step: Step, low: float, high: float) -> str:

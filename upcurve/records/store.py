@@ -293,10 +293,10 @@ class Store(Closing):
         with self._errors():
             return folder.read_request_noise(self._root / trace)
 
-    def repeated_throughputs(self, name: str, isl: int, osl: int) -> list[list[float]]:
-        """Return throughputs of repeats, by group, of recipes like those of a series."""
+    def repeated_figures(self, name: str, isl: int, osl: int) -> list[list[tuple[float, float]]]:
+        """Return (interactivity, throughput) of repeats, by group, of recipes like a series'."""
         with self._reading() as connection:
-            return queries.repeated_throughputs(connection, name, isl, osl)
+            return queries.repeated_figures(connection, name, isl, osl)
 
     def has_run(self, run_id: str) -> bool:
         """Whether the store has a run of this id."""
