@@ -159,8 +159,8 @@ BUGS = (
             ),
             Edit(
                 "kernels.gated_delta_decode",
-                "mask=inside & (position > 0), other=0.0)",
-                "mask=inside, other=0.0)",
+                "seen = is_key & (position > 0)",
+                "seen = is_key",
             ),
         ),
         kernels="delta rule",

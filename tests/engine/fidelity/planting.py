@@ -55,6 +55,9 @@ def _forget_all_but(known: set[str]) -> None:
     """Let modules be imported anew that were first imported within the block: they hold the bug."""
     for name in set(sys.modules) - known:
         if name.startswith(ROOM):
+            package, _, own = name.rpartition(".")
+            if package in sys.modules:
+                vars(sys.modules[package]).pop(own, None)
             del sys.modules[name]
 
 
@@ -72,7 +75,8 @@ def _plant(module: str, edits: Sequence[Edit], folder: Path, undo: ExitStack) ->
     assert spec is not None
     assert spec.loader is not None
     after = module_from_spec(spec)
-    undo.enter_context(patch.dict(sys.modules, {name: after}))
+    sys.modules[name] = after
+    undo.callback(sys.modules.__setitem__, name, before)
     spec.loader.exec_module(after)
     _hand_over(before, after, undo)
 

@@ -44,9 +44,13 @@ def test_a_module_that_is_first_imported_within_the_block_does_not_keep_the_chan
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     name = "upcurve.engine.model.model"
+    package = sys.modules["upcurve.engine.model"]
+    # Both are given back after the test.
+    monkeypatch.setattr(package, "model", model)
     monkeypatch.delitem(sys.modules, name)
     with planted([DOUBLED]):
         assert import_module(name).mix(RESULTS, WEIGHTS).tolist() == [[4.0] * 4]
+    assert not hasattr(package, "model")
     assert import_module(name).mix is mixing.mix
 
 
