@@ -28,6 +28,10 @@ import torch
 
 from tests.engine.fidelity.bugs import BUGS
 from tests.engine.fidelity.planting import planted
+from upcurve.accuracy.problems import held_out
+from upcurve.accuracy.proportions import paired_difference, wilson
+from upcurve.accuracy.scoring import is_right
+from upcurve.accuracy.task import PROBLEMS_SEED
 from upcurve.engine.fidelity import check
 from upcurve.engine.fidelity.check import Format, Limits, Reference, Steps
 from upcurve.engine.fidelity.divergence import Divergence
@@ -72,8 +76,6 @@ class Row:
         """Return the row of the table."""
         score, interval = "-", "-"
         if self.right:
-            from upcurve.accuracy.proportions import wilson
-
             score = f"{sum(self.right) / len(self.right):.1%}"
             low, high = wilson(sum(self.right), len(self.right))
             interval = f"{low:.1%} to {high:.1%}"
@@ -189,8 +191,6 @@ class Bench:
 
     def answered(self, engine):
         """Return which problems are answered right; one that ends with an error is not."""
-        from upcurve.accuracy.scoring import is_right
-
         sampling = SamplingParameters(ANSWER, temperature=0)
         requests = [Request(str(i), prompt, sampling) for i, prompt in enumerate(self.prompts)]
         for request in requests:
@@ -210,16 +210,11 @@ class Bench:
 def problems(count):
     if not count:
         return []
-    from upcurve.accuracy.problems import held_out
-    from upcurve.accuracy.task import PROBLEMS_SEED
-
     return held_out(count, PROBLEMS_SEED)
 
 
 def inferior(right, clean, margin):
     """Return whether the gate rejects: it is not shown that at most the margin is lost."""
-    from upcurve.accuracy.proportions import paired_difference
-
     gained = sum(a and not b for a, b in zip(right, clean, strict=True))
     lost = sum(b and not a for a, b in zip(right, clean, strict=True))
     return paired_difference(gained, lost, len(right), 0.9)[0] <= -margin

@@ -229,7 +229,11 @@ def command(
         )
         write_chart(chart, waterfall_chart(outcome.attributions, device=device))
         click.echo(f"upcurve: the chart is {chart}", err=True)
-    if outcome.failures or not all(each.shares for each in outcome.attributions):
+    failed = [gate.launch.recipe.series for gate in outcome.gates if not gate.passed]
+    if failed:
+        listed = ", ".join(dict.fromkeys(failed))
+        click.echo(f"upcurve: error: the accuracy gate failed at {listed}", err=True)
+    if outcome.failures or failed or not all(each.shares for each in outcome.attributions):
         click.get_current_context().exit(1)
 
 

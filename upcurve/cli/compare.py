@@ -13,7 +13,7 @@ import click
 
 from upcurve.cli.options import FiniteRange, NumberList, json_option, store_option
 from upcurve.cli.tables import comparison_table, print_table
-from upcurve.frontier.comparison import compare
+from upcurve.frontier.comparison import Comparison, compare
 from upcurve.frontier.grid import legend, markdown, tidy_rows
 from upcurve.frontier.interpolation import DEFAULT_RULE, RULES
 from upcurve.frontier.latex import latex
@@ -149,6 +149,11 @@ POSITIVE = FiniteRange(min=0, min_open=True)
 @click.option("--isl", type=click.IntRange(min=1), help="Input length, where there are several.")
 @click.option("--osl", type=click.IntRange(min=1), help="Output length, where there are several.")
 @click.option(
+    "--require-accuracy",
+    is_flag=True,
+    help="Exit 1 where a figure rests on points without accuracy, or with one that failed.",
+)
+@click.option(
     "--format",
     "form",
     type=click.Choice(["table", "markdown", "latex", "csv", "json"]),
@@ -174,6 +179,7 @@ def command(
     rule: str,
     isl: int | None,
     osl: int | None,
+    require_accuracy: bool,
     form: str,
     as_json: bool,
     store: str,
@@ -190,6 +196,7 @@ def command(
       upcurve compare feb may --every 10 --format latex
       upcurve compare --at 40 --price MI355X=2.10 --format markdown
       upcurve compare --at 40 --kw MI355X=1.9 --usd-per-kwh 0.08 --pue 1.2
+      upcurve compare before after --at 40 --require-accuracy
     """  # noqa: D301
     if as_json and form not in ("table", "json"):
         raise click.UsageError(f"--json and --format {form} exclude each other")
@@ -254,9 +261,24 @@ def command(
         else:
             print_table(comparison_table(comparison))
             click.echo("\n".join(notes))
-        return
+        notes = []
     for line in notes:
         click.echo(f"upcurve: {line}", err=True)
+    if require_accuracy and (doubts := _without_accuracy(comparison)):
+        for line in doubts:
+            click.echo(f"upcurve: error: {line}", err=True)
+        click.get_current_context().exit(1)
+
+
+def _without_accuracy(comparison: Comparison) -> list[str]:
+    """Return what is said against the accuracy of every figure."""
+    return [
+        f"{series.name} at {reading.interactivity:g} tok/s/user: {flag.text}"
+        for series in comparison.series
+        for reading in series.at
+        for flag in reading.flags
+        if flag.code in ("accuracy_missing", "accuracy_failed")
+    ]
 
 
 def _print_csv(rows: Sequence[Mapping[str, object]]) -> None:

@@ -137,6 +137,17 @@ def points_of(
     return found
 
 
+def latest_points(connection: sa.Connection, name: str) -> dict[int, tuple[int, int]]:
+    """Return concurrency -> (id, isl) of the point of a series that was measured last there."""
+    query = (
+        sa.select(*points.c["concurrency", "id", "isl"])
+        .join_from(points, runs)
+        .where(runs.c.series == name)
+        .order_by(points.c.measured_at, points.c.id)
+    )
+    return {concurrency: (key, isl) for concurrency, key, isl in connection.execute(query)}
+
+
 def facts(connection: sa.Connection, ids: Sequence[int]) -> dict[int, tuple[Facts, str | None]]:
     """Return what a reader must know of points, and where their traces are kept, by id."""
     result, found = points.c.result, {}

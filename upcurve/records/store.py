@@ -155,6 +155,17 @@ class Store(Closing):
                 raise _refused(run_id, error) from error
             raise
 
+    def set_accuracy(self, point_id: int, accuracy: dict[str, Any]) -> None:
+        """Record the accuracy at a point, in place of what it had.
+
+        Raises:
+            InputError: there is no such point, or the disk refuses.
+        """
+        judged = points.update().where(points.c.id == point_id).values(accuracy=accuracy)
+        with self._writing() as connection:
+            if connection.execute(judged).rowcount != 1:
+                raise InputError(f"point {point_id}", "there is no such point", "measure it first")
+
     def add_points(self, run_id: str, records: Iterable[PointRecord]) -> None:
         """Add many points without traces to a run: all of them or none."""
         try:
@@ -271,6 +282,16 @@ class Store(Closing):
         if not found:
             self._require([name])
         return found
+
+    def latest_points(self, name: str) -> dict[int, tuple[int, int]]:
+        """Return concurrency -> (id, isl) of the point of a series that was measured last there.
+
+        Raises:
+            InputError: the store has no such series.
+        """
+        self._require([name])
+        with self._reading() as connection:
+            return queries.latest_points(connection, name)
 
     def facts(self, ids: Sequence[int], *, traced: Sequence[int] = ()) -> dict[int, Facts]:
         """Return what a reader must know of points, by id.

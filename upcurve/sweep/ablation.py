@@ -104,7 +104,9 @@ class Ablation:
             }
             told = replace(record, recipe=record.recipe | {"ablation": asked})
             repeats = max(self._rounds, index + 1)
-            recipe = self._recipes[on].model_copy(update={"repeats": repeats})
+            # The gate looks at each configuration once.
+            gate = None if index else self._recipes[on].accuracy
+            recipe = self._recipes[on].model_copy(update={"repeats": repeats, "accuracy": gate})
             found.append((on, launch_of(recipe, told, known, index)))
         return found
 

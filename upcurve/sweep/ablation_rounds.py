@@ -11,9 +11,9 @@ from upcurve.frontier.interpolation import DEFAULT_RULE
 from upcurve.frontier.point import Point
 from upcurve.frontier.rounds import read_rounds
 from upcurve.frontier.shapley import Configuration
-from upcurve.records.facts import as_point
 from upcurve.records.store import Store
 from upcurve.sweep.ablation import Ablation
+from upcurve.sweep.gate import GateOutcome, check_gates
 from upcurve.sweep.interruption import sigterm_interrupts
 from upcurve.sweep.plan import Launch
 from upcurve.sweep.runner import Failure, LaunchRun, Progress, SweepResult
@@ -31,6 +31,8 @@ class Outcome:
     rounds: int = 0
     """Rounds that were measured, by this or an earlier call."""
     failures: list[Failure] = field(default_factory=list)
+    gates: list[GateOutcome] = field(default_factory=list)
+    """What the accuracy gates said of configurations."""
     attributions: list[Attribution] = field(default_factory=list)
 
 
@@ -97,9 +99,11 @@ def run_ablation(
         progress: who is told.
 
     Raises:
-        InputError: the store refuses to write, or a later configuration cannot be used.
+        InputError: the store refuses to write, a task or baseline of the gate or a later
+            configuration cannot be used.
         KeyboardInterrupt: as `run_sweep` does.
     """
+    check_gates(ablation.recipes(), store)
     outcome = Outcome()
     known = store if resume else None
     planned = [ablation.launches(index, known) for index in range(rounds)]
@@ -140,6 +144,7 @@ def _measure(
     result = SweepResult()
     LaunchRun(launch, store, progress, result).measure()
     outcome.failures += result.failures
+    outcome.gates += result.gates
     # A configuration of which nothing was measured stays absent.
     for each in result.points:
-        outcome.points[on].append(as_point(each.point))
+        outcome.points[on].append(each.seen)

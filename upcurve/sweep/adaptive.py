@@ -9,15 +9,22 @@ from datetime import date
 from upcurve.errors import InputError
 from upcurve.frontier.cost import Price, PriceTable
 from upcurve.frontier.goal import Goal, Target
-from upcurve.records.facts import as_point
 from upcurve.records.store import Store
 from upcurve.sweep.course import Course, Outcome
 from upcurve.sweep.engine_process import executable
 from upcurve.sweep.facts import Machine, engine_environment, run_records
+from upcurve.sweep.gate import check_gates, stored_outcomes
 from upcurve.sweep.interruption import sigterm_interrupts
 from upcurve.sweep.plan import Launch
 from upcurve.sweep.recipe import Recipe
-from upcurve.sweep.runner import HOST, Failure, LaunchRun, Progress, SweepResult
+from upcurve.sweep.runner import (
+    HOST,
+    Failure,
+    LaunchRun,
+    Progress,
+    SweepResult,
+    complete_gate,
+)
 
 
 def goals_of(
@@ -97,6 +104,7 @@ def run_adaptive(
     """
     for recipe in recipes:
         executable(recipe.command(host=HOST, port=0), engine_environment(recipe))
+    check_gates(recipes, store)
     records = run_records(recipes, Machine.here())
     known = store if resume else None
     courses = [
@@ -106,13 +114,21 @@ def run_adaptive(
     launches = [course.launches() for course in courses]
     every = [each for of in launches for each in of]
     result = SweepResult(skipped=sum(len(each.skipped) for each in every))
+    if resume:
+        result.gates.extend(stored_outcomes(every, store))
     progress.planned(every)
     with sigterm_interrupts():
         for index in range(max((goal.rounds for goal in goals), default=0)):
             turns = list(zip(courses, launches, strict=True))
             for course, of in turns if index % 2 == 0 else reversed(turns):
                 if course.next(index) is not None:
-                    _measure(course, replace(of[index], at_most=0), store, progress, result)
+                    launch = replace(of[index], at_most=0, known=tuple(course.points))
+                    _measure(course, launch, store, progress, result)
+        for course in courses:
+            last = Launch(
+                course.recipe, course.record, course.goal.rounds - 1, (), known=tuple(course.points)
+            )
+            complete_gate(last, store, progress, result, course.targets(), resume=resume)
     return result, [each for course in courses for each in course.outcomes()]
 
 
@@ -124,7 +140,7 @@ def _measure(
 
     def take_in() -> None:
         nonlocal points, failures
-        course.points += [as_point(each.point) for each in result.points[points:]]
+        course.points += [each.seen for each in result.points[points:]]
         course.failed += [at for each in result.failures[failures:] for at in _tried(each)]
         points, failures = len(result.points), len(result.failures)
 
@@ -132,7 +148,7 @@ def _measure(
         take_in()
         return course.next(launch.round)
 
-    LaunchRun(launch, store, progress, result, following).measure()
+    LaunchRun(launch, store, progress, result, following, course.targets()).measure()
     take_in()
 
 

@@ -10,7 +10,8 @@ from upcurve.frontier.goal import Goal
 from upcurve.frontier.point import Point
 from upcurve.records.run import RunRecord
 from upcurve.records.store import Store
-from upcurve.sweep.plan import Launch
+from upcurve.sweep.accuracy import Axis
+from upcurve.sweep.plan import Launch, stored_points
 from upcurve.sweep.recipe import Recipe
 from upcurve.sweep.runner import HOST
 
@@ -68,11 +69,17 @@ class Course:
     @classmethod
     def begin(cls, recipe: Recipe, record: RunRecord, goal: Goal, store: Store | None) -> Course:
         """Return the start, with what the store holds of it, where one is given."""
-        return cls(recipe, record, goal, [] if store is None else _stored(recipe, record, store))
+        return cls(
+            recipe, record, goal, [] if store is None else stored_points(recipe, record, store)
+        )
 
     def next(self, index: int) -> int | None:
         """Return the concurrency that a round measures next, None at its end."""
         return choose(self.points, self.goal, index, self.failed)
+
+    def targets(self) -> list[tuple[Axis, float]]:
+        """Return axis and value of each target, whose neighbours the accuracy gate looks at."""
+        return [(each.axis, each.value) for each in self.goal.targets]
 
     def outcomes(self) -> list[Outcome]:
         """Return what is known at each target."""
@@ -139,29 +146,3 @@ class Course:
         """Return the first round that has something to measure, and at which concurrency."""
         rounds = ((index, self.next(index)) for index in range(self.goal.rounds))
         return next(((index, at) for index, at in rounds if at is not None), None)
-
-
-def _stored(recipe: Recipe, record: RunRecord, store: Store) -> list[Point]:
-    """Return what the store holds of a recipe; of a repeat that stands there twice the latest."""
-    if not any(each.name == recipe.series for each in store.series()):
-        return []
-    place = {
-        "fingerprint": record.fingerprint,
-        "tp": recipe.tp,
-        "gpus": recipe.gpus,
-        "isl": recipe.workload.isl,
-        "osl": recipe.workload.osl,
-    }
-    found = {
-        (row["concurrency"], row["repeat"]): Point(
-            row["interactivity"],
-            row["tput_per_gpu"],
-            row["tp"],
-            row["gpus"],
-            row["concurrency"],
-            row["repeat"],
-        )
-        for row in store.rows([recipe.series])
-        if all(row[name] == value for name, value in place.items())
-    }
-    return list(found.values())

@@ -31,10 +31,11 @@ class TimeLeft:
         if not 0 < self.finished < self.total:
             return share
         each = (time.monotonic() - self._started) / self.finished
-        return f"{share}, about {_duration(each * (self.total - self.finished))} left"
+        return f"{share}, about {duration(each * (self.total - self.finished))} left"
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """Return a time in words, as exact as a guess is."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from typing import Self
 
@@ -12,12 +13,18 @@ from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
+from upcurve.accuracy.evaluation import Asked
+from upcurve.accuracy.outcome import describe
 from upcurve.closing import Closing
 from upcurve.load.verdict import FEW_SAMPLES
+from upcurve.sweep.gate import GateOutcome
 from upcurve.sweep.plan import Launch
 from upcurve.sweep.runner import Failure, Measured
 from upcurve.sweep.summary import METRICS, milliseconds, points_table
-from upcurve.sweep.time_left import TimeLeft
+from upcurve.sweep.time_left import TimeLeft, duration
+
+SAY_S = 10.0
+"""Seconds between two lines about one evaluation."""
 
 
 class PlainLines(Closing):
@@ -26,6 +33,7 @@ class PlainLines(Closing):
     def __init__(self, console: Console) -> None:
         self._console = console
         self._left = TimeLeft()
+        self._last_said = time.monotonic()
 
     def close(self) -> None:
         """Nothing is held open."""
@@ -62,12 +70,22 @@ class PlainLines(Closing):
         for line in _warnings(measured):
             self._say(line)
 
+    def evaluating(self, launch: Launch, concurrency: int, state: Asked) -> None:
+        """Say now and then how far it is: a line a look is too much."""
+        if time.monotonic() - self._last_said >= SAY_S:
+            self._say(f"{_place(launch)}: accuracy at concurrency {concurrency}: {asked(state)}")
+
+    def evaluated(self, outcome: GateOutcome) -> None:
+        """Say what the gate found."""
+        self._say(gate_line(outcome))
+
     def failed(self, failure: Failure) -> None:
         """Say what failed and what it cost."""
         self._left.done(len(failure.lost))
         self._say(_failure(failure))
 
     def _say(self, line: str) -> None:
+        self._last_said = time.monotonic()
         self._console.print(f"upcurve: {line}", markup=False, highlight=False, soft_wrap=True)
 
 
@@ -141,6 +159,16 @@ class LiveView(Closing):
             text = Text(f"upcurve: {line}", style="yellow")
             self._live.console.print(text, soft_wrap=True)
 
+    def evaluating(self, launch: Launch, concurrency: int, state: Asked) -> None:
+        """Show how far the evaluation is."""
+        self._doing = f"{_place(launch)}: accuracy at c{concurrency}"
+        self._requests = f", {asked(state)}"
+
+    def evaluated(self, outcome: GateOutcome) -> None:
+        """Print what the gate found above the table."""
+        line = Text(f"upcurve: {gate_line(outcome)}", style="green" if outcome.passed else "red")
+        self._live.console.print(line, soft_wrap=True)
+
     def failed(self, failure: Failure) -> None:
         """Print what failed above the table."""
         self._left.done(len(failure.lost))
@@ -162,6 +190,19 @@ class LiveView(Closing):
         bar = ProgressBar(total=self._left.total, completed=self._left.finished, width=30)
         status.add_row(self._spinner, bar, str(self._left), self._doing + self._requests)
         return Group(table, status) if self._rows else status
+
+
+def asked(state: Asked) -> str:
+    """Return how far an evaluation is."""
+    share = f"{state.ended:,} of {state.of:,} items"
+    return share if state.left_s is None else f"{share}, about {duration(state.left_s)} left"
+
+
+def gate_line(outcome: GateOutcome) -> str:
+    """Return what a gate said of a point in one line."""
+    recipe, when = outcome.launch.recipe, " (an earlier sweep)" if outcome.before else ""
+    place = f"{recipe.name}, concurrency {outcome.concurrency}{when}"
+    return f"accuracy: {place}: {describe(outcome.accuracy)}"
 
 
 def _extent(launches: Sequence[Launch]) -> str:
