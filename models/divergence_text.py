@@ -2,7 +2,8 @@
 
     python models/divergence_text.py models/small
 
-Writes divergence.jsonl into the folder, which `upcurve diverge` takes by itself.
+Writes divergence.jsonl into the folder, which `upcurve diverge` takes by itself. Prompts end within
+the question in two of three passages: what a good model is certain of shows little.
 """
 
 import argparse
@@ -10,13 +11,14 @@ import json
 from pathlib import Path
 
 from upcurve.accuracy.problems import held_out
-
 from upcurve.engine.fidelity.text import OF_THE_MODEL, passage_of
 from upcurve.engine.serve.tokenizer import ByteTokenizer
 from upcurve.files import write_whole
 
 SEED = 2
 """Other problems than those of the accuracy gate."""
+ENDS = (1 / 8, 1 / 2, 1)
+"""Of the prompts, as shares of the question, in turns."""
 
 
 def main() -> None:
@@ -27,10 +29,12 @@ def main() -> None:
     arguments = parser.parse_args()
     tokenizer = ByteTokenizer.from_folder(arguments.model)
     lines = []
-    for problem in held_out(arguments.count, SEED):
+    for number, problem in enumerate(held_out(arguments.count, SEED)):
         value = {"question": problem.question, "answer": problem.answer}
         passage = passage_of(value, tokenizer)
-        line = {"id": problem.id, "prompt": passage.prompt, "output": passage.output}
+        ids = [*passage.prompt, *passage.output]
+        end = round(len(passage.prompt) * ENDS[number % len(ENDS)])
+        line = {"id": problem.id, "prompt": ids[:end], "output": ids[end:]}
         lines.append(json.dumps(line) + "\n")
     write_whole(arguments.model / OF_THE_MODEL, lambda file: file.write("".join(lines).encode()))
 

@@ -60,6 +60,8 @@ def test_a_text_of_two_passages() -> None:
     of_b = 0.5 * math.log(3.0)
     assert got.tokens == 4
     assert got.kl_mean == pytest.approx(of_b / 4)
+    # Three of 0 and one of b: a standard deviation of sqrt(3) / 4 of it.
+    assert got.kl_error == pytest.approx(of_b * math.sqrt(3) / 4 / 2)
     assert got.kl_max == got.kl_p99 == pytest.approx(of_b)
     assert (got.worst, got.worst_kl) == ("b", pytest.approx(of_b))
     assert got.agreement == 0.75

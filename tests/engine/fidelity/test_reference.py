@@ -153,13 +153,13 @@ def test_switches_that_a_cpu_has_no_use_for_are_left_out() -> None:
 
 
 def test_limits_follow_from_rounding() -> None:
-    lost = Divergence(400, 0.01, 0.1, 0.2, "a", 0.02, 0.9, 5.0)
+    lost = Divergence(400, 0.01, 0.001, 0.1, 0.2, "a", 0.02, 0.9, 5.0)
     limits = Limits.over(lost)
-    assert limits.kl == pytest.approx(0.015, rel=1e-5)
+    assert limits.kl == pytest.approx(0.015 + 0.003, rel=1e-5)
     # Three standard errors of 0.9 of 400 tokens, and a hundredth.
     assert limits.agreement == pytest.approx(0.9 - 0.01 - 3 * 0.015)
     assert limits.passed(lost)
-    worse = Divergence(400, 0.016, 0.1, 0.2, "a", 0.02, 0.9, 5.0)
-    fewer = Divergence(400, 0.01, 0.1, 0.2, "a", 0.02, 0.8, 5.0)
+    worse = Divergence(400, 0.0181, 0.001, 0.1, 0.2, "a", 0.02, 0.9, 5.0)
+    fewer = Divergence(400, 0.01, 0.001, 0.1, 0.2, "a", 0.02, 0.8, 5.0)
     assert not limits.passed(worse)
     assert not limits.passed(fewer)

@@ -25,9 +25,10 @@ FLOOR = 1e-8
 """Nats that float32 may cost: other orders of its sums cost 1e-10 at most (docs/divergence.md)."""
 ROUNDING = 1.5
 """Times what plain torch loses in the same format, a build may lose."""
-DISAGREEMENT, ERRORS = 0.01, 3.0
-"""Of the tokens, so many more than in plain torch may have another most likely one, and so many
-standard errors of that share: where two are as likely, which one it is is chance."""
+DISAGREEMENT = 0.01
+"""Of the tokens, so many more than in plain torch may have another most likely one."""
+ERRORS = 3.0
+"""Standard errors of plain torch's figures, beside both: what few tokens decide is chance."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +74,7 @@ class Limits:
         share = rounding.agreement
         error = (share * (1 - share) / rounding.tokens) ** 0.5
         return cls(
-            kl=FLOOR + ROUNDING * rounding.kl_mean,
+            kl=FLOOR + ROUNDING * rounding.kl_mean + ERRORS * rounding.kl_error,
             agreement=share - DISAGREEMENT - ERRORS * error,
         )
 

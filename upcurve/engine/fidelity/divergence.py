@@ -22,6 +22,8 @@ class Divergence:
 
     tokens: int
     kl_mean: float
+    kl_error: float
+    """Standard error of the mean: where few tokens are uncertain, they make all of it."""
     kl_p99: float
     kl_max: float
     worst: str
@@ -70,6 +72,7 @@ def diverge(
     return Divergence(
         tokens=len(kl),
         kl_mean=kl.mean().item(),
+        kl_error=kl.std(correction=0).item() / math.sqrt(len(kl)),
         # Of infinities and numbers no interpolation is a number.
         kl_p99=kl.quantile(0.99, interpolation="higher").item(),
         kl_max=kl.max().item(),
