@@ -17,6 +17,7 @@ COMMANDS = {
     "bisect": "Find the commit of an engine that moved a metric, with the fewest runs.",
     "compare": "Compare series at equal interactivity: ratios, cost, statuses.",
     "demo": "Serve a small model, sweep it twice, compare, show: the whole loop.",
+    "diverge": "Compare builds of a model with itself in float32, token by token.",
     "doctor": "Say what this machine lacks; compile the kernels for GPUs that are not there.",
     "eval": "Ask a running server questions with known answers; score, interval, gate.",
     "known-server": "Serve tokens at known times: the truth that load clients are held against.",

@@ -40,12 +40,12 @@ def build_engine(folder: Path, options: EngineOptions) -> Engine:
     Raises:
         EngineInputError: an option or the checkpoint is unusable, or the memory does not do.
     """
-    device = _device(options)
+    device = device_of(options)
     check_step(_step_tokens(options, device), options.max_running_requests)
     torch.set_num_threads(options.threads or max(1, (os.cpu_count() or 1) - 1))
     dtype = options.dtype if options.dtype != "auto" else ("bf16" if is_gpu(device) else "fp32")
     switches = Switches.without(options.off)
-    ahead = _compile_ahead(folder, options, device)
+    ahead = compile_ahead(folder, options, device)
     try:
         model = load_model(
             folder,
@@ -118,10 +118,10 @@ def engine_of(
     )
 
 
-def _compile_ahead(
+def compile_ahead(
     folder: Path, options: EngineOptions, device: torch.device
 ) -> subprocess.Popen[bytes] | None:
-    """Begin to compile on the cores that loading weights leaves idle."""
+    """Begin to compile on the cores that loading weights leaves idle; None where nothing is to."""
     # A loop over experts is launched as the numbers want it.
     if not runs_kernels(device) or not Switches.without(options.off).grouped_experts:
         return None
@@ -157,7 +157,12 @@ def _step_tokens(options: EngineOptions, device: torch.device) -> int:
     return options.max_batch_tokens or prompts + options.max_running_requests
 
 
-def _device(options: EngineOptions) -> torch.device:
+def device_of(options: EngineOptions) -> torch.device:
+    """Return the device that options name.
+
+    Raises:
+        EngineInputError: it is a GPU, and torch sees none.
+    """
     if options.device == "cuda" and not torch.cuda.is_available():
         raise EngineInputError("device", "torch sees no GPU", "use --device cpu")
     on_gpu = options.device != "cpu" and torch.cuda.is_available()

@@ -46,7 +46,8 @@ class ModelRunner:
         self.asynchronous = device.type == "cuda"
         self.graphs: DecodeGraphs | None = None
         self._device = device
-        self._sampler = Sampler(device, seed)
+        self.sampler = Sampler(device, seed)
+        """Replaceable: what draws the tokens of a step from its logits."""
         slots = caches.page_tables.shape[0]
         self._last_tokens = torch.zeros(slots, dtype=torch.int64, device=device)
 
@@ -71,7 +72,7 @@ class ModelRunner:
         tokens, logprobs = None, None
         drawing = [each for each in step if each.draws]
         if drawing:
-            tokens = self._sampler.sample(logits, drawing)
+            tokens = self.sampler.sample(logits, drawing)
             self._last_tokens.index_copy_(0, sent.drawing_slots, tokens.clamp_min(0))
             logprobs = token_logprobs(logits, tokens, [each.request.sampling for each in drawing])
             if logprobs is not None:
