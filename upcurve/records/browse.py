@@ -1,0 +1,205 @@
+"""What a reader of a whole store asks: runs and workloads in short, figures of points."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+import sqlalchemy as sa
+
+from upcurve.frontier.point import Point
+from upcurve.records.history import watts_per_gpu
+from upcurve.records.queries import IDS
+from upcurve.records.run import Source, Status
+from upcurve.records.schema import points, runs
+from upcurve.records.store import Store
+
+
+@dataclass(frozen=True, slots=True)
+class RunSummary:
+    """A run without what is large."""
+
+    id: str
+    series: str
+    source: Source
+    status: Status
+    note: str | None
+    model: str
+    hardware: str
+    precision: str
+    engine: str
+    engine_version: str
+    engine_commit: str
+    image: str
+    fingerprint: str
+    started_at: datetime
+    ended_at: datetime | None
+    change: str | None
+    engine_source: str = ""
+    """Hash of the own engine's source; empty for other engines."""
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """How much a run measured of one workload."""
+
+    run: str
+    isl: int
+    osl: int
+    points: int
+    first: datetime
+    last: datetime
+    checked: int
+    """Points with an accuracy."""
+    failed: int
+    """Of them, points whose check did not pass."""
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """One measured point with what charts are drawn from; None where it was not recorded."""
+
+    point: Point
+    """Its repeat counted over all runs of its fingerprint, as `Store.points` does."""
+    run: str
+    fingerprint: str
+    measured_at: datetime
+    input_tput_per_gpu: float | None
+    output_tput_per_gpu: float | None
+    ttft_ms: float | None
+    tpot_ms: float | None
+    requests: int | None
+    failed: int | None
+    trace: str | None
+    accuracy: dict[str, Any] | None = field(repr=False)
+    e2e_ms: float | None
+    """Median end-to-end latency."""
+    watts_per_gpu: float | None
+
+
+def store_version(store: Store) -> str:
+    """Return a text that changes whenever the content of a store may have changed."""
+    of_runs = [sa.func.count(), sa.func.max(runs.c.started_at), sa.func.max(runs.c.ended_at)]
+    running = sa.func.count().filter(runs.c.status == "running")
+    checked = sa.select(sa.func.count(points.c.accuracy)).scalar_subquery()
+    with store.reading() as connection:
+        sqlite = connection.dialect.name == "sqlite"
+        parts = [connection.scalar(sa.select(sa.func.max(points.c.id)))]
+        parts += list(connection.execute(sa.select(*of_runs, running).select_from(runs)).one())
+        if sqlite:
+            # A changed row of either table is a write to the log or, after a checkpoint, the file.
+            for name in ("store.sqlite", "store.sqlite-wal"):
+                path = store.root / name
+                parts += [path.stat().st_mtime_ns, path.stat().st_size] if path.exists() else [0]
+        else:
+            parts.append(connection.scalar(sa.select(checked)))
+    return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
+
+
+def run_summaries(store: Store) -> list[RunSummary]:
+    """Return every run, oldest first."""
+    names = [each for each in RunSummary.__dataclass_fields__ if each != "engine_source"]
+    source = runs.c.software["upcurve_engine_source"].as_string()
+    query = sa.select(*(runs.c[name] for name in names), source)
+    with store.reading() as connection:
+        rows = connection.execute(query.order_by(runs.c.started_at, runs.c.id))
+        return [RunSummary(*row[:-1], row[-1] or "") for row in rows]
+
+
+def measured(store: Store, after: int = 0) -> tuple[list[Measured], int]:
+    """Return what runs measured in points of ids above `after`, and the highest id there is."""
+    passed = points.c.accuracy["passed"].as_boolean()
+    query = (
+        sa.select(
+            *points.c["run_id", "isl", "osl"],
+            sa.func.count(),
+            sa.func.min(points.c.measured_at),
+            sa.func.max(points.c.measured_at),
+            sa.func.count(points.c.accuracy),
+            sa.func.count().filter(points.c.accuracy.is_not(None), passed.is_(False)),
+        )
+        .where(points.c.id > after)
+        .group_by(*points.c["run_id", "isl", "osl"])
+    )
+    with store.reading() as connection:
+        highest = connection.scalar(sa.select(sa.func.max(points.c.id))) or 0
+        rows = connection.execute(query.where(points.c.id <= highest))
+        return [Measured(*row) for row in rows], highest
+
+
+_PLAIN = ["interactivity", "tput_per_gpu", "tp", "gpus", "concurrency", "repeat", "id"]
+_FURTHER = [
+    "run_id", "measured_at", "input_tput_per_gpu", "output_tput_per_gpu", "ttft_ms", "tpot_ms",
+    "requests", "failed", "trace", "accuracy",
+]  # fmt: skip
+
+
+def figures(
+    store: Store,
+    run_ids: Sequence[str],
+    isl: int | None = None,
+    osl: int | None = None,
+    *,
+    detailed: bool = False,
+) -> list[Figures]:
+    """Return the points of runs, in the order of their measurement.
+
+    Args:
+        store: where they are.
+        run_ids: of the runs of one series, or of one run.
+        isl: input length to choose.
+        osl: output length to choose.
+        detailed: whether end-to-end latency and power are looked up: they are in a larger record.
+    """
+    found: list[Any] = []
+    with store.reading() as connection:
+        for start in range(0, len(run_ids), IDS):
+            query = _query(detailed).where(points.c.run_id.in_(run_ids[start : start + IDS]))
+            if isl is not None:
+                query = query.where(points.c.isl == isl)
+            if osl is not None:
+                query = query.where(points.c.osl == osl)
+            found += connection.execute(query)
+    found.sort(key=lambda row: (row.measured_at, row.id))
+    return list(_numbered(found))
+
+
+def _query(detailed: bool) -> sa.Select[Any]:
+    result: sa.ColumnElement[Any] = points.c.result
+    place = [*points.c["isl", "osl"], runs.c.fingerprint]
+    query = sa.select(*(points.c[name] for name in [*_PLAIN, *_FURTHER]), *place)
+    if detailed:
+        totals = result[("power", "totals")].label("totals")
+        query = query.add_columns(result[("e2e_ms", "p50")].as_float().label("e2e"), totals)
+    return query.join_from(points, runs)
+
+
+def _numbered(rows: Sequence[Any]) -> Iterator[Figures]:
+    taken: dict[Any, set[int]] = defaultdict(set)
+    for row in rows:
+        where = row.tp, row.gpus, row.concurrency
+        used = taken[*where, row.isl, row.osl, row.fingerprint]
+        repeat = max(used) + 1 if row.repeat in used else row.repeat
+        used.add(repeat)
+        totals = getattr(row, "totals", None)
+        power = {"result": {"power": {"totals": totals}}}
+        yield Figures(
+            point=Point(row.interactivity, row.tput_per_gpu, *where, repeat, id=row.id),
+            run=row.run_id,
+            fingerprint=row.fingerprint,
+            measured_at=row.measured_at,
+            input_tput_per_gpu=row.input_tput_per_gpu,
+            output_tput_per_gpu=row.output_tput_per_gpu,
+            ttft_ms=row.ttft_ms,
+            tpot_ms=row.tpot_ms,
+            requests=row.requests,
+            failed=row.failed,
+            trace=row.trace,
+            accuracy=row.accuracy,
+            e2e_ms=getattr(row, "e2e", None),
+            watts_per_gpu=watts_per_gpu(power | {"output_tput_per_gpu": row.output_tput_per_gpu}),
+        )
