@@ -16,6 +16,7 @@ from upcurve.cli.options import NumberList, json_option, store_option
 from upcurve.errors import InputError
 from upcurve.frontier.interpolation import DEFAULT_RULE, RULES
 from upcurve.frontier.shapley import Configuration
+from upcurve.frontier.waterfall import order_remark
 from upcurve.records.published import prices as published_prices
 from upcurve.records.store import Store
 from upcurve.sweep.ablation import Ablation, run_ablation, splitter
@@ -216,9 +217,7 @@ def command(
         click.echo(f"upcurve: what was measured stays in {store}; --resume goes on", err=True)
         raise
     notes += [f"Price: {each.describe()}." for each in prices.values()]
-    notes += [
-        f"Rounds interleaved, launches in random order, seed {seed}; design {schedule.design}."
-    ]
+    notes.append(order_remark(schedule.design, seed))
     print_outcome(outcome, ablation, notes, form, precision)
     if chart is not None and any(each.shares for each in outcome.attributions):
         from upcurve.dashboard.waterfall import waterfall_chart, write_chart

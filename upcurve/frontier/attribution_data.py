@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from upcurve.frontier.attribution import Attribution, Estimate
+from upcurve.frontier.shapley import Configuration, Design
 from upcurve.frontier.waterfall import bar_name
 
 
@@ -36,6 +38,50 @@ def to_dict(attribution: Attribution) -> dict[str, Any]:
         "end_readings": attribution.ends,
         "readings": attribution.readings,
     }
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """An ablation as it is told to machines: the moves, and what they were made of."""
+
+    attributions: Sequence[Attribution]
+    switches: Sequence[str]
+    design: Design
+    seed: int
+    rounds: int
+    """Rounds that were measured."""
+    precision: float
+    """Wanted half width of every share, in log ratio."""
+    configurations: Sequence[tuple[str, Configuration, str]]
+    """Series, switches that are on, and fingerprint of each."""
+    notes: Sequence[str]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the object that `upcurve ablate --json` prints."""
+        return {
+            "switches": list(self.switches),
+            "design": self.design,
+            "seed": self.seed,
+            "rounds": self.rounds,
+            "precision": self.precision,
+            "configurations": [
+                {
+                    "series": series,
+                    "on": [switch for switch in self.switches if switch in on],
+                    "fingerprint": fingerprint,
+                }
+                for series, on, fingerprint in self.configurations
+            ],
+            "targets": [
+                to_dict(each)
+                | {
+                    "precise": each.precise(self.precision),
+                    "more_rounds": each.more_rounds(self.precision),
+                }
+                for each in self.attributions
+            ],
+            "notes": list(self.notes),
+        }
 
 
 def tidy_rows(attributions: Sequence[Attribution]) -> list[dict[str, Any]]:

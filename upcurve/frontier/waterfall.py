@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from upcurve.frontier.attribution import Attribution, Estimate, Share
+from upcurve.frontier.shapley import Design
 from upcurve.frontier.text import cost_text, ratio_text, throughput_text
 
 TOGETHER = "three or more together"
@@ -190,6 +191,27 @@ def remarks(
             else f"{wanted}: about {max(more, 1)} more rounds at this spread (--max-rounds)."
         )
     return lines
+
+
+def all_remarks(
+    attributions: Sequence[Attribution],
+    labels: Mapping[frozenset[str], str],
+    *,
+    precision: float | None,
+    reached: tuple[float, float] | None,
+) -> list[str]:
+    """Return what a reader must know of every target, each line once, and what columns mean."""
+    said = [
+        line
+        for each in attributions
+        for line in remarks(each, labels, precision=precision, reached=reached)
+    ]
+    return [*dict.fromkeys(said), *legend(attributions)]
+
+
+def order_remark(design: Design, seed: int) -> str:
+    """Return how the launches were ordered."""
+    return f"Rounds interleaved, launches in random order, seed {seed}; design {design}."
 
 
 def markdown(attribution: Attribution) -> str:

@@ -66,6 +66,8 @@ class Figures:
     point: Point
     """Its repeat counted over all runs of its fingerprint, as `Store.points` does."""
     run: str
+    isl: int
+    osl: int
     fingerprint: str
     measured_at: datetime
     input_tput_per_gpu: float | None
@@ -138,6 +140,49 @@ _FURTHER = [
 ]  # fmt: skip
 
 
+@dataclass(frozen=True, slots=True)
+class RunDetails:
+    """What is large of a run."""
+
+    recipe: dict[str, Any]
+    host: dict[str, Any]
+    gpus: list[dict[str, Any]]
+    software: dict[str, Any]
+    harness_version: str
+
+
+def run_details(store: Store, run_id: str) -> RunDetails | None:
+    """Return what is large of a run; None where there is none of this id."""
+    query = sa.select(*runs.c["recipe", "host", "devices", "software", "harness_version"])
+    with store.reading() as connection:
+        row = connection.execute(query.where(runs.c.id == run_id)).one_or_none()
+    return RunDetails(*row) if row else None
+
+
+def ablation_recipes(store: Store) -> list[tuple[str, dict[str, Any]]]:
+    """Return id and recipe of every run of an ablation, oldest first."""
+    design = runs.c.recipe[("ablation", "design")].as_string()
+    query = sa.select(*runs.c["id", "recipe"]).where(design.is_not(None))
+    with store.reading() as connection:
+        rows = connection.execute(query.order_by(runs.c.started_at, runs.c.id))
+        return [(row.id, row.recipe) for row in rows]
+
+
+def run_of_point(store: Store, point_id: int) -> str | None:
+    """Return the id of a point's run; None where there is no such point."""
+    query = sa.select(points.c.run_id).where(points.c.id == point_id)
+    with store.reading() as connection:
+        return connection.scalar(query)
+
+
+def added(store: Store, after: int, most: int) -> list[tuple[int, str]]:
+    """Return id and run of points above an id, newest last, at most so many of the newest."""
+    query = sa.select(*points.c["id", "run_id"]).where(points.c.id > after)
+    with store.reading() as connection:
+        rows = connection.execute(query.order_by(points.c.id.desc()).limit(most))
+        return [(row.id, row.run_id) for row in rows][::-1]
+
+
 def figures(
     store: Store,
     run_ids: Sequence[str],
@@ -190,6 +235,8 @@ def _numbered(rows: Sequence[Any]) -> Iterator[Figures]:
         yield Figures(
             point=Point(row.interactivity, row.tput_per_gpu, *where, repeat, id=row.id),
             run=row.run_id,
+            isl=row.isl,
+            osl=row.osl,
             fingerprint=row.fingerprint,
             measured_at=row.measured_at,
             input_tput_per_gpu=row.input_tput_per_gpu,

@@ -105,12 +105,12 @@ def _choose(
         summary,
         workload,
         store.fingerprints(summary.name, *workload),
-        _with_facts(store, points, repeats),
+        with_facts(store, points, repeats),
         None if repeated else noise_floor(store.repeated_throughputs(summary.name, *workload)),
     )
 
 
-def _with_facts(store: Store, points: list[Point], repeats: Repeats) -> list[Point]:
+def with_facts(store: Store, points: list[Point], repeats: Repeats) -> list[Point]:
     """Return the points, those behind the frontier with what a reader must know of them."""
     knots = {id(point) for point in frontier(repeats.operating_points)}
     groups = [

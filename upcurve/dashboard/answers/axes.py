@@ -1,0 +1,129 @@
+"""The axes that a series can be drawn on, and what they are made of."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from datetime import date
+
+import numpy as np
+
+from upcurve.dashboard.contract.common import Axis
+from upcurve.dashboard.contract.questions import XName, YName
+from upcurve.frontier.axes import AxisFit
+from upcurve.frontier.cost import usd_per_million_tokens
+from upcurve.frontier.interpolation import Floats
+from upcurve.frontier.point import Point
+from upcurve.records.browse import Figures
+from upcurve.records.compared import Pricing
+from upcurve.records.published import specifications
+
+X_AXES: dict[XName, Axis] = {
+    name: Axis(name=name, label=label, unit=unit, higher_is_better=better)
+    for name, label, unit, better in (
+        ("interactivity", "Interactivity", "tok/s/user", True),
+        ("e2e", "End-to-end latency, median", "ms", False),
+        ("ttft", "Time to first token, median", "ms", False),
+    )
+}
+Y_AXES: dict[YName, Axis] = {
+    name: Axis(name=name, label=label, unit=unit, higher_is_better=better)
+    for name, label, unit, better in (
+        ("total", "Throughput per GPU, input + output", "tok/s/GPU", True),
+        ("input", "Input throughput per GPU", "tok/s/GPU", True),
+        ("output", "Output throughput per GPU", "tok/s/GPU", True),
+        ("cost", "Cost, input + output", "USD/M tokens", False),
+        ("per_mw", "Throughput per megawatt, input + output", "tok/s/MW", True),
+        ("joules", "GPU energy, input + output", "J/token", False),
+    )
+}
+_WANTED = {
+    "e2e": "no end-to-end latency was recorded",
+    "ttft": "no time to first token was recorded",
+    "input": "no input throughput was recorded",
+    "output": "no output throughput was recorded",
+}
+
+
+def placed(figures: list[Figures], x: XName, y: YName) -> tuple[list[Point], str | None]:
+    """Return points with x in `interactivity` and the throughput that y is made of.
+
+    Also why there are none, where that is so.
+    """
+    found = []
+    for each in figures:
+        at = {"interactivity": each.point.interactivity, "e2e": each.e2e_ms, "ttft": each.ttft_ms}
+        tput = {"input": each.input_tput_per_gpu, "output": each.output_tput_per_gpu}
+        horizontal, vertical = at[x], tput.get(y, each.point.tput_per_gpu)
+        if horizontal and vertical:
+            found.append(replace(each.point, interactivity=horizontal, tput_per_gpu=vertical))
+    if found:
+        return found, None
+    return [], next((_WANTED[name] for name in (x, y) if name in _WANTED), "it has no points")
+
+
+@dataclass(frozen=True, slots=True)
+class Vertical:
+    """How y is made of throughput at an x."""
+
+    of: Callable[[Floats, Floats], Floats]
+    """(x, tok/s/GPU) -> y, shapes alike."""
+    falling: bool
+    """Whether y falls where throughput rises."""
+    assumption: str | None = None
+
+
+def vertical(
+    y: YName,
+    *,
+    usd_per_gpu_hour: float | None,
+    power: tuple[float, str] | None,
+    watts: Mapping[tuple[int, int, int], float],
+    fit: AxisFit,
+) -> Vertical | str:
+    """Return how y is made of throughput, or why it cannot be.
+
+    Args:
+        y: the axis.
+        usd_per_gpu_hour: price of the hardware; None where there is none.
+        power: provisioned kW per GPU, and where that is from.
+        watts: (tp, gpus, concurrency) -> recorded power of one GPU, in W.
+        fit: the series, whose frontier points say where power was recorded.
+    """
+    if y == "cost":
+        if usd_per_gpu_hour is None:
+            return "its hardware has no price; give one"
+        price = usd_per_gpu_hour
+        return Vertical(lambda _, tput: usd_per_million_tokens(price, 1) / tput, True)
+    if y == "per_mw":
+        if power is None:
+            return "the power of its hardware is not known; give kw"
+        kw, source = power
+        return Vertical(lambda _, tput: tput * 1000 / kw, False, source)
+    if y == "joules":
+        keys = [(p.point.tp, p.point.gpus, p.point.concurrency) for p in fit.frontier]
+        if not all(key in watts for key in keys):
+            return "no power was recorded"
+        at = np.array([each.point.interactivity for each in fit.frontier])
+        level = np.array([watts[key] for key in keys])
+        words = "J/token: power of the GPUs alone, on straight lines between the frontier points"
+        return Vertical(lambda x, tput: np.interp(x, at, level) / tput, True, words)
+    return Vertical(lambda _, tput: tput, False)
+
+
+def provisioned_kw(hardware: str, pricing: Pricing, on: date | None) -> tuple[float, str] | None:
+    """Return the power per GPU that a site has to provide, in kW, and where the figure is from.
+
+    One given with `kw` counts, times `pue`; else the table's, of the last estimate up to a day.
+    """
+    if hardware in pricing.kw:
+        kw = pricing.kw[hardware] * (pricing.pue or 1)
+        building = f" x PUE {pricing.pue:g}" if pricing.pue else ""
+        return kw, f"tok/s/MW: {hardware} {pricing.kw[hardware]:g} kW per GPU{building}, as given"
+    known = specifications().get(hardware)
+    if known is None:
+        return None
+    dates = sorted(known.all_in_kw)
+    day = max((each for each in dates if on is None or each <= on), default=dates[0])
+    kw = known.all_in_kw[day]
+    return kw, f"tok/s/MW: {hardware} {kw:g} kW per GPU, all in (estimate of {day:%Y-%m})"
