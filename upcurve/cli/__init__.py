@@ -16,6 +16,7 @@ COMMANDS = {
     "bench": "Measure a running OpenAI-compatible server at given concurrencies.",
     "bisect": "Find the commit of an engine that moved a metric, with the fewest runs.",
     "compare": "Compare series at equal interactivity: ratios, cost, statuses.",
+    "dashboard": "Show a store as a web page, live.",
     "demo": "Serve a small model, sweep it twice, compare, show: the whole loop.",
     "doctor": "Say what this machine lacks; compile the kernels for GPUs that are not there.",
     "known-server": "Serve tokens at known times: the truth that load clients are held against.",

@@ -175,6 +175,12 @@ def run_of_point(store: Store, point_id: int) -> str | None:
         return connection.scalar(query)
 
 
+def highest_point(store: Store) -> int:
+    """Return the highest id of a point; 0 where there is none."""
+    with store.reading() as connection:
+        return connection.scalar(sa.select(sa.func.max(points.c.id))) or 0
+
+
 def added(store: Store, after: int, most: int) -> list[tuple[int, str]]:
     """Return id and run of points above an id, newest last, at most so many of the newest."""
     query = sa.select(*points.c["id", "run_id"]).where(points.c.id > after)
