@@ -37,7 +37,7 @@ export default defineConfig({
     emptyOutDir: true,
     target: "es2022",
     cssCodeSplit: false,
-    license: { fileName: "licences.md" },
+    license: { fileName: "licences.txt" },
     rollupOptions: {
       input: "src/main.tsx",
       output: { format: "iife", entryFileNames: "app.js", assetFileNames: "app[extname]" },

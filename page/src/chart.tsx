@@ -3,7 +3,7 @@ import * as Plot from "@observablehq/plot";
 import { useId, useLayoutEffect, useMemo, useRef, useState } from "preact/hooks";
 import type { ComponentChildren } from "preact";
 import { download, toCsv, toPng, toSvg, type Cell } from "./chart_files";
-import { useTheme, type Theme, LIGHT } from "./palette";
+import { FONT, LIGHT, useTheme, type Theme } from "./palette";
 import { embedded, go, href, useQuery, type Changes } from "./url";
 
 export interface Reference {
@@ -44,6 +44,10 @@ interface Props {
   drawing: Drawing;
   /** Source, date and assumptions: under the chart and in every file. */
   notes: string[];
+  /** What stands elsewhere on the page, and must be in every file too. */
+  fileNotes?: string[];
+  /** Whether the colours are named above the chart. */
+  legend?: boolean;
   rows: Record<string, Cell>[];
   children?: ComponentChildren;
 }
@@ -54,7 +58,7 @@ export function draw(drawing: Drawing, width: number, theme: Theme): (SVGSVGElem
   return Plot.plot({
     width,
     className: "plot",
-    style: { color: theme.text, background: "transparent", fontSize: "12px" },
+    style: { color: theme.text, background: "transparent", fontSize: "12px", fontFamily: FONT },
     ...drawing.options(width, theme),
   });
 }
@@ -68,7 +72,7 @@ function pixels(plot: Plot.Plot, hit: Hit): [number, number] {
   return [of("x", hit.x), of("y", hit.y)];
 }
 
-export function Chart({ name, title, drawing, notes, rows, children }: Props) {
+export function Chart({ name, title, drawing, notes, fileNotes = [], legend, rows, children }: Props) {
   const theme = useTheme();
   const query = useQuery();
   const id = useId();
@@ -132,7 +136,7 @@ export function Chart({ name, title, drawing, notes, rows, children }: Props) {
 
   const hit = shown === null ? undefined : hits[shown];
   const spot = shown === null ? undefined : spots[shown];
-  const about = { title, notes: [...notes, `Link: ${location.href}`] };
+  const about = { title, notes: [...notes, ...fileNotes, `Link: ${location.href}`] };
   const file = (type: string) => `${name}.${type}`;
   const save = {
     CSV: () => download(file("csv"), toCsv(about, rows), "text/csv"),
@@ -156,6 +160,13 @@ export function Chart({ name, title, drawing, notes, rows, children }: Props) {
         </div>
       </div>
       {children}
+      {legend && (
+        <ul class="swatches">
+          {drawing.swatches?.(theme).map((each) => (
+            <li><span class="swatch" style={{ background: each.colour }} />{each.name}</li>
+          ))}
+        </ul>
+      )}
       <div
         class="plot-box"
         role="application"
@@ -207,17 +218,21 @@ interface TipProps {
 
 function Tip({ hit, at, width, pinned, close }: TipProps) {
   const box = useRef<HTMLDivElement>(null);
-  const [left, setLeft] = useState(0);
+  const [[left, top], place] = useState([0, 0]);
   useLayoutEffect(() => {
-    const own = box.current!.offsetWidth;
+    const { offsetWidth: wide, offsetHeight: high, parentElement } = box.current!;
     const right = at[0] + 14;
-    setLeft(right + own <= width ? right : Math.max(0, at[0] - own - 14));
-  }, [at[0], width, hit]);
+    // Beside the point, and above it in the lower half: the rest of the curve stays in sight.
+    place([
+      right + wide <= width ? right : Math.max(0, at[0] - wide - 14),
+      at[1] > parentElement!.offsetHeight / 2 ? at[1] - high - 10 : at[1] + 10,
+    ]);
+  }, [at[0], at[1], width, hit, pinned]);
   return (
     <div
       ref={box}
       class={pinned ? "tip pinned" : "tip"}
-      style={{ left: `${left}px`, top: `${at[1] + 10}px` }}
+      style={{ left: `${left}px`, top: `${top}px` }}
       onClick={(event) => event.stopPropagation()}
     >
       <div class="tip-head">

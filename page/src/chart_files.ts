@@ -1,6 +1,6 @@
 // Charts as files: each says by itself what it shows, where it comes from and what it assumes.
 import { draw, type Drawing } from "./chart";
-import type { Theme } from "./palette";
+import { FONT, type Theme } from "./palette";
 
 export type Cell = string | number | boolean | null | undefined;
 
@@ -11,7 +11,6 @@ export interface About {
 
 const WIDTH = 960;
 const MARGIN = 24;
-const FONT = "'Helvetica Neue', Arial, 'Liberation Sans', sans-serif";
 const SVG = "http://www.w3.org/2000/svg";
 const NOTE_CHARACTERS = 150;
 

@@ -38,7 +38,7 @@ export function frontierDrawing(shown: Shown): Drawing {
       series.flatMap((each) => [
         ...each.frontier.map((point) => hit(frontier, each, point, style(each.name, theme).colour, "")),
         ...each.dominated.map((point) => hit(frontier, each, point, theme.muted, "dominated: ")),
-        ...(shown.changes && each.marker ? [changeHit(each, theme)] : []),
+        ...(shown.changes && series.length <= LABELLED && each.marker ? [changeHit(each, theme)] : []),
       ]),
   };
 }
@@ -50,7 +50,7 @@ function options(shown: Shown, series: ChartSeries[], width: number, theme: Them
   const bands = shown.bands ? series.filter((each) => each.band) : [];
   const points: Named[] = series.flatMap(({ name, frontier: own }) => own.map((point) => ({ name, ...point })));
   const dominated: Named[] = series.flatMap(({ name, dominated: own }) => own.map((point) => ({ name, ...point })));
-  const marked = shown.changes ? series.filter((each) => each.marker) : [];
+  const marked = shown.changes && series.length <= LABELLED ? series.filter((each) => each.marker) : [];
   const labelled = series.length <= LABELLED ? series.filter((each) => each.frontier.length) : [];
   const narrow = width < 520;
   const limits = shown.limits.filter((each) => each.points.length);
@@ -60,6 +60,7 @@ function options(shown: Shown, series: ChartSeries[], width: number, theme: Them
     marginRight: narrow ? 14 : 24,
     marginTop: 30,
     marginBottom: 40,
+    insetTop: 12,
     x: axis(frontier.x, shown.log && frontier.x.name !== "interactivity", narrow ? 60 : 90),
     y: axis(frontier.y, shown.log, 60),
     color: { type: "identity" },
@@ -111,7 +112,7 @@ function options(shown: Shown, series: ChartSeries[], width: number, theme: Them
         dx: 9,
         dy: -7,
         textOverflow: "ellipsis",
-        lineWidth: 16,
+        lineWidth: narrow ? 8 : 16,
       }),
       Plot.text(marked, { x: (d: ChartSeries) => d.marker!.x, y: (d: ChartSeries) => d.marker!.y, text: () => "▼", fill: (d: ChartSeries) => of(d.name).colour, dy: -13, fontSize: 9 }),
     ],

@@ -80,7 +80,7 @@ function App() {
         Upcurve {meta.version}
         {meta.live && <> · <a href="api/docs">API</a></>}
         {meta.exported_at && <> · exported {meta.exported_at.slice(0, 16).replace("T", " ")} UTC; live points, other prices and rules need <code>upcurve dashboard</code></>}
-        {" · "}<a href="licences.md">Licences</a>
+        {" · "}<a href="licences.txt">Licences</a>
       </footer>
     </>
   );

@@ -39,8 +39,21 @@ export const DARK: Theme = {
   bad: "#F0803C",
 };
 
-const SYMBOLS = ["circle", "square2", "triangle", "diamond2", "star", "wye", "cross"] as const;
+const SYMBOLS = ["circle", "square2", "triangle", "diamond2", "star", "cross", "hexagon"] as const;
+export const FONT = "-apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, 'Liberation Sans', sans-serif";
+
 export type SymbolName = (typeof SYMBOLS)[number];
+
+/** Outlines of the symbols about 0,0, for the legend. */
+export const OUTLINES: Record<SymbolName, string> = {
+  circle: "M-4,0a4,4 0 1,0 8,0a4,4 0 1,0 -8,0",
+  square2: "M-3.8,-3.8h7.6v7.6h-7.6z",
+  triangle: "M0,-5L4.8,3.6H-4.8z",
+  diamond2: "M0,-5.2L5.2,0L0,5.2L-5.2,0z",
+  star: "M0.0,-5.4L1.2,-1.7L5.1,-1.7L2.0,0.6L3.2,4.4L0.0,2.1L-3.2,4.4L-2.0,0.6L-5.1,-1.7L-1.2,-1.7z",
+  cross: "M-4.5,-1.5h3v-3h3v3h3v3h-3v3h-3v-3h-3z",
+  hexagon: "M4.6,0L2.3,4L-2.3,4L-4.6,0L-2.3,-4L2.3,-4z",
+};
 
 export interface Look {
   colour: string;

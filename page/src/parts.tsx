@@ -161,11 +161,23 @@ export function Flags({ of }: { of: { flag: Flag; where?: string }[] }) {
       {[...told.values()].map(({ flag, where }) => (
         <li>
           <b>{words(flag.code)}</b> {flag.text}
-          {where.length > 0 && <span class="muted"> ({where.join("; ")})</span>}
+          {where.length > 0 && <span class="muted"> ({places(where)})</span>}
         </li>
       ))}
     </ul>
   );
+}
+
+/** "feb at 20", "feb at 40", "apr at 20" as "feb at 20, 40; apr at 20"; many are counted. */
+function places(where: string[]): string {
+  const bySeries = new Map<string, string[]>();
+  for (const each of where) {
+    const at = each.lastIndexOf(" at ");
+    const [name, target] = at < 0 ? [each, ""] : [each.slice(0, at), each.slice(at + 4)];
+    bySeries.set(name, [...(bySeries.get(name) ?? []), target]);
+  }
+  const texts = [...bySeries].map(([name, targets]) => (targets[0] ? `${name} at ${targets.join(", ")}` : name));
+  return texts.length > 6 ? `${texts.slice(0, 5).join("; ")} and ${texts.length - 5} more series` : texts.join("; ");
 }
 
 export function ChangeLink({ of }: { of: Link }) {

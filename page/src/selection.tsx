@@ -2,8 +2,9 @@
 import { useState } from "preact/hooks";
 import type { ChartSeries, Group, Meta, SeriesList } from "../generated/contract";
 import { useAnswer, type Params } from "./answers";
-import { look, useTheme } from "./palette";
+import { look, OUTLINES, useTheme } from "./palette";
 import { groupName, Select } from "./parts";
+import { plural } from "./text";
 import { go, useQuery } from "./url";
 
 export interface Selection {
@@ -160,7 +161,7 @@ export function Legend({ series, order }: { series: ChartSeries[]; order: string
               >
                 <svg width="26" height="12" aria-hidden="true">
                   <line x1="0" y1="6" x2="26" y2="6" stroke={own.colour} stroke-width="2.5" stroke-dasharray={own.dash} />
-                  <circle cx="13" cy="6" r="4" fill={own.colour} />
+                  <path d={OUTLINES[own.symbol]} transform="translate(13,6)" fill={own.colour} />
                 </svg>
                 <span class="entry-name">{each.name}</span>
               </button>
@@ -173,7 +174,11 @@ export function Legend({ series, order }: { series: ChartSeries[]; order: string
                 only
               </button>
               <small>
-                {each.reason ?? `${each.hardware.join(", ")} · ${each.engine} · ${each.frontier.length} frontier, ${each.dominated_count} dominated`}
+                {each.reason ?? [
+                    each.hardware.join(", "),
+                    each.engine,
+                    plural(each.frontier.length, "point") + (each.dominated_count ? ` + ${each.dominated_count} dominated` : ""),
+                  ].join(" · ")}
               </small>
             </li>
           );

@@ -60,6 +60,7 @@ function Task({ task, points, source }: { task: string; points: AccuracyPoint[];
         name={name}
         title={`Score of ${task} by operating point`}
         drawing={drawing}
+        legend
         notes={[
           "Intervals are 95 %: as recorded, else Wilson's.",
           ...(thresholds.length ? [`Threshold: ${thresholds.map(score).join(", ")}.`] : []),
@@ -113,8 +114,8 @@ function accuracyDrawing(points: AccuracyPoint[]): Drawing {
         marginRight: 24,
         marginTop: 28,
         marginBottom: 40,
-        x: { label: "Interactivity (tok/s/user)", nice: true, zero: true, labelOffset: 36 },
-        y: { label: "Score", nice: true, labelOffset: 36 },
+        x: { label: "Interactivity (tok/s/user)", nice: true, zero: true, tickSpacing: 90, labelOffset: 36 },
+        y: { label: "Score", nice: true, tickSpacing: 45, tickFormat: score, labelOffset: 36 },
         color: { type: "identity" },
         symbol: { type: "identity" },
         marks: [

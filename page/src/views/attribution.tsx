@@ -51,9 +51,16 @@ function Ablation({ of, source }: { of: OneAttribution; source: string }) {
       {of.ablation.targets.map((target, index) => (
         <Target of={of} index={index} at={target.interactivity} source={source} />
       ))}
+      <ul class="notes">{general(of).map((each) => <li>{each}</li>)}</ul>
       {of.ablation.targets.length === 0 && <p class="muted">No target that every configuration reaches.</p>}
     </section>
   );
+}
+
+/** Notes that are of no single target. */
+function general(of: OneAttribution): string[] {
+  const { design, rounds, notes } = of.ablation;
+  return [...notes.filter((each) => !/^At [\d.]+ tok/.test(each)), `Design ${design}, ${rounds} rounds, measured ${of.measured_on}.`];
 }
 
 interface Estimate {
@@ -68,7 +75,6 @@ function Target({ of, index, at, source }: { of: OneAttribution; index: number; 
   const name = `attribution-${of.id}-${at}`;
   const query = useQuery();
   if (embedded() && query.has("chart") && query.get("chart") !== name) return null;
-  const { design, rounds, notes } = of.ablation;
   const shares = of.ablation.targets[index]!.shares;
   const estimate = (value: unknown): Estimate | null => value as Estimate | null;
   if (!bars.length) return <p class="muted">{headline}</p>;
@@ -78,7 +84,8 @@ function Target({ of, index, at, source }: { of: OneAttribution; index: number; 
         name={name}
         title={headline}
         drawing={drawing}
-        notes={[...notes, `Design ${design}, ${rounds} rounds, measured ${of.measured_on}.`, source]}
+        notes={of.ablation.notes.filter((each) => each.startsWith(`At ${short(at)} `)).map((each) => each.slice(each.indexOf(": ") + 2))}
+        fileNotes={[...general(of), source]}
         rows={bars.map((bar) => ({ bar: bar.name, start: bar.start, end: bar.end, factor: bar.level ? null : bar.end / bar.start, low: bar.low, high: bar.high, unit: "tok/s/GPU" }))}
       />
       {!embedded() && (

@@ -113,6 +113,7 @@ function Comparison({ compare, asked }: { compare: Compare; asked: Parameters<ty
         </div>
       </div>
       {warnings.map((each) => <p class="warning">{each}</p>)}
+      <div class="compared">
       <Scroll label="Throughput, ratio and cost at each target">
         <table class="compare">
           <thead>
@@ -156,12 +157,14 @@ function Comparison({ compare, asked }: { compare: Compare; asked: Parameters<ty
           </tbody>
         </table>
       </Scroll>
+      <div>
       <ul class="notes">
-        {details.map((each) => <li>{each.name}: {each.describe}</li>)}
         {ends && <li>* in the first or last interval of its frontier, where the rule matters.</li>}
         {notes.map((each) => <li>{each}</li>)}
       </ul>
       <Flags of={flags} />
+      </div>
+      </div>
     </section>
   );
 }

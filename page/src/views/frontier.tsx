@@ -115,7 +115,12 @@ function Drawn({ meta, frontier, height, targets, table }: Props & { frontier: F
       {!embedded() && (
         <aside aria-label="Series of the chart">
           <Legend series={frontier.series} order={order} />
-          <Flags of={frontier.series.flatMap((each) => each.flags.map((flag) => ({ flag, where: each.name })))} />
+          <Flags
+            of={frontier.series.flatMap((each) =>
+              // What a price assumes stands under the chart.
+              each.flags.filter((flag) => flag.code !== "price_assumption").map((flag) => ({ flag, where: each.name })),
+            )}
+          />
         </aside>
       )}
     </div>

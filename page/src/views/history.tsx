@@ -5,13 +5,23 @@ import type { ChangePoint, History, Metric, OneHistory } from "../../generated/c
 import { useAnswer } from "../answers";
 import { Chart, ReferenceLink, type Drawing } from "../chart";
 import type { Theme } from "../palette";
-import { Input, left, Scroll, Select, Waiting, type ViewProps } from "../parts";
+import { Input, left, Scroll, Select, Toggle, Waiting, type ViewProps } from "../parts";
 import { Prices } from "../prices";
 import { GroupSelect, useSelection } from "../selection";
 import { between, day, numbers, percent, short, tick, webLink, words } from "../text";
 import { embedded, useQuery } from "../url";
 
 const USUAL_AT = "40";
+
+const NAMES: Record<string, string> = {
+  tput: "Throughput per GPU",
+  interactivity: "Interactivity",
+  ttft_ms: "Median TTFT",
+  tpot_ms: "Median TPOT",
+  usd_per_million: "Cost",
+  joules_per_token: "Energy",
+};
+const metricName = (name: string): string => NAMES[name] ?? words(name);
 
 export function HistoryView({ meta }: ViewProps) {
   const query = useQuery();
@@ -36,10 +46,11 @@ export function HistoryView({ meta }: ViewProps) {
       {!embedded() && (
         <div class="bar">
           <GroupSelect meta={meta} />
-          <Select label="Metric" name="metric" value={name} usual="tput" options={meta.metrics.map((each) => [each.name, `${words(each.name)} (${each.unit})`])} />
+          <Select label="Metric" name="metric" value={name} usual="tput" options={meta.metrics.map((each) => [each.name, `${metricName(each.name)} (${each.unit})`])} />
           <Input label="At tok/s/user" name="at" size={12} value={query.get("at") ?? ""} placeholder={USUAL_AT} read={(text) => numbers(text).join(",") || null} also={{ concurrency: null }} />
           <Input label="Or at concurrency" name="concurrency" size={6} value={concurrency ?? ""} placeholder="32" />
           <Select label="One value a" name="by" value={query.get("by") ?? "build"} usual="build" options={[["build", "build"], ["date", "day"]]} />
+          <div class="toggles"><Toggle label="From zero" name="zero" /></div>
         </div>
       )}
       {!embedded() && name === "usd_per_million" && <Prices meta={meta} />}
@@ -74,8 +85,10 @@ interface Props {
 }
 
 function One({ of, metric, unit, name, source }: Props) {
-  const drawing = useMemo(() => historyDrawing(of, metric, unit), [of, metric, unit]);
   const query = useQuery();
+  const zero = query.get("zero") === "1";
+  const label = metricName(metric?.name ?? "value");
+  const drawing = useMemo(() => historyDrawing(of, label, unit, zero), [of, label, unit, zero]);
   if (embedded() && query.has("chart") && query.get("chart") !== name) return null;
   const [kind, state] = STATE[of.state];
   const notes = [
@@ -89,7 +102,7 @@ function One({ of, metric, unit, name, source }: Props) {
     <section>
       <Chart
         name={name}
-        title={`${words(metric?.name ?? "")} at ${of.at}: ${of.history}`}
+        title={`${label} at ${of.at}: ${of.history}`}
         drawing={drawing}
         notes={notes}
         rows={of.builds.map((each) => ({
@@ -111,7 +124,7 @@ function One({ of, metric, unit, name, source }: Props) {
   );
 }
 
-function historyDrawing(of: OneHistory, metric: Metric | undefined, unit: string): Drawing {
+function historyDrawing(of: OneHistory, name: string, unit: string, zero: boolean): Drawing {
   const builds = of.builds.map((each, index) => ({ ...each, index }));
   const known = builds.filter((each) => each.value !== null);
   const place = new Map(of.builds.map((each, index) => [each.build, index]));
@@ -119,7 +132,7 @@ function historyDrawing(of: OneHistory, metric: Metric | undefined, unit: string
   const colour = (each: { stray: boolean }, theme: Theme) => (each.stray ? theme.muted : theme.series[0]!);
   return {
     options: (width, theme) => {
-      const every = Math.max(1, Math.ceil(builds.length / Math.max(1, Math.floor((width - 70) / 92))));
+      const every = Math.max(1, Math.ceil(builds.length / Math.max(1, Math.floor((width - 70) / 112))));
       const changes = of.change_points.map((each) => ({ ...each, index: place.get(each.build) ?? 0 }));
       const edges = [0, ...changes.map((each) => each.index), builds.length];
       const levels = changes.flatMap((each, index) => [
@@ -133,7 +146,7 @@ function historyDrawing(of: OneHistory, metric: Metric | undefined, unit: string
         marginTop: 32,
         marginBottom: 34,
         x: { domain: [-0.5, builds.length - 0.5], label: null, ticks: builds.filter((each) => each.index % every === 0).map((each) => each.index), tickFormat: (index: number) => shortened(builds[index]?.build ?? "") },
-        y: { zero: true, nice: true, label: `${words(metric?.name ?? "value")} (${unit})`, tickFormat: (value: number) => tick(value), tickSpacing: 50, labelOffset: 36 },
+        y: { zero, nice: true, insetTop: 14, insetBottom: zero ? 0 : 14, label: `${name} (${unit})`, tickFormat: (value: number) => tick(value), tickSpacing: 50, labelOffset: 36 },
         color: { type: "identity" },
         marks: [
           Plot.gridY({ stroke: theme.text, strokeOpacity: 0.08 }),
@@ -154,7 +167,7 @@ function historyDrawing(of: OneHistory, metric: Metric | undefined, unit: string
         colour: theme.series[0]!,
         title: each.build,
         rows: [
-          [words(metric?.name ?? "value"), `${short(each.value!)} ${unit}`],
+          [name, `${short(each.value!)} ${unit}`],
           ["95 % interval", each.interval ? between(each.interval, short) : "none"],
           ["First measured", day(each.first_measured_at)],
           ["Rounds", String(each.rounds)],
@@ -190,7 +203,7 @@ function Between({ of }: { of: OneHistory }) {
                 <td>{after}</td>
                 <td class={`n ${point ? (point.direction === "improvement" ? "good" : "bad") : ""}`}>{point ? percent(point.ratio - 1) : "—"}</td>
                 <td class="n">{point ? between(point.interval, (it) => percent(it - 1)) : "—"}</td>
-                <td class="n">{point ? short(point.p_value, 2) : "—"}</td>
+                <td class="n">{point ? (point.p_value < 0.001 ? "< 0.001" : point.p_value.toFixed(3)) : "—"}</td>
                 <td class="wide">
                   <ul>
                     {changes.map((text) => <li><ReferenceLink of={{ text, url: webLink(text) ?? undefined }} /></li>)}

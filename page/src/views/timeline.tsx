@@ -39,9 +39,8 @@ function Drawn({ of, meta }: { of: Timeline } & ViewProps) {
             source,
           ].filter(Boolean)}
           rows={of.requests.map((each) => ({ ...each }))}
-        >
-          <Phases />
-        </Chart>
+          legend
+        />
       )}
       {of.load && load && shown("load") && (
         <Chart
@@ -62,14 +61,6 @@ type Phase = (typeof PHASES)[number];
 
 function colour(phase: Phase, theme: Theme): string {
   return { queue: theme.muted, prefill: theme.series[4]!, decode: theme.series[0]! }[phase];
-}
-
-function Phases() {
-  return (
-    <ul class="phases" aria-hidden="true">
-      {PHASES.map((each) => <li><span class={`swatch ${each}`} />{each}</li>)}
-    </ul>
-  );
 }
 
 function parts(request: Request, row: number): { row: number; phase: Phase; from: number; to: number; warm: boolean }[] {
