@@ -23,6 +23,7 @@ COMMANDS = {
     "export": "Write the rows of a store as CSV or JSON.",
     "history": "Follow a metric over builds: change points, regressions, what came between.",
     "import": "Bring measured rows into the store from a file or a published set.",
+    "limit": "Print the throughput that no engine can pass, by bytes and FLOPs.",
     "serve": "Serve a Qwen3.5 MoE model over the OpenAI API.",
     "sweep": "Run recipes: launch the engine, measure the grid, record, stop.",
 }
