@@ -67,6 +67,11 @@ export function numbers(text: string): number[] {
   return text.split(/[\s,;]+/).filter(Boolean).map(Number).filter((each) => each > 0 && isFinite(each));
 }
 
+/** A change in words: the address of a pull request as its short name. */
+export function changeText(text: string): string {
+  return text.replace(/https?:\/\/github\.com\/[\w.-]+\/([\w.-]+)\/pull\/(\d+)/, "$1#$2");
+}
+
 /** Links of a change: the text of a pull request or commit, where it is an http or https one. */
 export function webLink(text: string): string | null {
   const found = /https?:\/\/[^\s)]+/.exec(text);

@@ -119,7 +119,7 @@ function Comparison({ compare, asked }: { compare: Compare; asked: Parameters<ty
           <thead>
             <tr>
               <th class="n">tok/s/user</th>
-              <th></th>
+              <td />
               {comparison.series.map((each) => (
                 <th class="n">
                   <Go to={{ view: "frontier", series: comparison.series.map((one) => one.name), only: each.name }}>{each.name}</Go>
@@ -149,7 +149,7 @@ function Comparison({ compare, asked }: { compare: Compare; asked: Parameters<ty
             </tr>
             {comparison.series.some((each) => each.noise_floor) && (
               <tr>
-                <th></th>
+                <td />
                 <th scope="row">noise floor, CV</th>
                 {comparison.series.map((each) => <td class="n">{noise(each.noise_floor)}</td>)}
               </tr>

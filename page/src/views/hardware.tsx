@@ -68,7 +68,7 @@ function PriceTable({ prices }: { prices: PriceRow[] }) {
   return (
     <>
       <Scroll label="Prices">
-        <table>
+        <table class="prices">
           <thead>
             <tr><th>Hardware</th>{tiers.map((tier) => <th class="n">{tier}</th>)}{!isStatic() && <th>What if</th>}</tr>
           </thead>

@@ -8,7 +8,7 @@ import type { Theme } from "../palette";
 import { Input, left, Scroll, Select, Toggle, Waiting, type ViewProps } from "../parts";
 import { Prices } from "../prices";
 import { GroupSelect, useSelection } from "../selection";
-import { between, day, numbers, percent, short, tick, webLink, words } from "../text";
+import { between, changeText, day, numbers, percent, short, tick, webLink, words } from "../text";
 import { embedded, useQuery } from "../url";
 
 const USUAL_AT = "40";
@@ -175,7 +175,7 @@ function historyDrawing(of: OneHistory, name: string, unit: string, zero: boolea
         ],
         links: [
           { text: "Its frontier", to: { view: "frontier", series: each.series, group: null, isl: of.isl, osl: of.osl, pin: null } },
-          ...each.changes.map((text) => ({ text, url: webLink(text) ?? undefined })),
+          ...each.changes.map((text) => ({ text: changeText(text), url: webLink(text) ?? undefined })),
         ],
       })),
   };
@@ -206,7 +206,7 @@ function Between({ of }: { of: OneHistory }) {
                 <td class="n">{point ? (point.p_value < 0.001 ? "< 0.001" : point.p_value.toFixed(3)) : "—"}</td>
                 <td class="wide">
                   <ul>
-                    {changes.map((text) => <li><ReferenceLink of={{ text, url: webLink(text) ?? undefined }} /></li>)}
+                    {changes.map((text) => <li><ReferenceLink of={{ text: changeText(text), url: webLink(text) ?? undefined }} /></li>)}
                     {differences.map((text) => <li class="muted">{text}</li>)}
                     {!changes.length && !differences.length && <li class="muted">nothing recorded differs</li>}
                   </ul>
