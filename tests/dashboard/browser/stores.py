@@ -64,40 +64,6 @@ def hostile(path: Path) -> None:
         store.end_run(run_id, "failed", HOSTILE)
 
 
-def many(path: Path, series: int, points: int) -> None:
-    """Write many series of many points: 40 models, 8 workloads, several builds of each."""
-    with Store.open(path) as store:
-        finished = []
-        for index in range(series):
-            run = run_record(
-                series=f"model-{index % 40:02}-build-{index:05}",
-                model=f"Model-{index % 40:02}",
-                hardware=["MI355X", "H200", "B200"][index % 3],
-                fingerprint=f"{index:064x}",
-                engine_version=f"0.{index // 40}",
-                started_at=START + timedelta(minutes=index),
-                change=None,
-            )
-            measured = [
-                point_record(
-                    isl=1024 * (1 + index // 40 % 8),
-                    tp=2 ** (place % 4),
-                    gpus=2 ** (place % 4),
-                    concurrency=1 + place // 4,
-                    measured_at=START + timedelta(minutes=index),
-                    interactivity=(speed := 120.0 / (1 + place // 4) ** 0.5 * (1 + place % 4 / 20)),
-                    tpot_ms=1000 / speed,
-                    tput_per_gpu=(tput := 400.0 * (1 + place // 4) ** 0.7 * (1 + index % 13 / 50)),
-                    input_tput_per_gpu=tput * 8 / 9,
-                    output_tput_per_gpu=tput / 9,
-                    ttft_ms=50.0 * (1 + place // 4),
-                )
-                for place in range(points)
-            ]
-            finished.append((f"run-{index:05}", run, measured))
-        store.add_finished_runs(finished, "written for a benchmark")
-
-
 def _nightly(store: Store, build: int, draw: random.Random) -> None:
     day = START + timedelta(days=build)
     version = f"0.6.{build}"
