@@ -7,6 +7,7 @@ import webbrowser
 import click
 import orjson
 
+from upcurve.cli.errors import needs
 from upcurve.cli.options import json_option, store_option
 
 
@@ -57,7 +58,8 @@ def command(
       upcurve dashboard --store ./results --port 9000 --open
       UPCURVE_DASHBOARD_TOKEN=... upcurve dashboard --host 0.0.0.0
     """  # noqa: D301
-    from upcurve.dashboard.server import serve
+    with needs("dashboard"):
+        from upcurve.dashboard.server import serve
     from upcurve.errors import InputError
     from upcurve.records.store import Store
 

@@ -26,6 +26,7 @@ from upcurve.dashboard.contract import runs as of_runs
 from upcurve.dashboard.contract.common import Problem
 from upcurve.dashboard.events import Feed
 from upcurve.dashboard.guard import Guard, token_fits
+from upcurve.dashboard.intake import MOST_BYTES, UnreadableError, report
 from upcurve.dashboard.page import Page
 from upcurve.dashboard.reader import Reader
 from upcurve.dashboard.replies import (
@@ -38,7 +39,6 @@ from upcurve.dashboard.replies import (
     json_response,
     refusal,
 )
-from upcurve.dashboard.reports import MOST_BYTES, UnreadableError, report
 from upcurve.errors import InputError
 
 REFUSALS: dict[int | str, dict[str, Any]] = {

@@ -5,10 +5,10 @@ from __future__ import annotations
 import hashlib
 import re
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime
-from functools import cached_property
+from functools import cache, cached_property
 
 from upcurve.errors import InputError
 from upcurve.records.browse import Measured, RunSummary, measured, run_summaries, store_version
@@ -18,6 +18,7 @@ from upcurve.records.store import Store
 SLUG_LENGTH = 60
 
 
+@cache
 def group_id(model: str, isl: int, osl: int) -> str:
     """Return the id of a group: readable, and told apart by a hash of what it is made of."""
     slug = re.sub(r"[^a-z0-9.]+", "-", model.lower()).strip("-.")[:SLUG_LENGTH] or "model"
@@ -42,6 +43,13 @@ class GroupFacts:
     checked: int = 0
     """Points with an accuracy."""
     failed: int = 0
+    runs: int = 0
+
+    @property
+    def state(self) -> Hashable:
+        """What changes whenever something of the group does."""
+        counts = self.points, self.checked, self.failed, self.runs
+        return self.id, self.last, len(self.series), counts
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,8 +63,13 @@ class SeriesFacts:
     groups: tuple[str, ...]
     runs: tuple[RunSummary, ...]
     last: datetime | None
-    checked: bool
-    """Whether any point has an accuracy."""
+    checked: int
+    """Points with an accuracy."""
+
+    @property
+    def state(self) -> Hashable:
+        """What changes whenever something of the series does."""
+        return self.summary.points, self.summary.runs, self.last, self.checked
 
 
 class Catalogue:
@@ -142,6 +155,7 @@ class Catalogue:
                 group.hardware.add(run.hardware)
                 group.precisions.add(run.precision)
                 group.points += each.points
+                group.runs += 1
                 group.last = max(group.last, each.last)
                 group.checked += each.checked
                 group.failed += each.failed
@@ -172,7 +186,7 @@ class Catalogue:
             groups=tuple(dict.fromkeys(groups)),
             runs=tuple(runs),
             last=last,
-            checked=any(each.checked for _, each in own),
+            checked=sum(each.checked for _, each in own),
         )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
+from typing import Any, TypeVar
 
 from upcurve.closing import Closing
 from upcurve.dashboard.catalogue import Catalogue
@@ -14,6 +15,10 @@ from upcurve.records.store import Store
 
 KEPT_BYTES = 64 * 2**20
 """Of answers that are kept: some hundred charts."""
+REMEMBERED = 4000
+"""Parts of answers that are kept: lines of charts, rows of overviews, each a few kB."""
+
+T = TypeVar("T")
 
 
 class NotFoundError(InputError):
@@ -29,6 +34,7 @@ class Reader(Closing):
         self._catalogue: Catalogue | None = None
         self._kept: OrderedDict[Hashable, bytes] = OrderedDict()
         self._bytes = 0
+        self._parts: OrderedDict[Hashable, Any] = OrderedDict()
 
     def close(self) -> None:
         """Close the store."""
@@ -65,4 +71,23 @@ class Reader(Closing):
                 while self._bytes > KEPT_BYTES:
                     _, dropped = self._kept.popitem(last=False)
                     self._bytes -= len(dropped)
+        return made
+
+    def remembered(self, key: Hashable, make: Callable[[], T]) -> T:
+        """Return a part of answers, made once while what it depends on stays the same.
+
+        Args:
+            key: what it depends on: the state of one group, say, and not of the whole store.
+            make: how it is made; what it returns must not be changed.
+        """
+        with self._lock:
+            if key in self._parts:
+                self._parts.move_to_end(key)
+                found: T = self._parts[key]
+                return found
+        made = make()
+        with self._lock:
+            self._parts[key] = made
+            if len(self._parts) > REMEMBERED:
+                self._parts.popitem(last=False)
         return made

@@ -91,7 +91,7 @@ class SeriesComparison:
     rounds: int
     """Full rounds of repeats; 0 where the series was measured once."""
     area: AreaRatio | None
-    """Over the baseline; None for the baseline, and where the two share no band."""
+    """Over the baseline; None for it, where the two share no band, and where it was not wanted."""
     noise: NoiseFloor | None
     """From earlier runs, where the caller knows some."""
     flags: tuple[Flag, ...]
@@ -159,6 +159,7 @@ def compare(
     rule: str = DEFAULT_RULE,
     noise: Mapping[str, NoiseFloor | None] | None = None,
     flags: Mapping[str, Sequence[Flag]] | None = None,
+    areas: bool = True,
 ) -> Comparison:
     """Compare series at equal interactivity.
 
@@ -173,6 +174,7 @@ def compare(
         rule: a name of `upcurve.frontier.interpolation.RULES`.
         noise: run-to-run noise of a series from earlier runs.
         flags: what else is to be known about a series.
+        areas: whether area ratios are wanted: with repeats they take most of the time.
 
     Raises:
         InputError: a series without points or with values that are not positive and finite, a
@@ -214,7 +216,7 @@ def compare(
                     for place, target in enumerate(targets)
                 ),
                 rounds=len(side.fit.rounds),
-                area=_area(side, sides[baseline], rule),
+                area=_area(side, sides[baseline], rule) if areas else None,
                 noise=side.noise,
                 flags=tuple((flags or {}).get(name, ())),
             )

@@ -110,7 +110,7 @@ def at_interactivity(
         usd_per_gpu_hour: one price for all builds, so that a cost moves with throughput alone.
     """
     points = {str(index): [each.point for each in build] for index, build in enumerate(builds)}
-    read = compare(points, baseline="0", targets=[interactivity], usd_per_gpu_hour={})
+    read = compare(points, baseline="0", targets=[interactivity], usd_per_gpu_hour={}, areas=False)
     values = []
     for build, series in zip(builds, read.series, strict=True):
         (reading,) = series.at

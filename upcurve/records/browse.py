@@ -7,6 +7,8 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from operator import itemgetter
+from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
@@ -85,21 +87,37 @@ class Figures:
 
 def store_version(store: Store) -> str:
     """Return a text that changes whenever the content of a store may have changed."""
-    of_runs = [sa.func.count(), sa.func.max(runs.c.started_at), sa.func.max(runs.c.ended_at)]
-    running = sa.func.count().filter(runs.c.status == "running")
-    checked = sa.select(sa.func.count(points.c.accuracy)).scalar_subquery()
+    highest = sa.select(sa.func.max(points.c.id))
     with store.reading() as connection:
-        sqlite = connection.dialect.name == "sqlite"
-        parts = [connection.scalar(sa.select(sa.func.max(points.c.id)))]
-        parts += list(connection.execute(sa.select(*of_runs, running).select_from(runs)).one())
-        if sqlite:
-            # A changed row of either table is a write to the log or, after a checkpoint, the file.
-            for name in ("store.sqlite", "store.sqlite-wal"):
-                path = store.root / name
-                parts += [path.stat().st_mtime_ns, path.stat().st_size] if path.exists() else [0]
+        parts: list[Any] = [connection.scalar(highest)]
+        if connection.dialect.name == "sqlite":
+            parts += _sqlite_state(store.root / "store.sqlite")
         else:
-            parts.append(connection.scalar(sa.select(checked)))
+            running = sa.func.count().filter(runs.c.status == "running")
+            of_runs = [sa.func.count(), sa.func.max(runs.c.started_at), running]
+            of_runs.append(sa.func.max(runs.c.ended_at))
+            parts += connection.execute(sa.select(*of_runs)).one()
+            parts.append(connection.scalar(sa.select(sa.func.count(points.c.accuracy))))
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
+
+
+def _sqlite_state(file: Path) -> Iterator[Any]:
+    """Yield what changes with every transaction: sizes, times, the header of the log's index.
+
+    The index (https://www.sqlite.org/walformat.html, section 2.2) counts transactions, which two
+    writes within one tick of the file system's clock need.
+    """
+    for path in (file, file.with_name(f"{file.name}-wal")):
+        try:
+            state = path.stat()
+        except FileNotFoundError:
+            continue
+        yield from (path.name, state.st_ino, state.st_mtime_ns, state.st_size)
+    try:
+        with file.with_name(f"{file.name}-shm").open("rb") as index:
+            yield index.read(48)
+    except OSError:
+        return
 
 
 def run_summaries(store: Store) -> list[RunSummary]:
@@ -138,6 +156,8 @@ _FURTHER = [
     "run_id", "measured_at", "input_tput_per_gpu", "output_tput_per_gpu", "ttft_ms", "tpot_ms",
     "requests", "failed", "trace", "accuracy",
 ]  # fmt: skip
+_PLACE_OF_ID = _PLAIN.index("id")
+_PLACE_OF_TIME = len(_PLAIN) + _FURTHER.index("measured_at")
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,7 +235,7 @@ def figures(
             if osl is not None:
                 query = query.where(points.c.osl == osl)
             found += connection.execute(query)
-    found.sort(key=lambda row: (row.measured_at, row.id))
+    found.sort(key=itemgetter(_PLACE_OF_TIME, _PLACE_OF_ID))
     return list(_numbered(found))
 
 
@@ -232,27 +252,30 @@ def _query(detailed: bool) -> sa.Select[Any]:
 def _numbered(rows: Sequence[Any]) -> Iterator[Figures]:
     taken: dict[Any, set[int]] = defaultdict(set)
     for row in rows:
-        where = row.tp, row.gpus, row.concurrency
-        used = taken[*where, row.isl, row.osl, row.fingerprint]
-        repeat = max(used) + 1 if row.repeat in used else row.repeat
+        (speed, tput, tp, gpus, concurrency, repeat, key, *further), place = row[:17], row[17:]
+        isl, osl, fingerprint, *larger = place
+        run, at, of_input, of_output, ttft, tpot, requests, failed, trace, accuracy = further
+        used = taken[tp, gpus, concurrency, isl, osl, fingerprint]
+        if repeat in used:
+            repeat = max(used) + 1
         used.add(repeat)
-        totals = getattr(row, "totals", None)
-        power = {"result": {"power": {"totals": totals}}}
+        e2e, totals = larger or (None, None)
+        power = {"result": {"power": {"totals": totals}}, "output_tput_per_gpu": of_output}
         yield Figures(
-            point=Point(row.interactivity, row.tput_per_gpu, *where, repeat, id=row.id),
-            run=row.run_id,
-            isl=row.isl,
-            osl=row.osl,
-            fingerprint=row.fingerprint,
-            measured_at=row.measured_at,
-            input_tput_per_gpu=row.input_tput_per_gpu,
-            output_tput_per_gpu=row.output_tput_per_gpu,
-            ttft_ms=row.ttft_ms,
-            tpot_ms=row.tpot_ms,
-            requests=row.requests,
-            failed=row.failed,
-            trace=row.trace,
-            accuracy=row.accuracy,
-            e2e_ms=getattr(row, "e2e", None),
-            watts_per_gpu=watts_per_gpu(power | {"output_tput_per_gpu": row.output_tput_per_gpu}),
+            point=Point(speed, tput, tp, gpus, concurrency, repeat, id=key),
+            run=run,
+            isl=isl,
+            osl=osl,
+            fingerprint=fingerprint,
+            measured_at=at,
+            input_tput_per_gpu=of_input,
+            output_tput_per_gpu=of_output,
+            ttft_ms=ttft,
+            tpot_ms=tpot,
+            requests=requests,
+            failed=failed,
+            trace=trace,
+            accuracy=accuracy,
+            e2e_ms=e2e,
+            watts_per_gpu=watts_per_gpu(power) if totals else None,
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import UTC
+from functools import partial
 
 import numpy as np
 
@@ -44,25 +45,25 @@ def frontier(reader: Reader, question: FrontierQuestion, most: int = MOST_SERIES
     wanted = chosen(catalogue, question.series, question.group, question.isl, question.osl)
     left_off = max(0, len(wanted) - most)
     wanted = wanted[:most]
-    detailed = question.x == "e2e" or question.y == "joules"
-    of = [figures_of(reader.store, catalogue, *each, detailed=detailed) for each in wanted]
-    series = [
-        comparable(catalogue, name, workload, own)
-        for (name, workload), own in zip(wanted, of, strict=True)
-    ]
     pricing = question.pricing()
-    prices, notes = priced(series, pricing)
-    flags = series_flags(series, prices)
+    empty = [comparable(catalogue, name, workload, ()) for name, workload in wanted]
+    prices, notes = priced(empty, pricing)
     markers = _Markers(catalogue)
     line = f"Interpolated on each frontier by the rule '{question.rule}'; nothing is extrapolated."
     assumptions = [line]
     drawn = []
-    for each, own in zip(series, of, strict=True):
-        chart = _Chart(reader, catalogue, question, pricing, each, own)
-        found = chart.draw(prices[each.summary.name], markers)
-        found.flags = [Flag(code=f.code, text=f.text) for f in flags[each.summary.name]]
+    for name, workload in wanted:
+        price = prices[name]
+        facts = catalogue.one(name)
+        group = catalogue.group(group_id(facts.summary.models[0], *workload))
+        asked = question.model_dump_json(exclude={"series", "group", "isl", "osl", "price"})
+        key = ("chart", name, facts.state, group.state, asked, price)
+        found, assumed = reader.remembered(
+            key,
+            partial(_drawn, reader, catalogue, question, (name, workload), price, markers),
+        )
         drawn.append(found)
-        assumptions += chart.assumptions
+        assumptions += assumed
     if question.y == "cost":
         assumptions += [f"Price: {price.describe()}." for price in prices.values() if price]
         assumptions += notes
@@ -76,6 +77,25 @@ def frontier(reader: Reader, question: FrontierQuestion, most: int = MOST_SERIES
         left_off=left_off,
         assumptions=list(dict.fromkeys(assumptions)),
     )
+
+
+def _drawn(
+    reader: Reader,
+    catalogue: Catalogue,
+    question: FrontierQuestion,
+    series: tuple[str, tuple[int, int]],
+    price: Price | None,
+    markers: _Markers,
+) -> tuple[ChartSeries, list[str]]:
+    name, workload = series
+    detailed = question.x == "e2e" or question.y == "joules"
+    of = figures_of(reader.store, catalogue, name, workload, detailed=detailed)
+    own = comparable(catalogue, name, workload, of)
+    chart = _Chart(reader, catalogue, question, question.pricing(), own, of)
+    found = chart.draw(price, markers)
+    flags = series_flags([own], {name: price})[name]
+    found.flags = [Flag(code=each.code, text=each.text) for each in flags]
+    return found, chart.assumptions
 
 
 class _Chart:

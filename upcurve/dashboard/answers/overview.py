@@ -6,6 +6,7 @@ import math
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 from upcurve.dashboard.answers.about import group_of
@@ -48,10 +49,14 @@ def overview(reader: Reader, question: OverviewQuestion) -> Overview:
     shown = found[question.offset : question.offset + question.limit]
     rows: list[OverviewRow] = []
     assumptions: dict[str, None] = {}
+    prices = question.model_dump_json(exclude={"q", "limit", "offset"})
     for group in shown:
-        row = _Row(reader, catalogue, group, question)
-        rows.append(row.answer(tiers))
-        assumptions |= dict.fromkeys(row.assumptions)
+        row, assumed = reader.remembered(
+            ("overview", group.state, prices),
+            partial(_row, reader, catalogue, group, question, tiers),
+        )
+        rows.append(row)
+        assumptions |= dict.fromkeys(assumed)
     return Overview(
         tiers=tiers,
         total=len(found),
@@ -59,6 +64,17 @@ def overview(reader: Reader, question: OverviewQuestion) -> Overview:
         rows=rows,
         assumptions=list(assumptions),
     )
+
+
+def _row(
+    reader: Reader,
+    catalogue: Catalogue,
+    group: GroupFacts,
+    question: OverviewQuestion,
+    tiers: Sequence[float],
+) -> tuple[OverviewRow, list[str]]:
+    row = _Row(reader, catalogue, group, question)
+    return row.answer(tiers), row.assumptions
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +138,7 @@ class _Row:
             baseline=name,
             targets=tiers,
             usd_per_gpu_hour={name: price.usd_per_gpu_hour if price else None},
+            areas=False,
         )
         return read.series[0], price
 
@@ -145,7 +162,9 @@ class _Row:
             build.label: self._known(self._points(own, place))
             for place, build in ((-2, before), (-1, after))
         }
-        read = compare_points(points, baseline=before.label, targets=tiers, usd_per_gpu_hour={})
+        read = compare_points(
+            points, baseline=before.label, targets=tiers, usd_per_gpu_hour={}, areas=False
+        )
         series = list(dict.fromkeys([before.series[-1], after.series[-1]]))
         return [
             _change(before.label, after.label, series, reading) for reading in read.series[1].at

@@ -39,8 +39,14 @@ def runs(reader: Reader, question: RunsQuestion) -> RunList:
         ):
             found.append(run)
     shown = found[question.offset : question.offset + question.limit]
-    items = [run_item(catalogue, each) for each in shown]
-    return RunList(total=len(found), offset=question.offset, items=items)
+    return run_list(catalogue, shown, total=len(found), offset=question.offset)
+
+
+def run_list(
+    catalogue: Catalogue, shown: Sequence[RunSummary], *, total: int, offset: int = 0
+) -> RunList:
+    """Return some runs of so many."""
+    return RunList(total=total, offset=offset, items=[run_item(catalogue, each) for each in shown])
 
 
 def run_item(catalogue: Catalogue, run: RunSummary) -> RunItem:

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from upcurve.dashboard.catalogue import Catalogue
+from upcurve.dashboard.catalogue import Catalogue, GroupFacts
 from upcurve.errors import InputError
 from upcurve.frontier.cost import Price
+from upcurve.frontier.pareto import frontier
 from upcurve.frontier.point import Point
+from upcurve.frontier.repeats import split_repeats
 from upcurve.records.browse import Figures, figures
 from upcurve.records.comparable import ComparableSeries
 from upcurve.records.compared import Pricing
@@ -96,3 +98,12 @@ def priced(
     if own.usd_per_kwh is None:  # power alone is for tok/s/MW
         own = replace(own, kw={}, pue=None)
     return own.of(series, published_prices())
+
+
+def curve_span(
+    store: Store, catalogue: Catalogue, name: str, group: GroupFacts
+) -> tuple[float, float]:
+    """Return the lowest and the highest interactivity of a series' frontier in a group."""
+    of = figures_of(store, catalogue, name, (group.isl, group.osl))
+    knots = frontier(split_repeats([each.point for each in of]).operating_points)
+    return knots[0].interactivity, knots[-1].interactivity
