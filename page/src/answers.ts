@@ -84,7 +84,6 @@ export function useAnswer<T>(path: string | null, params: Params = {}): Answered
     );
     return () => void (dropped = true);
   }, [key, asked]);
-  if (key === null) return { data: undefined, problem: undefined, loading: false };
   return { ...state, loading: state.key !== key };
 }
 

@@ -8,11 +8,19 @@ import { plural } from "./text";
 import { go, useQuery } from "./url";
 
 export interface Selection {
-  /** What the API is asked: names, or the whole group. */
-  params: Params;
+  /** What the API is asked: names, or the whole group; null until it is known. */
+  params: Params | null;
+  /** Names that were chosen by hand. */
   names: string[];
   group: Group | undefined;
+  /** Whether only the newest series of the group are shown. */
+  newest: boolean;
 }
+
+/** Series of a group that are shown unasked: more curves than these nobody can tell apart. */
+const NEWEST = 8;
+/** Series that one chart can be asked for. */
+const MOST = 50;
 
 export function useSelection(meta: Meta): Selection {
   const query = useQuery();
@@ -23,11 +31,15 @@ export function useSelection(meta: Meta): Selection {
   const group =
     meta.groups.find((each) => each.id === wanted) ??
     (names.length || wanted ? undefined : meta.groups[0]);
-  if (names.length) {
-    const workload = { isl: isl ?? group?.isl, osl: osl ?? group?.osl };
-    return { params: { series: names, ...workload }, names, group };
-  }
-  return { params: { group: wanted ?? group?.id }, names, group };
+  const newest = !names.length && !!group && group.series > NEWEST && query.get("all") !== "1";
+  const listed = useAnswer<SeriesList>(newest ? "series" : null, { group: group?.id, limit: NEWEST });
+  const workload = { isl: isl ?? group?.isl, osl: osl ?? group?.osl };
+  if (names.length) return { params: { series: names, ...workload }, names, group, newest };
+  if (!newest) return { params: { group: wanted ?? group?.id }, names, group, newest };
+  if (!listed.data || listed.loading) return { params: null, names, group, newest };
+  // Oldest first: the first is the baseline of a comparison.
+  const found = listed.data.items.map((each) => each.name).reverse();
+  return { params: { series: found, ...workload }, names, group, newest };
 }
 
 export const PRICE_NAMES = ["tier", "on", "price", "as_hardware", "kw", "usd_per_kwh", "pue"];
@@ -53,7 +65,7 @@ export function GroupSelect({ meta, all }: { meta: Meta; all?: string }) {
       name="group"
       value={chosen}
       options={options}
-      also={{ series: null, isl: null, osl: null, baseline: null, hide: null, only: null, offset: null, at: null }}
+      also={{ series: null, isl: null, osl: null, baseline: null, hide: null, only: null, all: null, offset: null, at: null }}
     />
   );
 }
@@ -84,6 +96,12 @@ export function SeriesPicker({ selection }: { selection: Selection }) {
             <li><button type="button" class="quiet" onClick={() => choose([])}>whole group</button></li>
           )}
         </ul>
+      )}
+      {selection.newest && (
+        <span class="muted">
+          newest {NEWEST} of {selection.group!.series}
+          {selection.group!.series <= MOST && <button type="button" class="quiet" onClick={() => go({ all: "1" })}>show all</button>}
+        </span>
       )}
       <div
         class="finder"

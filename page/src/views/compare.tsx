@@ -25,7 +25,7 @@ export function CompareView({ meta }: ViewProps) {
     rule: query.get("rule"),
     output_weight: query.get("output_weight"),
   };
-  const answered = useAnswer<Compare>("compare", asked);
+  const answered = useAnswer<Compare>(selection.params && "compare", asked);
   const names = answered.data?.comparison.series.map((each) => each.name) ?? selection.names;
   const targets = answered.data?.comparison.targets;
   return (

@@ -52,7 +52,7 @@ export function FrontierChart({ meta, height, targets, table }: Props) {
   const selection = useSelection(meta);
   const x = query.get("x") ?? "interactivity";
   const y = query.get("y") ?? "total";
-  const answered = useAnswer<Frontier>("frontier", {
+  const answered = useAnswer<Frontier>(selection.params && "frontier", {
     ...selection.params,
     ...priceParams(query),
     x,
@@ -132,15 +132,18 @@ function useLimits(frontier: Frontier, on: boolean): Limit[] {
   const query = useQuery();
   const first = frontier.series[0];
   const kinds = [...new Set(frontier.series.flatMap((each) => each.hardware))].slice(0, 3);
-  const ask = (index: number) =>
-    useAnswer<Limit>(on && first && kinds[index] ? "limit" : null, {
+  const ask = (index: number) => {
+    const asked = on && first && kinds[index];
+    const { data } = useAnswer<Limit>(asked ? "limit" : null, {
       group: first?.group,
       hardware: kinds[index],
       precision: frontier.series.find((each) => each.hardware.includes(kinds[index] ?? ""))?.precisions[0],
       x: frontier.x.name,
       y: frontier.y.name,
       ...priceParams(query),
-    }).data;
+    });
+    return asked ? data : undefined;
+  };
   const answers = [ask(0), ask(1), ask(2)];
   return useMemo(() => answers.filter((each) => each !== undefined), answers);
 }
