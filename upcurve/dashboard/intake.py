@@ -62,5 +62,5 @@ def _rows(value: Any) -> list[Any]:
         own = dict(run)
         if "id" in own:
             own["run"] = own.pop("id")
-        return [own | each if isinstance(each, Mapping) else each for each in points]
+        return [{**own, **each} if isinstance(each, Mapping) else each for each in points]
     return value if isinstance(value, list) else [value]

@@ -42,7 +42,7 @@ def experts_touched(shape: ModelShape, tokens: float) -> float:
 
     E (1 - (1 - K / E)^T) + 1, for routing that is uniform and independent.
     """
-    missed = (1 - shape.experts_per_token / shape.experts) ** tokens
+    missed: float = (1 - shape.experts_per_token / shape.experts) ** tokens
     return shape.experts * (1 - missed) + 1
 
 

@@ -127,7 +127,10 @@ def run_summaries(store: Store) -> list[RunSummary]:
     query = sa.select(*(runs.c[name] for name in names), source)
     with store.reading() as connection:
         rows = connection.execute(query.order_by(runs.c.started_at, runs.c.id))
-        return [RunSummary(*row[:-1], row[-1] or "") for row in rows]
+        return [
+            RunSummary(**dict(zip(names, row, strict=False)), engine_source=row[-1] or "")
+            for row in rows
+        ]
 
 
 def measured(store: Store, after: int = 0) -> tuple[list[Measured], int]:
@@ -148,7 +151,7 @@ def measured(store: Store, after: int = 0) -> tuple[list[Measured], int]:
     with store.reading() as connection:
         highest = connection.scalar(sa.select(sa.func.max(points.c.id))) or 0
         rows = connection.execute(query.where(points.c.id <= highest))
-        return [Measured(*row) for row in rows], highest
+        return [Measured(*tuple(row)) for row in rows], highest
 
 
 _PLAIN = ["interactivity", "tput_per_gpu", "tp", "gpus", "concurrency", "repeat", "id"]

@@ -18,24 +18,24 @@ from upcurve.records.browse import Figures
 from upcurve.records.compared import Pricing
 from upcurve.records.published import specifications
 
+
+def _axis(name: str, label: str, unit: str, *, better: bool) -> Axis:
+    return Axis(name=name, label=label, unit=unit, higher_is_better=better)
+
+
 X_AXES: dict[XName, Axis] = {
-    name: Axis(name=name, label=label, unit=unit, higher_is_better=better)
-    for name, label, unit, better in (
-        ("interactivity", "Interactivity", "tok/s/user", True),
-        ("e2e", "End-to-end latency, median", "ms", False),
-        ("ttft", "Time to first token, median", "ms", False),
-    )
+    "interactivity": _axis("interactivity", "Interactivity", "tok/s/user", better=True),
+    "e2e": _axis("e2e", "End-to-end latency, median", "ms", better=False),
+    "ttft": _axis("ttft", "Time to first token, median", "ms", better=False),
 }
+_TOTAL = "Throughput per GPU, input + output"
 Y_AXES: dict[YName, Axis] = {
-    name: Axis(name=name, label=label, unit=unit, higher_is_better=better)
-    for name, label, unit, better in (
-        ("total", "Throughput per GPU, input + output", "tok/s/GPU", True),
-        ("input", "Input throughput per GPU", "tok/s/GPU", True),
-        ("output", "Output throughput per GPU", "tok/s/GPU", True),
-        ("cost", "Cost, input + output", "USD/M tokens", False),
-        ("per_mw", "Throughput per megawatt, input + output", "tok/s/MW", True),
-        ("joules", "GPU energy, input + output", "J/token", False),
-    )
+    "total": _axis("total", _TOTAL, "tok/s/GPU", better=True),
+    "input": _axis("input", "Input throughput per GPU", "tok/s/GPU", better=True),
+    "output": _axis("output", "Output throughput per GPU", "tok/s/GPU", better=True),
+    "cost": _axis("cost", "Cost, input + output", "USD/M tokens", better=False),
+    "per_mw": _axis("per_mw", "Throughput per megawatt, input + output", "tok/s/MW", better=True),
+    "joules": _axis("joules", "GPU energy, input + output", "J/token", better=False),
 }
 _WANTED = {
     "e2e": "no end-to-end latency was recorded",

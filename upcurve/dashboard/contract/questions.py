@@ -8,7 +8,6 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-from upcurve.frontier.interpolation import DEFAULT_RULE
 from upcurve.records.compared import Pricing
 
 XName = Literal["interactivity", "e2e", "ttft"]
@@ -147,7 +146,7 @@ class FrontierQuestion(Priced):
     osl: Tokens | None = None
     x: XName = "interactivity"
     y: YName = "total"
-    rule: Rule = DEFAULT_RULE
+    rule: Rule = "published"
     dominated: bool = False
 
 
@@ -174,7 +173,7 @@ class CompareQuestion(Priced):
     every: Positive | None = None
     isl: Tokens | None = None
     osl: Tokens | None = None
-    rule: Rule = DEFAULT_RULE
+    rule: Rule = "published"
     output_weight: Positive | None = None
     format: Literal["json", "csv", "markdown", "latex"] = "json"
 
@@ -201,7 +200,7 @@ class AttributionQuestion(Priced):
 
     group: str | None = None
     at: Targets = []
-    rule: Rule = DEFAULT_RULE
+    rule: Rule = "published"
     precision: Positive = 0.02
 
 
