@@ -4,6 +4,7 @@ import type { ChartSeries, Group, Meta, SeriesList } from "../generated/contract
 import { useAnswer, type Params } from "./answers";
 import { look, OUTLINES, useTheme } from "./palette";
 import { groupName, Select } from "./parts";
+import { isStatic } from "./site";
 import { plural } from "./text";
 import { go, useQuery } from "./url";
 
@@ -52,6 +53,14 @@ export function priceParams(query: URLSearchParams): Params {
       return [name, given.length ? given : null];
     }),
   );
+}
+
+/** How curves go between their points; an export has one way only. */
+export function Rule({ rules }: { rules: string[] }) {
+  const value = useQuery().get("rule") ?? "published";
+  if (isStatic()) return null;
+  const options = rules.map((each): [string, string] => [each, each.replaceAll("_", " ")]);
+  return <Select label="Between points" name="rule" value={value} usual="published" options={options} />;
 }
 
 export function GroupSelect({ meta, all }: { meta: Meta; all?: string }) {

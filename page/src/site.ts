@@ -85,7 +85,8 @@ async function frontier(params: Params): Promise<Frontier> {
   const y = String(params.y ?? "total");
   if (!(await site()).frontier[x]?.includes(y)) throw lacking(`${y} against ${x} was not exported`);
   const answer = await load<Frontier>(`frontier/${group}/${x}.${y}`);
-  return { ...answer, series: chosen(answer.series, params) };
+  const series = chosen(answer.series, params);
+  return { ...answer, series: params.dominated ? series : series.map((each) => ({ ...each, dominated: [] })) };
 }
 
 function chosen<T extends { name: string }>(all: T[], params: Params): T[] {
@@ -128,7 +129,9 @@ async function history(params: Params): Promise<History> {
   if (!metrics.includes(metric)) throw lacking(`${metric} was not exported`);
   if (params.by === "date" || params.concurrency) throw lacking("only builds at an interactivity were exported");
   const answer = await load<History>(`history/${group}/${metric}`);
-  const asked = String(params.at ?? "").split(",").map((each) => `${Number(each)} tok/s/user`);
+  const grid = (await site()).grid[group] ?? [];
+  const at = params.at ? String(params.at).split(",").map(Number) : [grid[Math.floor(grid.length / 2)]];
+  const asked = at.map((each) => `${each} tok/s/user`);
   const histories: Histories["histories"] = answer.history.histories.filter((each) => asked.includes(each.at));
   if (!histories.length) throw lacking("this target was not exported");
   return { ...answer, history: { ...answer.history, histories } };

@@ -5,7 +5,7 @@ import { download, toCsv, type Cell } from "../chart_files";
 import { Go } from "../chart";
 import { Flags, Input, Scroll, Select, Waiting, type ViewProps } from "../parts";
 import { Prices } from "../prices";
-import { GroupSelect, priceParams, SeriesPicker, useSelection } from "../selection";
+import { GroupSelect, priceParams, Rule, SeriesPicker, useSelection } from "../selection";
 import { isStatic } from "../site";
 import { between, numbers, percent, ratio, short, STATUS, throughput, usd } from "../text";
 import { embedded, useQuery } from "../url";
@@ -43,7 +43,7 @@ export function CompareView({ meta }: ViewProps) {
             placeholder={targets?.map((each) => short(each)).join(", ") ?? "20, 30, 40"}
             read={(text) => numbers(text).join(",") || null}
           />
-          <Select label="Between points" name="rule" value={query.get("rule") ?? "published"} usual="published" options={meta.rules.map((each) => [each, each.replaceAll("_", " ")])} />
+          <Rule rules={meta.rules} />
         </div>
       )}
       {!embedded() && <Prices meta={meta} weights />}

@@ -6,7 +6,7 @@ import { Chart } from "../chart";
 import { axisTitle, frontierDrawing, frontierRows, type Shown } from "../frontier_drawing";
 import { Flags, left, Scroll, Select, Toggle, Waiting, type ViewProps } from "../parts";
 import { Prices } from "../prices";
-import { GroupSelect, Legend, priceParams, SeriesPicker, useHidden, useSelection } from "../selection";
+import { GroupSelect, Legend, priceParams, Rule, SeriesPicker, useHidden, useSelection } from "../selection";
 import { between, numbers, short } from "../text";
 import { embedded, useQuery } from "../url";
 
@@ -24,7 +24,7 @@ export function FrontierView({ meta }: ViewProps) {
           <SeriesPicker selection={selection} />
           <Select label="Vertical" name="y" value={y} usual="total" options={options(meta.y_axes)} />
           <Select label="Horizontal" name="x" value={x} usual="interactivity" options={options(meta.x_axes)} />
-          <Select label="Between points" name="rule" value={query.get("rule") ?? "published"} usual="published" options={meta.rules.map((each) => [each, each.replaceAll("_", " ")])} />
+          <Rule rules={meta.rules} />
           <div class="toggles" role="group" aria-label="Show">
             <Toggle label="Intervals" name="bands" usual />
             <Toggle label="Dominated points" name="dominated" />

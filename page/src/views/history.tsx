@@ -8,6 +8,7 @@ import type { Theme } from "../palette";
 import { Input, left, Scroll, Select, Toggle, Waiting, type ViewProps } from "../parts";
 import { Prices } from "../prices";
 import { GroupSelect, useSelection } from "../selection";
+import { isStatic } from "../site";
 import { between, changeText, day, numbers, percent, short, tick, webLink, words } from "../text";
 import { embedded, useQuery } from "../url";
 
@@ -34,7 +35,7 @@ export function HistoryView({ meta }: ViewProps) {
     ...(selection.names.length ? { pattern: selection.names, join: true } : { group: selection.group?.id }),
     metric: query.get("metric"),
     by: query.get("by"),
-    at: concurrency ? null : (query.get("at") ?? USUAL_AT),
+    at: concurrency ? null : (query.get("at") ?? (isStatic() ? null : USUAL_AT)),
     concurrency,
     price: name === "usd_per_million" ? prices : null,
     tier: query.get("tier"),
@@ -47,9 +48,13 @@ export function HistoryView({ meta }: ViewProps) {
         <div class="bar">
           <GroupSelect meta={meta} />
           <Select label="Metric" name="metric" value={name} usual="tput" options={meta.metrics.map((each) => [each.name, `${metricName(each.name)} (${each.unit})`])} />
-          <Input label="At tok/s/user" name="at" size={12} value={query.get("at") ?? ""} placeholder={USUAL_AT} read={(text) => numbers(text).join(",") || null} also={{ concurrency: null }} />
-          <Input label="Or at concurrency" name="concurrency" size={6} value={concurrency ?? ""} placeholder="32" />
-          <Select label="One value a" name="by" value={query.get("by") ?? "build"} usual="build" options={[["build", "build"], ["date", "day"]]} />
+          <Input label="At tok/s/user" name="at" size={12} value={query.get("at") ?? ""} placeholder={isStatic() ? "" : USUAL_AT} read={(text) => numbers(text).join(",") || null} also={{ concurrency: null }} />
+          {!isStatic() && (
+            <>
+              <Input label="Or at concurrency" name="concurrency" size={6} value={concurrency ?? ""} placeholder="32" />
+              <Select label="One value a" name="by" value={query.get("by") ?? "build"} usual="build" options={[["build", "build"], ["date", "day"]]} />
+            </>
+          )}
           <div class="toggles"><Toggle label="From zero" name="zero" /></div>
         </div>
       )}
