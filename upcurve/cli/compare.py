@@ -198,7 +198,9 @@ def command(
         usd_per_kwh=usd_per_kwh,
         pue=pue,
     )
-    question = Question(series, baseline, targets, every, rule, isl, osl, output_weight, pricing)
+    question = Question(
+        series, baseline, targets, every, rule, isl, osl, output_weight, pricing=pricing
+    )
     with Store.open(store, create=False) as opened:
         compared = compare_stored(opened, question)
     comparison, notes = compared.comparison, compared.notes

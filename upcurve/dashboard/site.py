@@ -30,10 +30,9 @@ RUNS_PER_FILE = 100
 LOG_BYTES = 16 * 2**10
 MOST_TARGETS = 12
 EVERY_BASELINE = 8
-"""Series of a group up to which ratios over each are exported; else over the oldest and newest."""
+"""Series of a group up to which ratios over each are exported; else over two of them."""
 MOST_TIMELINES = 200
 MOST_OVERVIEW = 500
-MANY = 10**6
 TIERS = (20.0, 40.0, 60.0)
 MARK = 'data-mode="live"'
 
@@ -165,13 +164,14 @@ class _Site:
         return sorted({*multiples, *usual}) or [low]
 
     def _compare(self, group: GroupFacts, grid: list[float]) -> list[str]:
-        oldest_first = group.series[::-1]
-        few = len(oldest_first) <= EVERY_BASELINE
-        baselines = oldest_first if few else [oldest_first[0], oldest_first[-1]]
+        names = group.series[: tables.MOST_COMPARED][::-1]  # the newest, oldest first
+        baselines = names if len(names) <= EVERY_BASELINE else [names[0], names[-1]]
         at = [",".join(f"{target:g}" for target in grid)]
         for place, baseline in enumerate(baselines):
-            question = asked.CompareQuestion(group=group.id, baseline=baseline, at=at)
-            found = tables.compare(self._reader, question, most=MANY)
+            question = asked.CompareQuestion(
+                series=names, isl=group.isl, osl=group.osl, baseline=baseline, at=at
+            )
+            found = tables.compare(self._reader, question)
             self._answer(f"compare/{group.id}/{place}", found)
         return baselines
 
@@ -179,7 +179,7 @@ class _Site:
         for x in get_args(asked.XName):
             for y in get_args(asked.YName):
                 question = asked.FrontierQuestion(group=group.id, x=x, y=y, dominated=True)
-                found = chart.frontier(self._reader, question, most=MANY)
+                found = chart.frontier(self._reader, question)
                 if any(each.frontier for each in found.series):
                     self._frontier.setdefault(x, {})[y] = None
                     self._answer(f"frontier/{group.id}/{x}.{y}", found)
@@ -196,7 +196,7 @@ class _Site:
             question = asked.HistoryQuestion.model_validate(
                 {"group": group.id, "metric": metric, "at": at}
             )
-            found = tables.history(self._reader, question, most=MANY)
+            found = tables.history(self._reader, question)
             values = (b.value for h in found.history.histories for b in h.builds)
             if any(value is not None for value in values):
                 self._metrics[metric] = None

@@ -13,7 +13,7 @@ from upcurve.frontier.trend import (
     Metric,
     Trend,
     Value,
-    at_interactivity,
+    at_interactivities,
     at_operating_point,
     direction,
     judge,
@@ -186,8 +186,11 @@ def _values(
 ) -> Iterator[tuple[str, list[Value]]]:
     builds = [build.measurements for build in history.builds]
     usd = price.usd_per_gpu_hour if price else None
-    for target in what.targets or []:
-        yield f"{target:g} tok/s/user", at_interactivity(builds, target, metric, usd)
+    targets = what.targets or []
+    if targets:
+        found = at_interactivities(builds, targets, metric, usd)
+        for target, values in zip(targets, found, strict=True):
+            yield f"{target:g} tok/s/user", values
     places = {operating_point(each.point) for build in builds for each in build}
     for tp, gpus, own in sorted(places):
         if own == what.concurrency:

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import date
 
 import numpy as np
 
 from upcurve.dashboard.contract.common import Axis
+from upcurve.dashboard.contract.curves import ChartPoint
 from upcurve.dashboard.contract.questions import XName, YName
-from upcurve.frontier.axes import AxisFit
 from upcurve.frontier.cost import usd_per_million_tokens
 from upcurve.frontier.interpolation import Floats
-from upcurve.frontier.point import Point
-from upcurve.records.browse import Figures
+from upcurve.frontier.trend import OperatingPoint
 from upcurve.records.compared import Pricing
 from upcurve.records.published import specifications
 
@@ -37,29 +36,6 @@ Y_AXES: dict[YName, Axis] = {
     "per_mw": _axis("per_mw", "Throughput per megawatt, input + output", "tok/s/MW", better=True),
     "joules": _axis("joules", "GPU energy, input + output", "J/token", better=False),
 }
-_WANTED = {
-    "e2e": "no end-to-end latency was recorded",
-    "ttft": "no time to first token was recorded",
-    "input": "no input throughput was recorded",
-    "output": "no output throughput was recorded",
-}
-
-
-def placed(figures: list[Figures], x: XName, y: YName) -> tuple[list[Point], str | None]:
-    """Return points with x in `interactivity` and the throughput that y is made of.
-
-    Also why there are none, where that is so.
-    """
-    found = []
-    for each in figures:
-        at = {"interactivity": each.point.interactivity, "e2e": each.e2e_ms, "ttft": each.ttft_ms}
-        tput = {"input": each.input_tput_per_gpu, "output": each.output_tput_per_gpu}
-        horizontal, vertical = at[x], tput.get(y, each.point.tput_per_gpu)
-        if horizontal and vertical:
-            found.append(replace(each.point, interactivity=horizontal, tput_per_gpu=vertical))
-    if found:
-        return found, None
-    return [], next((_WANTED[name] for name in (x, y) if name in _WANTED), "it has no points")
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,8 +44,6 @@ class Vertical:
 
     of: Callable[[Floats, Floats], Floats]
     """(x, tok/s/GPU) -> y, shapes alike."""
-    falling: bool
-    """Whether y falls where throughput rises."""
     assumption: str | None = None
 
 
@@ -78,8 +52,8 @@ def vertical(
     *,
     usd_per_gpu_hour: float | None,
     power: tuple[float, str] | None,
-    watts: Mapping[tuple[int, int, int], float],
-    fit: AxisFit,
+    watts: Callable[[], Mapping[OperatingPoint, float]],
+    frontier: Sequence[ChartPoint],
 ) -> Vertical | str:
     """Return how y is made of throughput, or why it cannot be.
 
@@ -87,28 +61,29 @@ def vertical(
         y: the axis.
         usd_per_gpu_hour: price of the hardware; None where there is none.
         power: provisioned kW per GPU, and where that is from.
-        watts: (tp, gpus, concurrency) -> recorded power of one GPU, in W.
-        fit: the series, whose frontier points say where power was recorded.
+        watts: gives the recorded power per GPU by operating point, in W; asked where needed.
+        frontier: by ascending x.
     """
     if y == "cost":
         if usd_per_gpu_hour is None:
             return "its hardware has no price; give one"
         price = usd_per_gpu_hour
-        return Vertical(lambda _, tput: usd_per_million_tokens(price, 1) / tput, True)
+        return Vertical(lambda _, tput: usd_per_million_tokens(price, 1) / tput)
     if y == "per_mw":
         if power is None:
             return "the power of its hardware is not known; give kw"
         kw, source = power
-        return Vertical(lambda _, tput: tput * 1000 / kw, False, source)
+        return Vertical(lambda _, tput: tput * 1000 / kw, source)
     if y == "joules":
-        keys = [(p.point.tp, p.point.gpus, p.point.concurrency) for p in fit.frontier]
-        if not all(key in watts for key in keys):
+        known = watts()
+        keys = [(each.tp, each.gpus, each.concurrency) for each in frontier]
+        if not all(key in known for key in keys):
             return "no power was recorded"
-        at = np.array([each.point.interactivity for each in fit.frontier])
-        level = np.array([watts[key] for key in keys])
+        at = np.array([each.x for each in frontier])
+        level = np.array([known[key] for key in keys])
         words = "J/token: power of the GPUs alone, on straight lines between the frontier points"
-        return Vertical(lambda x, tput: np.interp(x, at, level) / tput, True, words)
-    return Vertical(lambda _, tput: tput, False)
+        return Vertical(lambda x, tput: np.interp(x, at, level) / tput, words)
+    return Vertical(lambda _, tput: tput)
 
 
 def provisioned_kw(hardware: str, pricing: Pricing, on: date | None) -> tuple[float, str] | None:

@@ -21,7 +21,7 @@ MOST_COMPARED = 30
 MOST_HISTORIES = 20
 
 
-def compared(reader: Reader, question: CompareQuestion, most: int = MOST_COMPARED) -> Compared:
+def compared(reader: Reader, question: CompareQuestion) -> Compared:
     """Compare what `compare` asks for.
 
     Raises:
@@ -36,9 +36,9 @@ def compared(reader: Reader, question: CompareQuestion, most: int = MOST_COMPARE
         names = names or facts.series[::-1]
     if not names:
         raise InputError("series", "none is chosen", "give series or group")
-    if len(names) > most:
+    if len(names) > MOST_COMPARED:
         problem = f"{len(names)} are too many for one comparison"
-        raise InputError("series", problem, f"choose at most {most}")
+        raise InputError("series", problem, f"choose at most {MOST_COMPARED}")
     if question.at and question.every:
         raise InputError("at", "at and every exclude each other", "give one of them")
     asked = Question(
@@ -55,9 +55,9 @@ def compared(reader: Reader, question: CompareQuestion, most: int = MOST_COMPARE
     return compare_stored(reader.store, asked, known=catalogue.summaries)
 
 
-def compare(reader: Reader, question: CompareQuestion, most: int = MOST_COMPARED) -> Compare:
+def compare(reader: Reader, question: CompareQuestion) -> Compare:
     """Answer `compare`."""
-    found = compared(reader, question, most)
+    found = compared(reader, question)
     words = found.details()
     return Compare(
         comparison=Comparison.model_validate(found.to_dict()),
@@ -90,7 +90,7 @@ def compare_text(reader: Reader, question: CompareQuestion) -> str:
     return lay_out(found.comparison, notes)
 
 
-def history(reader: Reader, question: HistoryQuestion, most: int = MOST_HISTORIES) -> History:
+def history(reader: Reader, question: HistoryQuestion) -> History:
     """Answer `history`."""
     catalogue = reader.catalogue()
     what = Following(
@@ -117,10 +117,10 @@ def history(reader: Reader, question: HistoryQuestion, most: int = MOST_HISTORIE
     )
     if question.group is not None:
         found = [each for each in found if each.model == facts.model]
-    followed, notes = follow(found[:most], what)
+    followed, notes = follow(found[:MOST_HISTORIES], what)
     return History(
         history=Histories.model_validate(to_dict(followed, what, question.by)),
-        left_off=max(0, len(found) - most),
+        left_off=max(0, len(found) - MOST_HISTORIES),
         notes=notes,
     )
 
