@@ -39,7 +39,7 @@ export function frontierDrawing(shown: Shown): Drawing {
         ...each.frontier.map((point) => hit(frontier, each, point, style(each.name, theme).colour, "")),
         ...each.dominated.map((point) => hit(frontier, each, point, theme.muted, "dominated: ")),
         ...(shown.changes && series.length <= LABELLED && each.marker ? [changeHit(each, theme)] : []),
-      ]),
+      ]).concat(shown.limits.flatMap((each) => limitHits(frontier, each, reach(shown, series), theme))),
   };
 }
 
@@ -51,9 +51,12 @@ function options(shown: Shown, series: ChartSeries[], width: number, theme: Them
   const points: Named[] = series.flatMap(({ name, frontier: own }) => own.map((point) => ({ name, ...point })));
   const dominated: Named[] = series.flatMap(({ name, dominated: own }) => own.map((point) => ({ name, ...point })));
   const marked = shown.changes && series.length <= LABELLED ? series.filter((each) => each.marker) : [];
-  const labelled = series.length <= LABELLED ? series.filter((each) => each.frontier.length) : [];
   const narrow = width < 520;
   const limits = shown.limits.filter((each) => each.points.length);
+  const right = reach(shown, series);
+  const within = (each: Limit) => each.points.filter((point) => point.x <= right);
+  const heights = [...points, ...dominated, ...limits.flatMap(within)].map((each) => each.y).filter((each) => each > 0);
+  const labelled = series.length <= LABELLED ? apart(series.filter((each) => each.frontier.length), shown.log, heights) : [];
   return {
     height: narrow ? Math.min(shown.height, 340) : shown.height,
     marginLeft: 52,
@@ -61,13 +64,14 @@ function options(shown: Shown, series: ChartSeries[], width: number, theme: Them
     marginTop: 30,
     marginBottom: 40,
     insetTop: 12,
-    x: axis(frontier.x, shown.log && frontier.x.name !== "interactivity", narrow ? 60 : 90),
-    y: axis(frontier.y, shown.log, 60),
+    x: {
+      ...axis(frontier.x, shown.log && frontier.x.name !== "interactivity", narrow ? 60 : 90),
+      ...(limits.length && !(shown.log && frontier.x.name !== "interactivity") ? { domain: [0, right] } : {}),
+    },
+    y: { ...axis(frontier.y, shown.log, 60), ...(shown.log && heights.length ? decades(heights) : {}) },
     color: { type: "identity" },
     symbol: { type: "identity" },
     marks: [
-      Plot.gridX({ stroke: theme.text, strokeOpacity: 0.08 }),
-      Plot.gridY({ stroke: theme.text, strokeOpacity: 0.08 }),
       Plot.ruleX(shown.targets, { stroke: theme.muted, strokeOpacity: 0.55, strokeDasharray: "2,4" }),
       Plot.text(shown.targets, { x: (d: number) => d, text: (d: number) => short(d), frameAnchor: "top", dy: -11, fill: theme.muted, fontSize: 10.5 }),
       ...bands.map((each) =>
@@ -80,8 +84,8 @@ function options(shown: Shown, series: ChartSeries[], width: number, theme: Them
         }),
       ),
       ...limits.flatMap((each, index) => [
-        Plot.line(each.points, { x: "x", y: "y", stroke: theme.muted, strokeWidth: 1.5, strokeDasharray: ["6,4", "2,3", "9,3,2,3"][index % 3] }),
-        Plot.text(each.points.slice(-1), { x: "x", y: "y", text: () => `speed of light, ${each.hardware}`, fill: theme.muted, textAnchor: "end", dx: -6, dy: -8 }),
+        Plot.line(within(each), { x: "x", y: "y", stroke: theme.muted, strokeWidth: 1.5, strokeDasharray: ["6,4", "2,3", "9,3,2,3"][index % 3] }),
+        Plot.text(within(each).slice(0, 1), { x: "x", y: "y", text: () => `speed of light, ${each.hardware}`, fill: theme.muted, textAnchor: "start", dy: -10 }),
       ]),
       ...series.map((each) =>
         Plot.line(each.curve.x, {
@@ -119,6 +123,37 @@ function options(shown: Shown, series: ChartSeries[], width: number, theme: Them
   };
 }
 
+/** How far the chart goes where a limit, which has no end, is on it. */
+function reach(shown: Shown, series: ChartSeries[]): number {
+  const all = series.flatMap((each) => each.frontier.map((point) => point.x));
+  return all.length ? 1.6 * Math.max(...all) : Math.max(...shown.limits.flatMap((each) => each.points.map((point) => point.x)));
+}
+
+/** Ticks of a logarithmic axis at 1, 2 and 5 times each power of ten, and a domain that ends on one. */
+function decades(values: number[]): Plot.ScaleOptions {
+  const [low, high] = [Math.min(...values), Math.max(...values)];
+  const powers = Array.from({ length: 24 }, (_, index) => 10 ** (index - 10));
+  const all = powers.flatMap((power) => [1, 2, 5].map((each) => Number((each * power).toPrecision(1))));
+  const first = all.findLastIndex((each) => each <= low);
+  const last = all.findIndex((each) => each >= high);
+  const ticks = all.slice(first, last + 1);
+  return { domain: [ticks[0]!, ticks.at(-1)!], ticks, nice: false };
+}
+
+/** Series whose names do not fall on one another, where the axis of `y` goes over some values. */
+function apart(series: ChartSeries[], log: boolean, values: number[]): ChartSeries[] {
+  const wide = Math.max(...series.map((each) => top(each).x));
+  const [low, high] = [Math.min(...values), Math.max(...values)];
+  const far = (a: number, b: number) => (log ? Math.abs(Math.log(a / b)) / Math.log(high / low) : Math.abs(a - b) / high);
+  const kept: ChartSeries[] = [];
+  for (const each of series) {
+    const [x, y] = [top(each).x, top(each).y];
+    const free = kept.every((one) => far(top(one).y, y) > 0.05 || Math.abs(top(one).x - x) > 0.4 * wide);
+    if (free) kept.push(each);
+  }
+  return kept;
+}
+
 /** The point of a curve that is highest: beside it its name is written. */
 function top(series: ChartSeries): ChartPoint {
   return series.frontier.reduce((best, each) => (each.y > best.y ? each : best));
@@ -130,6 +165,7 @@ function axis(of: Axis, log: boolean, tickSpacing: number): Plot.ScaleOptions {
     type: log ? "log" : "linear",
     zero: !log,
     nice: true,
+    grid: true,
     tickFormat: (value: number) => tick(value),
     tickSpacing,
     labelOffset: 36,
@@ -164,6 +200,24 @@ function hit(frontier: Frontier, series: ChartSeries, point: ChartPoint, colour:
   };
 }
 
+function limitHits(frontier: Frontier, limit: Limit, right: number, theme: Theme): Hit[] {
+  return limit.points
+    .filter((each) => each.x <= right)
+    .map((each) => ({
+      id: `limit:${limit.hardware}:${each.gpus}:${each.batch}`,
+      x: each.x,
+      y: each.y,
+      colour: theme.muted,
+      title: `Speed of light, ${limit.hardware} ${limit.precision}`,
+      rows: [
+        [frontier.x.label, `${short(each.x)} ${frontier.x.unit}`],
+        [frontier.y.label, `${short(each.y)} ${frontier.y.unit}`],
+        ["Batch", `${each.batch} on ${each.gpus} GPU${each.gpus === 1 ? "" : "s"}`],
+        ["Step", `${short(each.step_ms)} ms, bound by ${each.bound}`],
+      ],
+    }));
+}
+
 function changeHit(series: ChartSeries, theme: Theme): Hit {
   return {
     id: `change:${series.name}`,
@@ -182,15 +236,19 @@ function changeHit(series: ChartSeries, theme: Theme): Hit {
 /** One row for each point: what the chart's CSV holds. */
 export function frontierRows(shown: Shown): Record<string, Cell>[] {
   const { frontier } = shown;
-  return frontier.series
+  const [x, y] = [`${frontier.x.name} (${frontier.x.unit})`, `${frontier.y.name} (${frontier.y.unit})`];
+  const limits = shown.limits.flatMap((limit) =>
+    limit.points.map((point) => ({ series: "speed of light", kind: point.bound, [x]: point.x, [y]: point.y, gpus: point.gpus, concurrency: point.batch, hardware: limit.hardware })),
+  );
+  const measured = frontier.series
     .filter((each) => !shown.hidden.has(each.name))
     .flatMap((series) =>
       (["frontier", "dominated"] as const).flatMap((kind) =>
         series[kind].map((point) => ({
           series: series.name,
           kind,
-          [`${frontier.x.name} (${frontier.x.unit})`]: point.x,
-          [`${frontier.y.name} (${frontier.y.unit})`]: point.y,
+          [x]: point.x,
+          [y]: point.y,
           x_low: point.x_interval?.[0],
           x_high: point.x_interval?.[1],
           y_low: point.y_interval?.[0],
@@ -206,4 +264,5 @@ export function frontierRows(shown: Shown): Record<string, Cell>[] {
         })),
       ),
     );
+  return [...measured, ...limits];
 }

@@ -80,7 +80,7 @@ export function GroupSelect({ meta, all }: { meta: Meta; all?: string }) {
 }
 
 /** The series shown, each to be taken out, and a search for more. */
-export function SeriesPicker({ selection }: { selection: Selection }) {
+export function SeriesPicker({ selection, whole }: { selection: Selection; whole?: boolean }) {
   const [typed, setTyped] = useState("");
   const [open, setOpen] = useState(false);
   const query = useQuery();
@@ -106,7 +106,7 @@ export function SeriesPicker({ selection }: { selection: Selection }) {
           )}
         </ul>
       )}
-      {selection.newest && (
+      {selection.newest && !whole && (
         <span class="muted">
           newest {NEWEST} of {selection.group!.series}
           {selection.group!.series <= MOST && <button type="button" class="quiet" onClick={() => go({ all: "1" })}>show all</button>}

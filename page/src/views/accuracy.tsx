@@ -22,7 +22,7 @@ export function AccuracyView({ meta }: ViewProps) {
       {!embedded() && (
         <div class="bar">
           <GroupSelect meta={meta} />
-          <SeriesPicker selection={selection} />
+          <SeriesPicker selection={selection} whole />
         </div>
       )}
       <Waiting on={answered}>

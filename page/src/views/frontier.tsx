@@ -30,7 +30,7 @@ export function FrontierView({ meta }: ViewProps) {
             <Toggle label="Dominated points" name="dominated" />
             <Toggle label="Changes" name="changes" usual />
             <Toggle label="Speed of light" name="limit" />
-            <Toggle label="Log scale" name="log" />
+            <Toggle label="Log scale" name="log" usual={query.get("limit") === "1"} />
           </div>
         </div>
       )}
@@ -62,9 +62,19 @@ export function FrontierChart({ meta, height, targets, table }: Props) {
   });
   return (
     <Waiting on={answered}>
-      {(frontier) => <Drawn meta={meta} frontier={frontier} height={height} targets={targets} table={table} />}
+      {(frontier) => <Drawn meta={meta} frontier={ordered(frontier, !selection.params?.series)} height={height} targets={targets} table={table} />}
     </Waiting>
   );
+}
+
+const reversed = new WeakMap<Frontier, Frontier>();
+
+/** Oldest first, as a comparison has them: a whole group comes newest first. */
+function ordered(frontier: Frontier, group: boolean): Frontier {
+  if (!group) return frontier;
+  const known = reversed.get(frontier) ?? { ...frontier, series: frontier.series.toReversed() };
+  reversed.set(frontier, known);
+  return known;
 }
 
 function Drawn({ meta, frontier, height, targets, table }: Props & { frontier: Frontier }) {
@@ -74,7 +84,7 @@ function Drawn({ meta, frontier, height, targets, table }: Props & { frontier: F
   const limits = useLimits(frontier, query.get("limit") === "1");
   const kept = query.get("at") ?? "";
   const hiding = [...hidden].join("\n");
-  const settings = ["bands", "changes", "log"].map((name) => query.get(name)).join();
+  const settings = ["bands", "changes", "log", "limit"].map((name) => query.get(name)).join();
   const shown: Shown = useMemo(
     () => ({
       frontier,
@@ -83,7 +93,7 @@ function Drawn({ meta, frontier, height, targets, table }: Props & { frontier: F
       hidden,
       bands: query.get("bands") !== "0",
       changes: query.get("changes") !== "0",
-      log: query.get("log") === "1",
+      log: (query.get("log") ?? query.get("limit")) === "1",
       targets: frontier.x.name === "interactivity" ? (targets ?? numbers(kept)) : [],
       height,
     }),
@@ -100,17 +110,20 @@ function Drawn({ meta, frontier, height, targets, table }: Props & { frontier: F
     left(frontier.left_off, "series"),
     `Source: ${meta.store}, upcurve ${meta.version}${meta.exported_at ? `, exported ${meta.exported_at.slice(0, 10)}` : ""}.`,
   ].filter(Boolean);
+  const reasons = new Set(frontier.series.map((each) => each.reason ?? "it has no points"));
+  const drawn = frontier.series.some((each) => each.frontier.length + each.dominated.length);
   return (
     <div class={embedded() ? "" : "beside"}>
       <div>
-        <Chart
+        {!drawn && <p class="warning">Nothing to draw: {[...reasons].join("; ") || "no series"}.</p>}
+        {drawn && <Chart
           name="frontier"
           title={`${frontier.y.label} against ${frontier.x.label.toLowerCase()}`}
           drawing={drawing}
           notes={notes}
           rows={frontierRows(shown)}
-        />
-        {table && !embedded() && <PointTable shown={shown} />}
+        />}
+        {drawn && table && !embedded() && <PointTable shown={shown} />}
       </div>
       {!embedded() && (
         <aside aria-label="Series of the chart">

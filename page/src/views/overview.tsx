@@ -6,7 +6,7 @@ import { Input, Paging, Scroll, Search, Select, Waiting, type ViewProps } from "
 import { Prices } from "../prices";
 import { priceParams } from "../selection";
 import { isStatic } from "../site";
-import { between, numbers, percent, plural, ratio, short, throughput, usd, words } from "../text";
+import { between, numbers, percent, plural, ratio, short, STATUS, throughput, usd, words } from "../text";
 import { open, useQuery } from "../url";
 
 const SIZE = 20;
@@ -103,7 +103,7 @@ function Row({ row: { group, tiers, accuracy } }: { row: OverviewRow }) {
 
 function Tier({ tier, group }: { tier: TierReading; group: Group }) {
   const label = `at ${short(tier.interactivity)} tok/s/user`;
-  if (tier.tput_per_gpu === null || tier.best === null) return <td class="tier muted" data-label={label}>unreachable</td>;
+  if (tier.tput_per_gpu === null || tier.best === null) return <td class="tier muted" data-label={label}>{tier.status ? STATUS[tier.status] : "no value"}</td>;
   return (
     <td class="tier" data-label={label}>
       <div class="value">
