@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterable
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
@@ -57,21 +56,14 @@ def create_app(reader: Reader, *, token: str | None = None, names: Iterable[str]
     """
     feed = Feed(reader)
 
-    @asynccontextmanager
-    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        try:
-            yield
-        finally:
-            await feed.close()
-
     app = FastAPI(
         title="Upcurve dashboard",
         version=__version__,
         openapi_url="/api/openapi.json",
         docs_url=None,  # FastAPI's own pages load their scripts from elsewhere
         redoc_url=None,
-        lifespan=lifespan,
     )
+    app.state.feed = feed
     api = Api(reader, token, feed)
     app.include_router(api.router())
     app.include_router(_page_router(Page()))

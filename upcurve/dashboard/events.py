@@ -63,7 +63,7 @@ class Feed:
                 self._watcher.cancel()
                 self._watcher = None
 
-    async def close(self) -> None:
+    def close(self) -> None:
         """End every stream."""
         self._closed = True
         for queue in self._queues:

@@ -10,7 +10,7 @@ import orjson
 from upcurve.dashboard.contract.runs import Reported
 from upcurve.errors import InputError
 from upcurve.records import sheet
-from upcurve.records.rows import add_rows, checked_rows
+from upcurve.records.rows import RowsError, add_rows, checked_rows
 from upcurve.records.store import Store
 
 MOST_BYTES = 64 * 2**20
@@ -36,11 +36,13 @@ def report(store: Store, body: bytes) -> Reported:
         value = orjson.loads(body)
     except orjson.JSONDecodeError as error:
         place = f"{PLACE}, line {error.lineno}, character {error.colno}"
-        mend = "send what upcurve export --format json prints"
+        mend = "send what upcurve export prints as JSON"
         raise UnreadableError(place, f"is no JSON ({error.msg})", mend) from None
     try:
         read = sheet.of_objects(PLACE, list(enumerate(_rows(value), start=1)), "item")
         rows = checked_rows(read, "a report", PLACE, {})
+    except RowsError as error:
+        raise _in_words(error) from error
     except InputError as error:
         raise UnreadableError(error.field, error.problem, error.mend) from error
     done = add_rows(store, rows)
@@ -50,6 +52,15 @@ def report(store: Store, body: bytes) -> Reported:
         unknown_columns=done.unknown_columns,
         warnings=done.warnings,
     )
+
+
+def _in_words(error: RowsError) -> UnreadableError:
+    """Return the first problem of some; what helps at a command line is left out."""
+    first = error.problems[0]
+    mend = "add it to every row" if first.place is None else first.mend
+    others = len(error.problems) - 1
+    more = f" ({others} more like it)" if others else ""
+    return UnreadableError(error.field, first.problem + more, mend)
 
 
 def _rows(value: Any) -> list[Any]:

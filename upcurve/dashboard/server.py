@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import signal
 import socket
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 
 import uvicorn
 
 from upcurve.dashboard.app import create_app
+from upcurve.dashboard.events import Feed
 from upcurve.dashboard.guard import is_address
 from upcurve.dashboard.reader import Reader
 from upcurve.errors import InputError
@@ -50,7 +53,26 @@ def serve(
             timeout_graceful_shutdown=CLOSE_SECONDS,
         )
         ready(_url(host, listener.getsockname()[1]))
-        uvicorn.Server(config).run(sockets=[listener])
+        # uvicorn ends in order and then raises the signal once more.
+        before = signal.signal(signal.SIGTERM, lambda *_: None)
+        try:
+            with suppress(KeyboardInterrupt):
+                _Server(config, app.state.feed).run(sockets=[listener])
+        finally:
+            signal.signal(signal.SIGTERM, before)
+
+
+class _Server(uvicorn.Server):
+    """Ends the streams of events first: they would be waited for, then cancelled."""
+
+    def __init__(self, config: uvicorn.Config, feed: Feed) -> None:
+        super().__init__(config)
+        self._feed = feed
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Stop listening, and let what is under way end."""
+        self._feed.close()
+        await super().shutdown(sockets)
 
 
 def _bound(host: str, port: int) -> socket.socket:

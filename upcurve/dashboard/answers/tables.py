@@ -36,6 +36,8 @@ def compared(reader: Reader, question: CompareQuestion) -> Compared:
         names = names or facts.series[::-1]
     if not names:
         raise InputError("series", "none is chosen", "give series or group")
+    for name in names:
+        catalogue.one(name)
     if len(names) > MOST_COMPARED:
         problem = f"{len(names)} are too many for one comparison"
         raise InputError("series", problem, f"choose at most {MOST_COMPARED}")
