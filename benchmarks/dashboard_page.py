@@ -21,7 +21,6 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import dashboard_store
 from playwright.sync_api import Page, sync_playwright
@@ -43,8 +42,6 @@ addEventListener("DOMContentLoaded", () => new MutationObserver(() => {
 
 REDRAW = """
 async (steps) => {
-  const drawn = () => document.querySelector(".plot-place")?.dataset.drawn + "/" +
-    document.querySelectorAll("[data-chart] svg path").length + document.location.search;
   const took = [];
   for (const [selector, value] of steps) {
     const element = document.querySelector(selector);
@@ -124,11 +121,8 @@ def redraws(page: Page, url: str) -> dict[str, list[float]]:
     measure("model and workload, again", [(group, each) for each in chosen])
     hide, show = ".legend .entry", ".legend-head button"
     measure("legend: hide and show", [(hide, None), (show, None)] * 10)
-    y = ".bar .field:nth-of-type(2) select, .bar > .field:nth-of-type(2) select"
-    del y
-    vertical = [
-        ("label.field:has(option[value=joules]) select", each) for each in ("cost", "input", "total")
-    ]
+    axis = "label.field:has(option[value=joules]) select"
+    vertical = [(axis, each) for each in ("cost", "input", "total")]
     measure("vertical axis, first", vertical)
     measure("vertical axis, again", vertical * 3)
     toggle = ".toggles label:nth-child({}) input"
@@ -173,7 +167,7 @@ def main() -> None:
             table.add_row(name, *columns, f"{start:.2f}")
         browser.close()
     console.print(table)
-    table = Table("from click to redraw, 5,000 series", "times", "median, ms", "p95, ms", "worst, ms")
+    table = Table("from click to redraw", "times", "median, ms", "p95, ms", "worst, ms")
     for name, each in redrawn.items():
         ranked = sorted(each)
         p95 = ranked[min(len(ranked) - 1, int(0.95 * len(ranked)))]
@@ -183,9 +177,10 @@ def main() -> None:
     table = Table("page weight", "bytes", "compressed")
     names = ["index.html", "app.js", "app.css", "icon.svg"]
     contents = [(STATIC / name).read_bytes() for name in names]
-    for name, content in [*zip(names, contents, strict=True), ("all", b"".join(contents))]:
-        packed = sum(len(gzip.compress(each)) for each in (contents if name == "all" else [content]))
-        table.add_row(name, f"{len(content):,}", f"{packed:,}")
+    sizes = [(len(each), len(gzip.compress(each))) for each in contents]
+    sizes.append((sum(each for each, _ in sizes), sum(each for _, each in sizes)))
+    for name, (plain, packed) in zip([*names, "all"], sizes, strict=True):
+        table.add_row(name, f"{plain:,}", f"{packed:,}")
     console.print(table)
 
 

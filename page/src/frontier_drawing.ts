@@ -54,8 +54,11 @@ function options(shown: Shown, series: ChartSeries[], width: number, theme: Them
   const narrow = width < 520;
   const limits = shown.limits.filter((each) => each.points.length);
   const right = reach(shown, series);
+  const widest = Math.max(...points.map((each) => each.x));
   const within = (each: Limit) => each.points.filter((point) => point.x <= right);
   const heights = [...points, ...dominated, ...limits.flatMap(within)].map((each) => each.y).filter((each) => each > 0);
+  const log = shown.log && heights.length > 0;
+  const ticks = log ? decades(heights) : [];
   const labelled = series.length <= LABELLED ? apart(series.filter((each) => each.frontier.length), shown.log, heights) : [];
   return {
     height: narrow ? Math.min(shown.height, 340) : shown.height,
@@ -68,10 +71,13 @@ function options(shown: Shown, series: ChartSeries[], width: number, theme: Them
       ...axis(frontier.x, shown.log && frontier.x.name !== "interactivity", narrow ? 60 : 90),
       ...(limits.length && !(shown.log && frontier.x.name !== "interactivity") ? { domain: [0, right] } : {}),
     },
-    y: { ...axis(frontier.y, shown.log, 60), ...(shown.log && heights.length ? decades(heights) : {}) },
+    y: { ...axis(frontier.y, shown.log, 60), ...(log ? { domain: [ticks[0]!, ticks.at(-1)!], ticks, axis: null, nice: false } : {}) },
     color: { type: "identity" },
     symbol: { type: "identity" },
     marks: [
+      // Plot labels a logarithmic axis at some of its ticks only.
+      Plot.text(ticks, { y: (d: number) => d, text: (d: number) => tick(d), frameAnchor: "left", textAnchor: "end", dx: -8 }),
+      Plot.text(log ? [axisTitle(frontier.y)] : [], { text: (d: string) => `↑ ${d}`, frameAnchor: "top-left", textAnchor: "start", dx: -36, dy: -24 }),
       Plot.ruleX(shown.targets, { stroke: theme.muted, strokeOpacity: 0.55, strokeDasharray: "2,4" }),
       Plot.text(shown.targets, { x: (d: number) => d, text: (d: number) => short(d), frameAnchor: "top", dy: -11, fill: theme.muted, fontSize: 10.5 }),
       ...bands.map((each) =>
@@ -104,20 +110,22 @@ function options(shown: Shown, series: ChartSeries[], width: number, theme: Them
           ]
         : []),
       Plot.dot(points, { x: "x", y: "y", fill: (d: Named) => of(d.name).colour, stroke: theme.background, strokeWidth: 0.8, symbol: (d: Named) => of(d.name).symbol, r: 4.2 }),
-      Plot.text(labelled, {
-        x: (d: ChartSeries) => top(d).x,
-        y: (d: ChartSeries) => top(d).y,
-        text: "name",
-        fill: (d: ChartSeries) => of(d.name).colour,
-        stroke: theme.background,
-        strokeWidth: 3,
-        fontWeight: 600,
-        textAnchor: "start",
-        dx: 9,
-        dy: -7,
-        textOverflow: "ellipsis",
-        lineWidth: narrow ? 8 : 16,
-      }),
+      ...(["start", "end"] as const).map((textAnchor) =>
+        Plot.text(labelled.filter((each) => (top(each).x > 0.6 * widest ? "end" : "start") === textAnchor), {
+          x: (d: ChartSeries) => top(d).x,
+          y: (d: ChartSeries) => top(d).y,
+          text: "name",
+          fill: (d: ChartSeries) => of(d.name).colour,
+          stroke: theme.background,
+          strokeWidth: 3,
+          fontWeight: 600,
+          textAnchor,
+          dx: textAnchor === "start" ? 9 : -9,
+          dy: -7,
+          textOverflow: "ellipsis",
+          lineWidth: narrow ? 8 : 16,
+        }),
+      ),
       Plot.text(marked, { x: (d: ChartSeries) => d.marker!.x, y: (d: ChartSeries) => d.marker!.y, text: () => "▼", fill: (d: ChartSeries) => of(d.name).colour, dy: -13, fontSize: 9 }),
     ],
   };
@@ -129,15 +137,14 @@ function reach(shown: Shown, series: ChartSeries[]): number {
   return all.length ? 1.6 * Math.max(...all) : Math.max(...shown.limits.flatMap((each) => each.points.map((point) => point.x)));
 }
 
-/** Ticks of a logarithmic axis at 1, 2 and 5 times each power of ten, and a domain that ends on one. */
-function decades(values: number[]): Plot.ScaleOptions {
+/** Ticks of a logarithmic axis: 1, 2 and 5 times each power of ten, around all values. */
+function decades(values: number[]): number[] {
   const [low, high] = [Math.min(...values), Math.max(...values)];
   const powers = Array.from({ length: 24 }, (_, index) => 10 ** (index - 10));
   const all = powers.flatMap((power) => [1, 2, 5].map((each) => Number((each * power).toPrecision(1))));
   const first = all.findLastIndex((each) => each <= low);
   const last = all.findIndex((each) => each >= high);
-  const ticks = all.slice(first, last + 1);
-  return { domain: [ticks[0]!, ticks.at(-1)!], ticks, nice: false };
+  return all.slice(first, last + 1);
 }
 
 /** Series whose names do not fall on one another, where the axis of `y` goes over some values. */

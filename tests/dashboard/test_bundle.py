@@ -15,7 +15,7 @@ import upcurve.dashboard
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "page"
 STATIC = Path(upcurve.dashboard.__file__).parent / "static"
-SOURCES = ["src", "public", *("contract.json package.json package-lock.json".split())]
+SOURCES = ["src", "public", "contract.json", "package.json", "package-lock.json"]
 SOURCES += ["tsconfig.json", "vite.config.ts"]
 MEND = "run `make page` and commit upcurve/dashboard/static"
 

@@ -57,18 +57,18 @@ class Dashboard:
         self._process.communicate(timeout=20)
 
 
-@pytest.fixture(scope="session")
-def stores_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("stores")
-
-
-@pytest.fixture(scope="session")
-def full_store(stores_folder: Path) -> Path:
-    """Return a store of the published series, twelve nightly builds, and one whose texts attack."""
-    store = stores_folder / "full"
+def published(store: Path) -> Path:
+    """Bring the published series into a store, as a user does."""
     with pytest.raises(SystemExit) as ended:
         run(["import", "published:mi355x-qwen35", "--store", str(store)])
     assert not ended.value.code
+    return store
+
+
+@pytest.fixture(scope="session")
+def full_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a store of the published series, twelve nightly builds, and one whose texts attack."""
+    store = published(tmp_path_factory.mktemp("stores") / "full")
     stores.rich(store)
     stores.hostile(store)
     return store

@@ -25,11 +25,11 @@ STEP = 7
 """From this nightly on throughput is 12 % higher."""
 
 
-def rich(path: Path) -> None:
-    """Write twelve nightly builds with repeats, a planted step, accuracy, requests and a log."""
-    draw = random.Random(7)  # noqa: S311
+def rich(path: Path, builds: int = NIGHTLIES) -> None:
+    """Write nightly builds with repeats, a planted step, accuracy, requests and a log."""
+    draw = random.Random(7)
     with Store.open(path) as store:
-        for build in range(NIGHTLIES):
+        for build in range(builds):
             _nightly(store, build, draw)
         _failed(store)
 

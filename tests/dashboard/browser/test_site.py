@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
-from tests.dashboard.browser.conftest import PRESET
+from tests.dashboard.browser import stores
+from tests.dashboard.browser.conftest import PRESET, published
 from tests.dashboard.browser.test_views import Window
 from upcurve.cli import run
 
 
 @pytest.fixture(scope="module")
-def site(full_store: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
+def site(tmp_path_factory: pytest.TempPathFactory) -> str:
     folder = tmp_path_factory.mktemp("site") / "out"
+    store = published(folder.parent / "store")
+    stores.rich(store, builds=3)
+    stores.hostile(store)
     with pytest.raises(SystemExit) as ended:
-        run(["export", "--site", str(folder), "--store", str(full_store)])
+        run(["export", "--site", str(folder), "--store", str(store)])
     assert not ended.value.code
     return (folder / "index.html").as_uri()
 
@@ -38,8 +40,13 @@ def test_the_published_page_opens_from_a_file(visit: Window, site: str) -> None:
 
 @pytest.mark.parametrize(
     "query",
-    ["", "?view=frontier", "?view=history", "?view=accuracy", "?view=attribution", "?view=runs"]
-    + ["?view=hardware"],
+    [
+        "",
+        *(
+            f"?view={view}"
+            for view in ["frontier", "history", "accuracy", "attribution", "runs", "hardware"]
+        ),
+    ],
 )
 def test_views_open_from_a_file(visit: Window, site: str, query: str) -> None:
     visitor = visit(390)

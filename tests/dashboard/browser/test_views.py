@@ -14,7 +14,7 @@ from upcurve.records.store import Store
 VIEWS = {
     "overview": "?",
     "frontier": "?view=frontier&dominated=1&limit=1",
-    "compare": "?view=compare",
+    "compare": PRESET,
     "history": "?view=history&at=40",
     "attribution": "?view=attribution",
     "accuracy": "?view=accuracy",
