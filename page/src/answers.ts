@@ -88,7 +88,7 @@ export function useAnswer<T>(path: string | null, params: Params = {}): Answered
 }
 
 /** Follow the store: while the page is seen, new points make every question be asked again. */
-export function follow(told: (event: StoreEvent) => void): () => void {
+export function follow(told: (event: StoreEvent | "lost") => void): () => void {
   let source: EventSource | null = null;
   const start = () => {
     source = new EventSource("api/v1/events");
@@ -97,6 +97,8 @@ export function follow(told: (event: StoreEvent) => void): () => void {
       if (event.points.length) refresh();
       told(event);
     });
+    // The browser tries again by itself, and is told the store's state when it is back.
+    source.onerror = () => told("lost");
   };
   // A browser opens six connections to a host: hidden tabs must not hold them.
   const seen = () => {

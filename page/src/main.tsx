@@ -88,9 +88,10 @@ function App() {
 
 /** What arrives while the page is open, and what is being measured. */
 function Live({ meta }: ViewProps) {
-  const [event, setEvent] = useState<StoreEvent | null>(null);
+  const [event, setEvent] = useState<StoreEvent | "lost" | null>(null);
   useEffect(() => (meta.live ? follow(setEvent) : undefined), [meta.live]);
   if (!meta.live) return <span class="live muted">static export</span>;
+  if (event === "lost") return <span class="live bad" role="status">not connected</span>;
   const running = event?.running.map((each) => each.series) ?? [];
   const fresh = event?.points.length ?? 0;
   return (

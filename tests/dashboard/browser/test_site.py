@@ -39,7 +39,7 @@ def test_the_published_page_opens_from_a_file(visit: Window, site: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "query",
+    "view",
     [
         "",
         *(
@@ -48,9 +48,9 @@ def test_the_published_page_opens_from_a_file(visit: Window, site: str) -> None:
         ),
     ],
 )
-def test_views_open_from_a_file(visit: Window, site: str, query: str) -> None:
+def test_views_open_from_a_file(visit: Window, site: str, view: str) -> None:
     visitor = visit(390)
-    page = visitor.open(site + query)
+    page = visitor.open(f"{site}?view={view}")
     assert page.locator(".refusal").count() == 0
     assert "exported" in page.locator("footer").inner_text()
     assert page.get_by_text("Prices and what-if").count() == 0
