@@ -38,19 +38,22 @@ def test_the_published_page_opens_from_a_file(visit: Window, site: str) -> None:
     page.wait_for_selector("tbody[data-target='40']")
 
 
-@pytest.mark.parametrize(
-    "view",
-    [
-        "",
-        *(
-            f"?view={view}"
-            for view in ["frontier", "history", "accuracy", "attribution", "runs", "hardware"]
-        ),
-    ],
-)
+VIEWS = {
+    "overview": "Overview",
+    "frontier": "Frontier",
+    "history": "History",
+    "accuracy": "Accuracy",
+    "attribution": "Attribution",
+    "runs": "Runs",
+    "hardware": "Hardware and prices",
+}
+
+
+@pytest.mark.parametrize("view", VIEWS)
 def test_views_open_from_a_file(visit: Window, site: str, view: str) -> None:
     visitor = visit(390)
     page = visitor.open(f"{site}?view={view}")
+    assert page.locator("h1").inner_text() == VIEWS[view]
     assert page.locator(".refusal").count() == 0
     assert "exported" in page.locator("footer").inner_text()
     assert page.get_by_text("Prices and what-if").count() == 0
