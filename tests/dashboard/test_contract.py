@@ -128,3 +128,20 @@ def test_a_wrong_method_is_refused(published: TestClient) -> None:
     answer = published.delete("/api/v1/meta")
     assert (answer.status_code, answer.headers["allow"]) == (405, "GET")
     assert Problem.model_validate(answer.json()).field == "method"
+
+
+def test_the_page_of_the_api_names_every_endpoint_and_model_and_loads_nothing(
+    published: TestClient,
+) -> None:
+    schema = published.get("/api/openapi.json").json()
+    page = published.get("/api/docs")
+    assert page.headers["content-type"].startswith("text/html")
+    for path in schema["paths"]:
+        assert f" {path}</code>" in page.text
+    targets = set(re.findall(r"id='([^']+)'", page.text))
+    assert schema["components"]["schemas"].keys() <= targets
+    assert set(re.findall(r"href='#([^']+)'", page.text)) <= targets
+    loaded = re.findall(r"<link[^>]*href='([^']+)'", page.text)
+    assert loaded == ["/api/docs.css"]
+    assert "<script" not in page.text
+    assert published.get(loaded[0]).headers["content-type"].startswith("text/css")

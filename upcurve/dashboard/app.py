@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, FastAPI, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import PlainTextResponse, StreamingResponse
+from fastapi.responses import HTMLResponse, PlainTextResponse, StreamingResponse
 from pydantic import BaseModel
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
@@ -23,6 +23,7 @@ from upcurve.dashboard.answers.runs import run_detail, runs
 from upcurve.dashboard.contract import curves, meta, questions
 from upcurve.dashboard.contract import runs as of_runs
 from upcurve.dashboard.contract.common import Problem
+from upcurve.dashboard.documentation import STYLE, documentation
 from upcurve.dashboard.events import Feed
 from upcurve.dashboard.guard import Guard, token_fits
 from upcurve.dashboard.intake import MOST_BYTES, UnreadableError, report
@@ -66,7 +67,7 @@ def create_app(reader: Reader, *, token: str | None = None, names: Iterable[str]
     app.state.feed = feed
     api = Api(reader, token, feed)
     app.include_router(api.router())
-    app.include_router(_page_router(Page()))
+    app.include_router(_page_router(Page(), app.openapi))
     for kind, handler in (
         (InputError, answer_input_error),
         (RequestValidationError, answer_validation),
@@ -249,7 +250,7 @@ class Api:
         return json_response(encoded(done))
 
 
-def _page_router(page: Page) -> APIRouter:
+def _page_router(page: Page, schema: Callable[[], dict[str, Any]]) -> APIRouter:
     router = APIRouter(include_in_schema=False)
 
     def file(request: Request, name: str) -> Response:
@@ -261,11 +262,15 @@ def _page_router(page: Page) -> APIRouter:
     def index(request: Request) -> Response:
         return file(request, "index.html")
 
-    def documentation(request: Request) -> Response:
-        return file(request, "api.html")
+    def of_api() -> Response:
+        return HTMLResponse(documentation(schema()))
+
+    def style_of_api() -> Response:
+        return Response(STYLE, media_type="text/css")
 
     router.add_api_route("/", index, methods=["GET", "HEAD"])
     router.add_api_route("/embed", index, methods=["GET", "HEAD"])
-    router.add_api_route("/api/docs", documentation, methods=["GET", "HEAD"])
+    router.add_api_route("/api/docs", of_api, methods=["GET", "HEAD"])
+    router.add_api_route("/api/docs.css", style_of_api, methods=["GET", "HEAD"])
     router.add_api_route("/{name:path}", file, methods=["GET", "HEAD"])
     return router

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import signal
 import socket
+import threading
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 
 import uvicorn
 
+from upcurve.dashboard.answers.overview import overview
 from upcurve.dashboard.app import create_app
+from upcurve.dashboard.contract.questions import OverviewQuestion
 from upcurve.dashboard.events import Feed
 from upcurve.dashboard.guard import is_address
 from upcurve.dashboard.reader import Reader
@@ -52,6 +55,7 @@ def serve(
             server_header=False,
             timeout_graceful_shutdown=CLOSE_SECONDS,
         )
+        threading.Thread(target=_warm, args=(reader,), daemon=True).start()
         ready(_url(host, listener.getsockname()[1]))
         # uvicorn ends in order and then raises the signal once more.
         before = signal.signal(signal.SIGTERM, lambda *_: None)
@@ -73,6 +77,12 @@ class _Server(uvicorn.Server):
         """Stop listening, and let what is under way end."""
         self._feed.close()
         await super().shutdown(sockets)
+
+
+def _warm(reader: Reader) -> None:
+    """Read a large store before anyone asks: the first page then need not wait for it."""
+    with suppress(InputError):
+        overview(reader, OverviewQuestion())
 
 
 def _bound(host: str, port: int) -> socket.socket:

@@ -44,8 +44,8 @@ def _items(catalogue: Catalogue, found: list[Figures]) -> Iterator[AccuracyPoint
     for each in found:
         run, recorded = catalogue.runs[each.run], each.accuracy or {}
         score = _number(recorded.get("score"))
-        items = recorded.get("n")
-        whole = items if isinstance(items, int) and items > 0 else None
+        items = _number(recorded.get("n"))
+        whole = int(items) if items is not None and items >= 1 else None
         passed = recorded.get("passed")
         yield AccuracyPoint(
             series=run.series,
