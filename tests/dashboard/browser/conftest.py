@@ -14,7 +14,9 @@ from urllib.parse import urlsplit
 import pytest
 
 from tests.dashboard.browser import stores
+from tests.dashboard.test_runs import ablation
 from upcurve.cli import run
+from upcurve.records.store import Store
 
 playwright = pytest.importorskip("playwright.sync_api")
 
@@ -67,10 +69,12 @@ def published(store: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def full_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a store of the published series, twelve nightly builds, and one whose texts attack."""
+    """Return a store of published series, nightly builds, an ablation, and texts that attack."""
     store = published(tmp_path_factory.mktemp("stores") / "full")
     stores.rich(store)
     stores.hostile(store)
+    with Store.open(store) as opened:
+        ablation(opened)
     return store
 
 

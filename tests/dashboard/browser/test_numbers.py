@@ -134,3 +134,16 @@ def test_the_history_is_that_of_the_command_line(
     assert step["build"] in row
     assert f"+{step['ratio'] - 1:.1%}".replace("%", " %") in row
     assert "engine#107" in row
+
+
+def test_the_waterfall_has_the_planted_factors(visit: Window, full: Dashboard) -> None:
+    page = visit().open(full.url + "?view=attribution&at=60")
+    headline = page.locator("figcaption").inner_text()
+    assert headline.startswith("At 60 tok/s/user: ")
+    assert "1.650x" in headline
+    bars = page.locator("figure g[aria-label=text] text").all_text_contents()
+    # The baseline's throughput, the planted effects, and what all switches on give.
+    assert bars[1:3] == ["1.500x", "1.100x"]
+    page.get_by_text("Shares as a table").click()
+    rows = page.locator("details.more tbody tr").all_inner_texts()
+    assert [row.split("\t")[:2] for row in rows] == [["a", "1.500x"], ["b", "1.100x"]]
