@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from upcurve.frontier.axes import AxisFit
+from upcurve.frontier.bootstrap import interval, intervals
 from upcurve.frontier.comparison import compare
 from upcurve.frontier.interpolation import RULES
 from upcurve.frontier.point import Point
@@ -92,3 +93,24 @@ def test_bands_hold_the_curve_and_end_where_repeats_do(rising: bool) -> None:
         assert each.x_interval[0] < each.point.interactivity < each.x_interval[1]
     few = AxisFit.of(points(x, [900.0, 2400.0, 4800.0, 6000.0], 2), rising=rising, rule="published")
     assert few.band(at) == [None] * len(at)
+
+
+@given(
+    values=st.lists(
+        st.lists(st.floats(allow_nan=False), min_size=3, max_size=3), min_size=1, max_size=80
+    )
+)
+def test_intervals_of_many_are_those_of_each(values: list[list[float]]) -> None:
+    draws = np.array(values)
+    low, high = intervals(draws)
+    for place in range(3):
+        own = draws[:, place]
+        alone = interval(own, float(np.median(own)))
+        both = np.isfinite((low[place], high[place])).all()
+        if alone is not None:
+            middle = float(np.median(own))
+            assert alone == (min(low[place], middle), max(high[place], middle))
+        else:
+            # More than 2.5 % on both sides together; `intervals` asks each side for itself.
+            assert np.count_nonzero(~np.isfinite(own)) > int(len(own) * 0.025)
+        assert both or alone is None

@@ -198,9 +198,7 @@ def command(
         usd_per_kwh=usd_per_kwh,
         pue=pue,
     )
-    question = Question(
-        series, baseline, targets, every, rule, isl, osl, output_weight, pricing=pricing
-    )
+    question = Question(series, baseline, targets, every, rule, isl, osl, output_weight, pricing)
     with Store.open(store, create=False) as opened:
         compared = compare_stored(opened, question)
     comparison, notes = compared.comparison, compared.notes

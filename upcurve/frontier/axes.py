@@ -7,7 +7,13 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from upcurve.frontier.bootstrap import MINIMUM_REPEATS, Draws, draw_series, interval
+from upcurve.frontier.bootstrap import (
+    MINIMUM_REPEATS,
+    Draws,
+    draw_series,
+    interval,
+    intervals,
+)
 from upcurve.frontier.ensemble import read_frontiers
 from upcurve.frontier.interpolation import Curve, Floats
 from upcurve.frontier.pareto import frontier
@@ -102,9 +108,12 @@ class AxisFit:
             return [None] * len(x)
         at = np.broadcast_to(self._sign * x, (len(self._draws.x), len(x)))
         values = read_frontiers(self._sign * self._draws.x, self._draws.y, at, self._rule)
+        low, high = intervals(values)
         return [
-            interval(values[:, place], float(estimates[place])) if self._repeated(each) else None
-            for place, each in enumerate(x)
+            (min(low[place], own), max(high[place], own))
+            if np.isfinite((low[place], high[place])).all() and self._repeated(each)
+            else None
+            for place, (each, own) in enumerate(zip(x, estimates.tolist(), strict=True))
         ]
 
     def _repeated(self, x: float) -> bool:

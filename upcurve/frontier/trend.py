@@ -123,7 +123,7 @@ def at_interactivities(
         One value for each build, for each target.
     """
     points = {str(index): [each.point for each in build] for index, build in enumerate(builds)}
-    read = compare(points, baseline="0", targets=targets, usd_per_gpu_hour={}, areas=False)
+    read = compare(points, baseline="0", targets=targets, usd_per_gpu_hour={}, whole=False)
     return [
         [
             _of_reading(series, place, build, metric, usd_per_gpu_hour)

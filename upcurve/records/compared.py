@@ -70,8 +70,6 @@ class Question:
     isl: int | None = None
     osl: int | None = None
     output_weight: float | None = None
-    areas: bool = True
-    """Whether area ratios are wanted: with repeats they take most of the time."""
     pricing: Pricing = field(default_factory=Pricing)
 
 
@@ -141,7 +139,6 @@ def compare_stored(
         rule=question.rule,
         noise={each.summary.name: each.noise for each in chosen},
         flags=series_flags(chosen, prices),
-        areas=question.areas,
     )
     workloads = {each.summary.name: each.workload for each in chosen}
     further = what_if_readings(comparison, watts, workloads, question.output_weight)

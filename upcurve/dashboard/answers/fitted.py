@@ -37,7 +37,7 @@ KINDS: dict[YName, Kind] = {
 
 SAMPLES = 80
 """Along a curve, besides its knots: at 1,000 pixels no corner is seen."""
-BAND_SAMPLES = 40
+BAND_SAMPLES = 24
 _WANTED = {
     "e2e": "no end-to-end latency was recorded",
     "ttft": "no time to first token was recorded",

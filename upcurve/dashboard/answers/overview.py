@@ -138,7 +138,7 @@ class _Row:
             baseline=name,
             targets=tiers,
             usd_per_gpu_hour={name: price.usd_per_gpu_hour if price else None},
-            areas=False,
+            whole=False,
         )
         return read.series[0], price
 
@@ -163,7 +163,7 @@ class _Row:
             for place, build in ((-2, before), (-1, after))
         }
         read = compare_points(
-            points, baseline=before.label, targets=tiers, usd_per_gpu_hour={}, areas=False
+            points, baseline=before.label, targets=tiers, usd_per_gpu_hour={}, whole=False
         )
         series = list(dict.fromkeys([before.series[-1], after.series[-1]]))
         return [
