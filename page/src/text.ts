@@ -58,6 +58,13 @@ export const STATUS: Record<string, string> = {
 
 export const day = (iso: string): string => iso.slice(0, 10);
 export const minute = (iso: string): string => `${iso.slice(0, 10)} ${iso.slice(11, 16)}`;
+/** "Measured 2026-06-01 to 2026-06-12.", of days or times in any order. */
+export function measured(times: string[]): string {
+  const days = times.map(day).sort();
+  const [first, last] = [days[0], days.at(-1)];
+  return first === undefined ? "" : `Measured ${first === last ? first : `${first} to ${last}`}.`;
+}
+
 export const words = (code: string): string => code.replaceAll("_", " ");
 export const plural = (count: number, noun: string): string =>
   `${count.toLocaleString("en-US")} ${noun}${count === 1 || noun.endsWith("s") ? "" : "s"}`;

@@ -7,7 +7,7 @@ import { Chart, Go, type Drawing } from "../chart";
 import { look } from "../palette";
 import { Scroll, Waiting, type ViewProps } from "../parts";
 import { GroupSelect, SeriesPicker, useSelection } from "../selection";
-import { between, plural, short, throughput } from "../text";
+import { between, measured, plural, short, throughput } from "../text";
 import { embedded, useQuery } from "../url";
 
 export function AccuracyView({ meta }: ViewProps) {
@@ -64,6 +64,7 @@ function Task({ task, points, source }: { task: string; points: AccuracyPoint[];
         notes={[
           "Intervals are 95 %: as recorded, else Wilson's.",
           ...(thresholds.length ? [`Threshold: ${thresholds.map(score).join(", ")}.`] : []),
+          measured(points.map((each) => each.measured_on)),
           source,
         ]}
         rows={points.map(({ recorded: _, interval, ...each }) => ({ ...each, low: interval?.[0], high: interval?.[1] }))}

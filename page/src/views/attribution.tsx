@@ -126,23 +126,26 @@ function waterfall(bars: Bar[]): Drawing {
   const [low, high] = [Math.min(...edges), Math.max(...edges)];
   const room = (high / low) ** 0.12;
   return {
-    options: (width, theme) => ({
+    options: (width, theme) => {
+      const margin = Math.min(width * 0.36, 14 + 6.6 * Math.max(...bars.map((bar) => bar.name.length)));
+      const fits = Math.floor((margin - 14) / 6.2);
+      return {
       height: 56 + 30 * bars.length,
-      marginLeft: Math.min(width * 0.36, 12 + 7 * Math.max(...bars.map((bar) => bar.name.length))),
-      marginRight: 12,
+      marginLeft: margin,
+      marginRight: 48,
       marginTop: 8,
       marginBottom: 40,
-      x: { type: "log", domain: [low / room, high * room], label: "Throughput per GPU (tok/s/GPU, log scale)", tickFormat: (value: number) => tick(value), tickSpacing: 70, labelOffset: 36 },
-      y: { type: "band", domain: bars.map((bar) => bar.name), label: null, padding: 0.35, tickSize: 0 },
+      x: { type: "log", domain: [low / room, high * room], label: "Throughput per GPU (tok/s/GPU, log scale)", grid: true, ticks: Math.max(3, Math.floor(width / 130)), tickFormat: (value: number) => tick(value), labelOffset: 36 },
+      y: { type: "band", domain: bars.map((bar) => bar.name), label: null, padding: 0.35, tickSize: 0, tickFormat: (name: string) => (name.length > fits ? `${name.slice(0, fits - 1)}…` : name) },
       color: { type: "identity" },
       marks: [
-        Plot.gridX({ stroke: theme.text, strokeOpacity: 0.08 }),
         Plot.barX(bars.filter((bar) => !bar.level), { y: "name", x1: "start", x2: "end", fill: (bar: Bar) => (bar.end >= bar.start ? theme.good : theme.bad), fillOpacity: 0.85 }),
         Plot.tickX(bars.filter((bar) => bar.level), { y: "name", x: "end", stroke: theme.text, strokeWidth: 3 }),
         Plot.ruleY(bars.filter((bar) => bar.low !== null), { y: "name", x1: "low", x2: "high", stroke: theme.text, strokeWidth: 1.5, marker: "tick" }),
         Plot.text(bars, { y: "name", x: (bar: Bar) => Math.max(bar.start, bar.end, bar.high ?? 0), text, textAnchor: "start", dx: 8, fill: theme.text }),
       ],
-    }),
+      };
+    },
     hits: (theme) =>
       bars.map((bar) => ({
         id: bar.name,

@@ -9,7 +9,7 @@ import { Input, left, Scroll, Select, Toggle, Waiting, type ViewProps } from "..
 import { Prices } from "../prices";
 import { GroupSelect, useSelection } from "../selection";
 import { isStatic } from "../site";
-import { between, changeText, day, numbers, percent, short, tick, webLink, words } from "../text";
+import { between, changeText, day, measured, numbers, percent, short, tick, webLink, words } from "../text";
 import { embedded, useQuery } from "../url";
 
 const USUAL_AT = "40";
@@ -101,6 +101,7 @@ function One({ of, metric, unit, name, source }: Props) {
     ...of.notes,
     of.price ? `Price of all builds: ${of.price}.` : "",
     of.noise !== null ? `Noise of one build: ${percent(of.noise).slice(1)}.` : "",
+    measured(of.builds.map((each) => each.first_measured_at)),
     source,
   ].filter(Boolean);
   return (
