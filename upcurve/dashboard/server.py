@@ -56,11 +56,11 @@ def serve(
             timeout_graceful_shutdown=CLOSE_SECONDS,
         )
         threading.Thread(target=_warm, args=(reader,), daemon=True).start()
-        ready(_url(host, listener.getsockname()[1]))
         # uvicorn ends in order and then raises the signal once more.
         before = signal.signal(signal.SIGTERM, lambda *_: None)
         try:
             with suppress(KeyboardInterrupt):
+                ready(_url(host, listener.getsockname()[1]))
                 _Server(config, app.state.feed).run(sockets=[listener])
         finally:
             signal.signal(signal.SIGTERM, before)

@@ -25,7 +25,6 @@ from upcurve.records.browse import RunSummary, ablation_recipes
 from upcurve.records.compared import Pricing
 from upcurve.records.published import prices as published_prices
 from upcurve.records.store import Store
-from upcurve.sweep.ablation import splitter
 from upcurve.sweep.schedule import Schedule
 from upcurve.sweep.switch import series_label
 
@@ -102,6 +101,8 @@ class _Item:
 
     def answer(self, question: AttributionQuestion) -> OneAttribution:
         """Return the ablation at the targets asked for, else where every configuration reaches."""
+        from upcurve.sweep.ablation import splitter  # imports all that launches engines
+
         reached = common_range(self.points)
         targets = numbers(question.at) or self._targets(reached)
         price, notes = _price(self._last.run, question.pricing())

@@ -115,7 +115,8 @@ def _fit(
     if not points:
         reason = next((_WANTED[name] for name in (x, kind) if name in _WANTED), "it has no points")
         return Fitted(fingerprints, reason=reason)
-    if x == "interactivity" and kind == "total":
+    # What requests add to the noise of a point is in its trace.
+    if x == "interactivity" and kind == "total" and any(each.trace for each in of):
         points = with_facts(reader.store, points, split_repeats(points))
     fit = AxisFit.of(points, rising=X_AXES[x].higher_is_better, rule=rule)
     by_id = {each.point.id: each for each in of}
@@ -137,6 +138,8 @@ def _fit(
 
 def _placed(of: Sequence[Figures], x: XName, kind: Kind) -> list[Point]:
     """Return points with x in `interactivity` and the kind of throughput in `tput_per_gpu`."""
+    if x == "interactivity" and kind == "total":
+        return [each.point for each in of]
     found = []
     for each in of:
         at = {"interactivity": each.point.interactivity, "e2e": each.e2e_ms, "ttft": each.ttft_ms}
