@@ -5,7 +5,15 @@ import { join, relative } from "node:path";
 import { defineConfig, type Plugin } from "vite";
 
 const OUT = "../upcurve/dashboard/static";
-const SOURCES = ["src", "public", "contract.json", "package.json", "package-lock.json", "tsconfig.json", "vite.config.ts"];
+const SOURCES = [
+  "src",
+  "public",
+  "contract.json",
+  "package.json",
+  "package-lock.json",
+  "tsconfig.json",
+  "vite.config.ts",
+];
 
 function files(path: string): string[] {
   if (!statSync(path).isDirectory()) return [path];
@@ -24,7 +32,10 @@ function manifest(): Plugin {
     name: "manifest",
     closeBundle() {
       const sources = hashes(SOURCES.flatMap(files), ".");
-      const built = hashes(files(OUT).filter((path) => !path.endsWith("manifest.json")), OUT);
+      const built = hashes(
+        files(OUT).filter((path) => !path.endsWith("manifest.json")),
+        OUT,
+      );
       writeFileSync(join(OUT, "manifest.json"), JSON.stringify({ sources, built }, null, 1) + "\n");
     },
   };

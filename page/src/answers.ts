@@ -79,8 +79,7 @@ export function useAnswer<T>(path: string | null, params: Params = {}): Answered
     let dropped = false;
     answer(path, params).then(
       (data) => dropped || setState({ key, data: data as T, problem: undefined, loading: false }),
-      (problem: Problem) =>
-        dropped || setState({ key, data: undefined, problem, loading: false }),
+      (problem: Problem) => dropped || setState({ key, data: undefined, problem, loading: false }),
     );
     return () => void (dropped = true);
   }, [key, asked]);

@@ -1,5 +1,5 @@
 // Charts as files: each says by itself what it shows, where it comes from and what it assumes.
-import { draw, type Drawing } from "./chart";
+import { draw, type Drawing } from "./drawing";
 import { FONT, type Theme } from "./palette";
 
 export type Cell = string | number | boolean | null | undefined;

@@ -1,45 +1,19 @@
 // The frontier of several series as marks: bands, curves, points, changes, limits, targets.
 import * as Plot from "@observablehq/plot";
-import type { Axis, ChartPoint, ChartSeries, Frontier, Limit } from "../generated/contract";
-import type { Drawing, Hit } from "./chart";
-import type { Cell } from "./chart_files";
+import type { Axis, ChartPoint, ChartSeries, Limit } from "../generated/contract";
+import type { Drawing } from "./drawing";
+import { axisTitle, frontierHits, LABELLED, reach, type Shown } from "./frontier_points";
 import { look, type Theme } from "./palette";
-import { between, short, tick } from "./text";
-import { webLink } from "./text";
-
-export interface Shown {
-  frontier: Frontier;
-  limits: Limit[];
-  /** Names in the order that gives them their colours; hidden ones keep theirs. */
-  order: string[];
-  hidden: Set<string>;
-  bands: boolean;
-  changes: boolean;
-  log: boolean;
-  targets: number[];
-  height: number;
-}
+import { short, tick } from "./text";
 
 type Named = ChartPoint & { name: string };
 
-/** Series whose names are written at their curves; beyond, the legend has to do. */
-const LABELLED = 8;
-
-export const axisTitle = (axis: Axis): string => `${axis.label} (${axis.unit})`;
-
 export function frontierDrawing(shown: Shown): Drawing {
-  const { frontier, order, hidden } = shown;
-  const series = frontier.series.filter((each) => !hidden.has(each.name));
-  const style = (name: string, theme: Theme) => look(order.indexOf(name), theme);
+  const series = shown.frontier.series.filter((each) => !shown.hidden.has(each.name));
   return {
     options: (width, theme) => options(shown, series, width, theme),
-    swatches: (theme) => series.map(({ name }) => ({ name, colour: style(name, theme).colour })),
-    hits: (theme) =>
-      series.flatMap((each) => [
-        ...each.frontier.map((point) => hit(frontier, each, point, style(each.name, theme).colour, "")),
-        ...each.dominated.map((point) => hit(frontier, each, point, theme.muted, "dominated: ")),
-        ...(shown.changes && series.length <= LABELLED && each.marker ? [changeHit(each, theme)] : []),
-      ]).concat(shown.limits.flatMap((each) => limitHits(frontier, each, reach(shown, series), theme))),
+    swatches: (theme) => series.map(({ name }) => ({ name, colour: look(shown.order.indexOf(name), theme).colour })),
+    hits: (theme) => frontierHits(shown, series, theme),
   };
 }
 
@@ -59,7 +33,14 @@ function options(shown: Shown, series: ChartSeries[], width: number, theme: Them
   const heights = [...points, ...dominated, ...limits.flatMap(within)].map((each) => each.y).filter((each) => each > 0);
   const log = shown.log && heights.length > 0;
   const ticks = log ? decades(heights) : [];
-  const labelled = series.length <= LABELLED ? apart(series.filter((each) => each.frontier.length), shown.log, heights) : [];
+  const labelled =
+    series.length <= LABELLED
+      ? apart(
+          series.filter((each) => each.frontier.length),
+          shown.log,
+          heights,
+        )
+      : [];
   return {
     height: narrow ? Math.min(shown.height, 340) : shown.height,
     marginLeft: 52,
@@ -71,15 +52,37 @@ function options(shown: Shown, series: ChartSeries[], width: number, theme: Them
       ...axis(frontier.x, shown.log && frontier.x.name !== "interactivity", narrow ? 60 : 90),
       ...(limits.length && !(shown.log && frontier.x.name !== "interactivity") ? { domain: [0, right] } : {}),
     },
-    y: { ...axis(frontier.y, shown.log, 60), ...(log ? { domain: [ticks[0]!, ticks.at(-1)!], ticks, axis: null, nice: false } : {}) },
+    y: {
+      ...axis(frontier.y, shown.log, 60),
+      ...(log ? { domain: [ticks[0]!, ticks.at(-1)!], ticks, axis: null, nice: false } : {}),
+    },
     color: { type: "identity" },
     symbol: { type: "identity" },
     marks: [
       // Plot labels a logarithmic axis at some of its ticks only.
-      Plot.text(ticks, { y: (d: number) => d, text: (d: number) => tick(d), frameAnchor: "left", textAnchor: "end", dx: -8 }),
-      Plot.text(log ? [axisTitle(frontier.y)] : [], { text: (d: string) => `↑ ${d}`, frameAnchor: "top-left", textAnchor: "start", dx: -36, dy: -24 }),
+      Plot.text(ticks, {
+        y: (d: number) => d,
+        text: (d: number) => tick(d),
+        frameAnchor: "left",
+        textAnchor: "end",
+        dx: -8,
+      }),
+      Plot.text(log ? [axisTitle(frontier.y)] : [], {
+        text: (d: string) => `↑ ${d}`,
+        frameAnchor: "top-left",
+        textAnchor: "start",
+        dx: -36,
+        dy: -24,
+      }),
       Plot.ruleX(shown.targets, { stroke: theme.muted, strokeOpacity: 0.55, strokeDasharray: "2,4" }),
-      Plot.text(shown.targets, { x: (d: number) => d, text: (d: number) => short(d), frameAnchor: "top", dy: -11, fill: theme.muted, fontSize: 10.5 }),
+      Plot.text(shown.targets, {
+        x: (d: number) => d,
+        text: (d: number) => short(d),
+        frameAnchor: "top",
+        dy: -11,
+        fill: theme.muted,
+        fontSize: 10.5,
+      }),
       ...bands.map((each) =>
         Plot.areaY(each.band!.x, {
           x: (_: number, index: number) => each.band!.x[index],
@@ -90,8 +93,21 @@ function options(shown: Shown, series: ChartSeries[], width: number, theme: Them
         }),
       ),
       ...limits.flatMap((each, index) => [
-        Plot.line(within(each), { x: "x", y: "y", stroke: theme.muted, strokeWidth: 1.5, strokeDasharray: ["6,4", "2,3", "9,3,2,3"][index % 3] }),
-        Plot.text(within(each).slice(0, 1), { x: "x", y: "y", text: () => `speed of light, ${each.hardware}`, fill: theme.muted, textAnchor: "start", dy: -10 }),
+        Plot.line(within(each), {
+          x: "x",
+          y: "y",
+          stroke: theme.muted,
+          strokeWidth: 1.5,
+          strokeDasharray: ["6,4", "2,3", "9,3,2,3"][index % 3],
+        }),
+        Plot.text(within(each).slice(0, 1), {
+          x: "x",
+          y: "y",
+          text: () => `speed of light, ${each.hardware}`,
+          fill: theme.muted,
+          textAnchor: "start",
+          dy: -10,
+        }),
       ]),
       ...series.map((each) =>
         Plot.line(each.curve.x, {
@@ -102,39 +118,77 @@ function options(shown: Shown, series: ChartSeries[], width: number, theme: Them
           strokeDasharray: of(each.name).dash,
         }),
       ),
-      Plot.dot(dominated, { x: "x", y: "y", stroke: (d: Named) => of(d.name).colour, symbol: (d: Named) => of(d.name).symbol, r: 3, strokeOpacity: 0.6, strokeWidth: 1.2 }),
+      Plot.dot(dominated, {
+        x: "x",
+        y: "y",
+        stroke: (d: Named) => of(d.name).colour,
+        symbol: (d: Named) => of(d.name).symbol,
+        r: 3,
+        strokeOpacity: 0.6,
+        strokeWidth: 1.2,
+      }),
       ...(shown.bands
         ? [
-            Plot.ruleX(points.filter((d) => d.y_interval), { x: "x", y1: (d: Named) => d.y_interval![0], y2: (d: Named) => d.y_interval![1], stroke: (d: Named) => of(d.name).colour, strokeWidth: 1.2 }),
-            Plot.ruleY(points.filter((d) => d.x_interval), { y: "y", x1: (d: Named) => d.x_interval![0], x2: (d: Named) => d.x_interval![1], stroke: (d: Named) => of(d.name).colour, strokeWidth: 1.2 }),
+            Plot.ruleX(
+              points.filter((d) => d.y_interval),
+              {
+                x: "x",
+                y1: (d: Named) => d.y_interval![0],
+                y2: (d: Named) => d.y_interval![1],
+                stroke: (d: Named) => of(d.name).colour,
+                strokeWidth: 1.2,
+              },
+            ),
+            Plot.ruleY(
+              points.filter((d) => d.x_interval),
+              {
+                y: "y",
+                x1: (d: Named) => d.x_interval![0],
+                x2: (d: Named) => d.x_interval![1],
+                stroke: (d: Named) => of(d.name).colour,
+                strokeWidth: 1.2,
+              },
+            ),
           ]
         : []),
-      Plot.dot(points, { x: "x", y: "y", fill: (d: Named) => of(d.name).colour, stroke: theme.background, strokeWidth: 0.8, symbol: (d: Named) => of(d.name).symbol, r: 4.2 }),
+      Plot.dot(points, {
+        x: "x",
+        y: "y",
+        fill: (d: Named) => of(d.name).colour,
+        stroke: theme.background,
+        strokeWidth: 0.8,
+        symbol: (d: Named) => of(d.name).symbol,
+        r: 4.2,
+      }),
       ...(["start", "end"] as const).map((textAnchor) =>
-        Plot.text(labelled.filter((each) => (top(each).x > 0.6 * widest ? "end" : "start") === textAnchor), {
-          x: (d: ChartSeries) => top(d).x,
-          y: (d: ChartSeries) => top(d).y,
-          text: "name",
-          fill: (d: ChartSeries) => of(d.name).colour,
-          stroke: theme.background,
-          strokeWidth: 3,
-          fontWeight: 600,
-          textAnchor,
-          dx: textAnchor === "start" ? 9 : -9,
-          dy: -7,
-          textOverflow: "ellipsis",
-          lineWidth: narrow ? 8 : 16,
-        }),
+        Plot.text(
+          labelled.filter((each) => (top(each).x > 0.6 * widest ? "end" : "start") === textAnchor),
+          {
+            x: (d: ChartSeries) => top(d).x,
+            y: (d: ChartSeries) => top(d).y,
+            text: "name",
+            fill: (d: ChartSeries) => of(d.name).colour,
+            stroke: theme.background,
+            strokeWidth: 3,
+            fontWeight: 600,
+            textAnchor,
+            dx: textAnchor === "start" ? 9 : -9,
+            dy: -7,
+            textOverflow: "ellipsis",
+            lineWidth: narrow ? 8 : 16,
+          },
+        ),
       ),
-      Plot.text(marked, { x: (d: ChartSeries) => d.marker!.x, y: (d: ChartSeries) => d.marker!.y, text: () => "▼", fill: (d: ChartSeries) => of(d.name).colour, dy: -13, fontSize: 9 }),
+      Plot.text(marked, {
+        x: (d: ChartSeries) => d.marker!.x,
+        y: (d: ChartSeries) => d.marker!.y,
+        text: () => "▼",
+        fill: (d: ChartSeries) => of(d.name).colour,
+        dy: -13,
+        fontSize: 9,
+      }),
     ],
   };
-}
-
-/** How far the chart goes where a limit, which has no end, is on it. */
-function reach(shown: Shown, series: ChartSeries[]): number {
-  const all = series.flatMap((each) => each.frontier.map((point) => point.x));
-  return all.length ? 1.6 * Math.max(...all) : Math.max(...shown.limits.flatMap((each) => each.points.map((point) => point.x)));
 }
 
 /** Ticks of a logarithmic axis: 1, 2 and 5 times each power of ten, around all values. */
@@ -151,7 +205,8 @@ function decades(values: number[]): number[] {
 function apart(series: ChartSeries[], log: boolean, values: number[]): ChartSeries[] {
   const wide = Math.max(...series.map((each) => top(each).x));
   const [low, high] = [Math.min(...values), Math.max(...values)];
-  const far = (a: number, b: number) => (log ? Math.abs(Math.log(a / b)) / Math.log(high / low) : Math.abs(a - b) / high);
+  const far = (a: number, b: number) =>
+    log ? Math.abs(Math.log(a / b)) / Math.log(high / low) : Math.abs(a - b) / high;
   const kept: ChartSeries[] = [];
   for (const each of series) {
     const [x, y] = [top(each).x, top(each).y];
@@ -177,99 +232,4 @@ function axis(of: Axis, log: boolean, tickSpacing: number): Plot.ScaleOptions {
     tickSpacing,
     labelOffset: 36,
   } as Plot.ScaleOptions;
-}
-
-function hit(frontier: Frontier, series: ChartSeries, point: ChartPoint, colour: string, kind: string): Hit {
-  const value = (axis: Axis, at: number, interval: [number, number] | null): [string, string] => [
-    axis.label,
-    `${short(at)} ${axis.unit}${interval ? ` (${between(interval, short)})` : ""}`,
-  ];
-  const layout = point.gpus === point.tp ? `TP${point.tp}` : `TP${point.tp} on ${point.gpus} GPUs`;
-  return {
-    id: `${point.point}`,
-    x: point.x,
-    y: point.y,
-    colour,
-    title: `${kind}${series.name}`,
-    rows: [
-      value(frontier.x, point.x, point.x_interval),
-      value(frontier.y, point.y, point.y_interval),
-      ["Layout", `${layout}, concurrency ${point.concurrency}`],
-      ["Engine", series.engine],
-      ["Hardware", series.hardware.join(" and ")],
-      ["Measured", `${point.measured_on}${point.repeats > 1 ? `, ${point.repeats} repeats` : ", once"}`],
-      ["Accuracy", point.accuracy_passed === null ? "not measured" : point.accuracy_passed ? "passed" : "failed"],
-    ],
-    links: [
-      { text: "Its run", to: { view: "run", run: point.run, pin: null } },
-      { text: "Its requests", to: { view: "run", run: point.run, point: point.point, pin: null } },
-    ],
-  };
-}
-
-function limitHits(frontier: Frontier, limit: Limit, right: number, theme: Theme): Hit[] {
-  return limit.points
-    .filter((each) => each.x <= right)
-    .map((each) => ({
-      id: `limit:${limit.hardware}:${each.gpus}:${each.batch}`,
-      x: each.x,
-      y: each.y,
-      colour: theme.muted,
-      title: `Speed of light, ${limit.hardware} ${limit.precision}`,
-      rows: [
-        [frontier.x.label, `${short(each.x)} ${frontier.x.unit}`],
-        [frontier.y.label, `${short(each.y)} ${frontier.y.unit}`],
-        ["Batch", `${each.batch} on ${each.gpus} GPU${each.gpus === 1 ? "" : "s"}`],
-        ["Step", `${short(each.step_ms)} ms, bound by ${each.bound}`],
-      ],
-    }));
-}
-
-function changeHit(series: ChartSeries, theme: Theme): Hit {
-  return {
-    id: `change:${series.name}`,
-    x: series.marker!.x,
-    y: series.marker!.y,
-    colour: theme.muted,
-    title: `What came with ${series.name}`,
-    rows: [["Changes", String(series.marker!.links.length)]],
-    links: series.marker!.links.map((each) => ({
-      text: each.text,
-      url: (each.url && webLink(each.url)) ?? undefined,
-    })),
-  };
-}
-
-/** One row for each point: what the chart's CSV holds. */
-export function frontierRows(shown: Shown): Record<string, Cell>[] {
-  const { frontier } = shown;
-  const [x, y] = [`${frontier.x.name} (${frontier.x.unit})`, `${frontier.y.name} (${frontier.y.unit})`];
-  const limits = shown.limits.flatMap((limit) =>
-    limit.points.map((point) => ({ series: "speed of light", kind: point.bound, [x]: point.x, [y]: point.y, gpus: point.gpus, concurrency: point.batch, hardware: limit.hardware })),
-  );
-  const measured = frontier.series
-    .filter((each) => !shown.hidden.has(each.name))
-    .flatMap((series) =>
-      (["frontier", "dominated"] as const).flatMap((kind) =>
-        series[kind].map((point) => ({
-          series: series.name,
-          kind,
-          [x]: point.x,
-          [y]: point.y,
-          x_low: point.x_interval?.[0],
-          x_high: point.x_interval?.[1],
-          y_low: point.y_interval?.[0],
-          y_high: point.y_interval?.[1],
-          tp: point.tp,
-          gpus: point.gpus,
-          concurrency: point.concurrency,
-          repeats: point.repeats,
-          measured_on: point.measured_on,
-          hardware: series.hardware.join(" "),
-          engine: series.engine,
-          run: point.run,
-        })),
-      ),
-    );
-  return [...measured, ...limits];
 }

@@ -4,7 +4,7 @@ import { useEffect, useState } from "preact/hooks";
 import type { ComponentType } from "preact";
 import type { Event as StoreEvent, Meta } from "../generated/contract";
 import { follow, useAnswer } from "./answers";
-import { Go } from "./chart";
+import { Go } from "./links";
 import { useTheme } from "./palette";
 import { Empty, Refusal, type ViewProps } from "./parts";
 import { plural } from "./text";
@@ -36,7 +36,7 @@ function App() {
   const theme = useTheme();
   const { data: meta, problem } = useAnswer<Meta>("meta");
   const asked = query.get("view") ?? "overview";
-  const [title, View] = asked === "run" ? ["Run", RunView] as const : (VIEWS[asked] ?? VIEWS.overview!);
+  const [title, View] = asked === "run" ? (["Run", RunView] as const) : (VIEWS[asked] ?? VIEWS.overview!);
   useEffect(() => {
     document.documentElement.dataset.theme = theme.name;
     document.documentElement.classList.toggle("embedded", embedded());
@@ -44,22 +44,45 @@ function App() {
   useEffect(() => {
     document.title = `${title} · Upcurve`;
   }, [title]);
-  if (problem && !meta) return <main><Refusal of={problem} /></main>;
-  if (!meta) return <main><p class="waiting" aria-busy="true">Reading the store…</p></main>;
+  if (problem && !meta)
+    return (
+      <main>
+        <Refusal of={problem} />
+      </main>
+    );
+  if (!meta)
+    return (
+      <main>
+        <p class="waiting" aria-busy="true">
+          Reading the store…
+        </p>
+      </main>
+    );
   const body = meta.counts.points || asked === "hardware" ? <View meta={meta} key={asked} /> : <Empty meta={meta} />;
   if (embedded()) {
-    return <main>{body}<p class="credit"><Go to={{ embed: null }}>Upcurve {meta.version}</Go></p></main>;
+    return (
+      <main>
+        {body}
+        <p class="credit">
+          <Go to={{ embed: null }}>Upcurve {meta.version}</Go>
+        </p>
+      </main>
+    );
   }
   return (
     <>
-      <a class="skip" href="#content">Skip to content</a>
+      <a class="skip" href="#content">
+        Skip to content
+      </a>
       <header>
         <Go to={{ view: "overview" }} class="brand">
           <img src="icon.svg" alt="" width="20" height="20" /> Upcurve
         </Go>
         <nav aria-label="Views">
           {Object.entries(VIEWS).map(([name, [text]]) => (
-            <Go to={{ view: name }} current={name === asked || (asked === "run" && name === "runs")}>{text}</Go>
+            <Go to={{ view: name }} current={name === asked || (asked === "run" && name === "runs")}>
+              {text}
+            </Go>
           ))}
         </nav>
         <Live meta={meta} />
@@ -78,9 +101,21 @@ function App() {
       </main>
       <footer>
         Upcurve {meta.version}
-        {meta.live && <> · <a href="api/docs">API</a></>}
-        {meta.exported_at && <> · exported {meta.exported_at.slice(0, 16).replace("T", " ")} UTC; live points, other prices and rules need <code>upcurve dashboard</code></>}
-        {" · "}<a href="licences.txt">Licences</a>
+        {meta.live && (
+          <>
+            {" "}
+            · <a href="api/docs">API</a>
+          </>
+        )}
+        {meta.exported_at && (
+          <>
+            {" "}
+            · exported {meta.exported_at.slice(0, 16).replace("T", " ")} UTC; live points, other prices and rules need{" "}
+            <code>upcurve dashboard</code>
+          </>
+        )}
+        {" · "}
+        <a href="licences.txt">Licences</a>
       </footer>
     </>
   );
@@ -91,7 +126,12 @@ function Live({ meta }: ViewProps) {
   const [event, setEvent] = useState<StoreEvent | "lost" | null>(null);
   useEffect(() => (meta.live ? follow(setEvent) : undefined), [meta.live]);
   if (!meta.live) return <span class="live muted">static export</span>;
-  if (event === "lost") return <span class="live bad" role="status">not connected</span>;
+  if (event === "lost")
+    return (
+      <span class="live bad" role="status">
+        not connected
+      </span>
+    );
   const running = event?.running.map((each) => each.series) ?? [];
   const fresh = event?.points.length ?? 0;
   return (

@@ -3,7 +3,7 @@ import type { ComponentChildren } from "preact";
 import { useEffect, useRef, useState } from "preact/hooks";
 import type { Flag, Group, Link, Meta, Problem } from "../generated/contract";
 import type { Answered } from "./answers";
-import { ReferenceLink } from "./chart";
+import { ReferenceLink } from "./links";
 import { plural, words } from "./text";
 import { go, useQuery, type Changes } from "./url";
 
@@ -14,14 +14,22 @@ export interface ViewProps {
 /** What an answer shows: the refusal in its own words, or the view; the old one while it waits. */
 export function Waiting<T>({ on, children }: { on: Answered<T>; children: (data: T) => ComponentChildren }) {
   if (on.problem) return <Refusal of={on.problem} />;
-  if (!on.data) return <p class="waiting" aria-busy="true">Reading the store…</p>;
+  if (!on.data)
+    return (
+      <p class="waiting" aria-busy="true">
+        Reading the store…
+      </p>
+    );
   return <div aria-busy={on.loading}>{children(on.data)}</div>;
 }
 
 export function Refusal({ of }: { of: Problem }) {
   return (
     <div class="refusal" role="alert">
-      <strong>{of.field ? `${words(of.field)}: ` : ""}{of.problem}</strong>
+      <strong>
+        {of.field ? `${words(of.field)}: ` : ""}
+        {of.problem}
+      </strong>
       <span>{of.mend}</span>
     </div>
   );
@@ -48,7 +56,9 @@ export function Select({ label, name, options, value, usual, also }: SelectProps
           go({ ...also, pin: null, [name]: chosen === usual ? null : chosen });
         }}
       >
-        {options.map(([each, text]) => <option value={each}>{text}</option>)}
+        {options.map(([each, text]) => (
+          <option value={each}>{text}</option>
+        ))}
       </select>
     </label>
   );
@@ -124,7 +134,11 @@ export function Search({ label, name, also }: { label: string; name: string; als
 
 /** A table that scrolls by itself where it is wider than the page. */
 export function Scroll({ label, children }: { label: string; children: ComponentChildren }) {
-  return <div class="scroll" role="region" aria-label={label} tabIndex={0}>{children}</div>;
+  return (
+    <div class="scroll" role="region" aria-label={label} tabIndex={0}>
+      {children}
+    </div>
+  );
 }
 
 export function Paging({ total, offset, size }: { total: number; offset: number; size: number }) {
@@ -132,12 +146,16 @@ export function Paging({ total, offset, size }: { total: number; offset: number;
   const step = (to: number) => () => go({ offset: to || null });
   return (
     <nav class="paging" aria-label="Pages">
-      <button type="button" disabled={offset <= 0} onClick={step(Math.max(0, offset - size))}>Previous</button>
+      <button type="button" disabled={offset <= 0} onClick={step(Math.max(0, offset - size))}>
+        Previous
+      </button>
       <span>
         {(offset + 1).toLocaleString("en-US")} to {Math.min(total, offset + size).toLocaleString("en-US")} of{" "}
         {total.toLocaleString("en-US")}
       </span>
-      <button type="button" disabled={offset + size >= total} onClick={step(offset + size)}>Next</button>
+      <button type="button" disabled={offset + size >= total} onClick={step(offset + size)}>
+        Next
+      </button>
     </nav>
   );
 }
@@ -203,7 +221,9 @@ export function Empty({ meta }: { meta: Meta }) {
   return (
     <section class="empty">
       <h1>This store is empty</h1>
-      <p>Nothing was measured or imported into <code>{meta.store}</code> yet. Bring in the published curves:</p>
+      <p>
+        Nothing was measured or imported into <code>{meta.store}</code> yet. Bring in the published curves:
+      </p>
       <pre tabIndex={0}>upcurve import published:mi355x-qwen35 --store {meta.store}</pre>
       <p>or measure a recipe, and watch its points appear here:</p>
       <pre tabIndex={0}>upcurve sweep recipes/qwen35-small-cpu.yaml --store {meta.store}</pre>

@@ -18,17 +18,46 @@ export function Prices({ meta, weights }: { meta: Meta; weights?: boolean }) {
   if (isStatic()) return null;
   return (
     <details class="what-if" open={given.length > 0}>
-      <summary>Prices and what-if{given.length > 0 && <span class="muted">: {given.map((each) => each.replaceAll("_", " ")).join(", ")}</span>}</summary>
+      <summary>
+        Prices and what-if
+        {given.length > 0 && <span class="muted">: {given.map((each) => each.replaceAll("_", " ")).join(", ")}</span>}
+      </summary>
       <div class="bar">
-        <Select label="Kind of provider" name="tier" value={query.get("tier") ?? "hyperscaler"} usual="hyperscaler" options={meta.tiers.map((each) => [each, each])} />
+        <Select
+          label="Kind of provider"
+          name="tier"
+          value={query.get("tier") ?? "hyperscaler"}
+          usual="hyperscaler"
+          options={meta.tiers.map((each) => [each, each])}
+        />
         <Input label="Prices of" name="on" type="date" value={query.get("on") ?? ""} />
         <Several label="USD per GPU-hour" name="price" placeholder="MI355X=2.10" />
         <Several label="Priced as other hardware" name="as_hardware" placeholder="may=H200" />
         <Several label="kW per GPU" name="kw" placeholder="MI355X=2.09" />
-        <Input label="USD per kWh" name="usd_per_kwh" size={6} value={query.get("usd_per_kwh") ?? ""} placeholder="0.08" />
+        <Input
+          label="USD per kWh"
+          name="usd_per_kwh"
+          size={6}
+          value={query.get("usd_per_kwh") ?? ""}
+          placeholder="0.08"
+        />
         <Input label="PUE" name="pue" size={5} value={query.get("pue") ?? ""} placeholder="1.2" />
-        {weights && <Input label="Output token costs as many inputs" name="output_weight" size={5} value={query.get("output_weight") ?? ""} placeholder="4" />}
-        <button type="button" disabled={!given.length} onClick={() => go(Object.fromEntries(given.map((name) => [name, null])))}>As dated</button>
+        {weights && (
+          <Input
+            label="Output token costs as many inputs"
+            name="output_weight"
+            size={5}
+            value={query.get("output_weight") ?? ""}
+            placeholder="4"
+          />
+        )}
+        <button
+          type="button"
+          disabled={!given.length}
+          onClick={() => go(Object.fromEntries(given.map((name) => [name, null])))}
+        >
+          As dated
+        </button>
         <PricesUsed />
       </div>
     </details>
@@ -61,5 +90,9 @@ function PricesUsed() {
   const { data } = useAnswer<Hardware>("hardware", { on: query.get("on") });
   const held = data?.prices.filter((each) => each.holds && each.tier === tier) ?? [];
   if (!held.length) return null;
-  return <p class="muted">On {data!.on}: {held.map((each) => `${each.hardware} ${usd(each.usd_per_gpu_hour)}`).join(", ")} per GPU-hour</p>;
+  return (
+    <p class="muted">
+      On {data!.on}: {held.map((each) => `${each.hardware} ${usd(each.usd_per_gpu_hour)}`).join(", ")} per GPU-hour
+    </p>
+  );
 }

@@ -29,9 +29,7 @@ export function useSelection(meta: Meta): Selection {
   const isl = query.get("isl");
   const osl = query.get("osl");
   const wanted = query.get("group");
-  const group =
-    meta.groups.find((each) => each.id === wanted) ??
-    (names.length || wanted ? undefined : meta.groups[0]);
+  const group = meta.groups.find((each) => each.id === wanted) ?? (names.length || wanted ? undefined : meta.groups[0]);
   const newest = !names.length && !!group && group.series > NEWEST && query.get("all") !== "1";
   const listed = useAnswer<SeriesList>(newest ? "series" : null, { group: group?.id, limit: NEWEST });
   const workload = { isl: isl ?? group?.isl, osl: osl ?? group?.osl };
@@ -74,7 +72,17 @@ export function GroupSelect({ meta, all }: { meta: Meta; all?: string }) {
       name="group"
       value={chosen}
       options={options}
-      also={{ series: null, isl: null, osl: null, baseline: null, hide: null, only: null, all: null, offset: null, at: null }}
+      also={{
+        series: null,
+        isl: null,
+        osl: null,
+        baseline: null,
+        hide: null,
+        only: null,
+        all: null,
+        offset: null,
+        at: null,
+      }}
     />
   );
 }
@@ -90,7 +98,13 @@ export function SeriesPicker({ selection, whole }: { selection: Selection; whole
     limit: 20,
   });
   const choose = (names: string[]) =>
-    go({ series: names, hide: null, only: null, pin: null, baseline: names.includes(query.get("baseline") ?? "") ? query.get("baseline") : null });
+    go({
+      series: names,
+      hide: null,
+      only: null,
+      pin: null,
+      baseline: names.includes(query.get("baseline") ?? "") ? query.get("baseline") : null,
+    });
   return (
     <div class="picker">
       {selection.names.length > 0 && (
@@ -98,18 +112,32 @@ export function SeriesPicker({ selection, whole }: { selection: Selection; whole
           {selection.names.map((name) => (
             <li class="chip">
               <span>{name}</span>
-              <button type="button" aria-label={`Remove ${name}`} onClick={() => choose(selection.names.filter((each) => each !== name))}>×</button>
+              <button
+                type="button"
+                aria-label={`Remove ${name}`}
+                onClick={() => choose(selection.names.filter((each) => each !== name))}
+              >
+                ×
+              </button>
             </li>
           ))}
           {selection.group && (
-            <li><button type="button" class="quiet" onClick={() => choose([])}>whole group</button></li>
+            <li>
+              <button type="button" class="quiet" onClick={() => choose([])}>
+                whole group
+              </button>
+            </li>
           )}
         </ul>
       )}
       {selection.newest && !whole && (
         <span class="muted">
           newest {NEWEST} of {selection.group!.series}
-          {selection.group!.series <= MOST && <button type="button" class="quiet" onClick={() => go({ all: "1" })}>show all</button>}
+          {selection.group!.series <= MOST && (
+            <button type="button" class="quiet" onClick={() => go({ all: "1" })}>
+              show all
+            </button>
+          )}
         </span>
       )}
       <div
@@ -142,7 +170,9 @@ export function SeriesPicker({ selection, whole }: { selection: Selection; whole
                     }}
                   >
                     <b>{each.name}</b>
-                    <span class="muted">{each.hardware.join(", ")} · {each.engines.slice(0, 2).join(", ")} · {each.last_measured_on}</span>
+                    <span class="muted">
+                      {each.hardware.join(", ")} · {each.engines.slice(0, 2).join(", ")} · {each.last_measured_on}
+                    </span>
                   </button>
                 </li>
               ))}
@@ -171,7 +201,9 @@ export function Legend({ series, order }: { series: ChartSeries[]; order: string
     <div class="legend">
       <div class="legend-head">
         <h2>Series</h2>
-        <button type="button" class="quiet" disabled={!hidden.size} onClick={() => hide([])}>Show all</button>
+        <button type="button" class="quiet" disabled={!hidden.size} onClick={() => hide([])}>
+          Show all
+        </button>
       </div>
       <ul>
         {series.map((each) => {
@@ -187,7 +219,15 @@ export function Legend({ series, order }: { series: ChartSeries[]; order: string
                 onClick={() => hide(off ? [...hidden].filter((name) => name !== each.name) : [...hidden, each.name])}
               >
                 <svg width="26" height="12" aria-hidden="true">
-                  <line x1="0" y1="6" x2="26" y2="6" stroke={own.colour} stroke-width="2.5" stroke-dasharray={own.dash} />
+                  <line
+                    x1="0"
+                    y1="6"
+                    x2="26"
+                    y2="6"
+                    stroke={own.colour}
+                    stroke-width="2.5"
+                    stroke-dasharray={own.dash}
+                  />
                   <path d={OUTLINES[own.symbol]} transform="translate(13,6)" fill={own.colour} />
                 </svg>
                 <span class="entry-name">{each.name}</span>
@@ -201,10 +241,12 @@ export function Legend({ series, order }: { series: ChartSeries[]; order: string
                 only
               </button>
               <small>
-                {each.reason ?? [
+                {each.reason ??
+                  [
                     each.hardware.join(", "),
                     each.engine,
-                    plural(each.frontier.length, "point") + (each.dominated_count ? ` + ${each.dominated_count} dominated` : ""),
+                    plural(each.frontier.length, "point") +
+                      (each.dominated_count ? ` + ${each.dominated_count} dominated` : ""),
                   ].join(" · ")}
               </small>
             </li>

@@ -1,6 +1,13 @@
 // A static export: answers are script files, because a page from file:// may fetch nothing.
 import type {
-  Compare, Frontier, Histories, History, Meta, RunDetail, RunList, SeriesList,
+  Compare,
+  Frontier,
+  Histories,
+  History,
+  Meta,
+  RunDetail,
+  RunList,
+  SeriesList,
 } from "../generated/contract";
 import type { Params } from "./answers";
 
@@ -63,9 +70,7 @@ async function groupOf(params: Params): Promise<string> {
     (group) =>
       (!params.isl || group.isl === Number(params.isl)) &&
       (!params.osl || group.osl === Number(params.osl)) &&
-      names.every((name) =>
-        all.items.some((each) => each.name === name && each.groups.includes(group.id)),
-      ),
+      names.every((name) => all.items.some((each) => each.name === name && each.groups.includes(group.id))),
   );
   if (!found) throw lacking("these series share no model and workload");
   return found.id;

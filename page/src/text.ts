@@ -71,7 +71,11 @@ export const plural = (count: number, noun: string): string =>
 
 /** Numbers of "20, 30;40": what cannot be read is left away. */
 export function numbers(text: string): number[] {
-  return text.split(/[\s,;]+/).filter(Boolean).map(Number).filter((each) => each > 0 && isFinite(each));
+  return text
+    .split(/[\s,;]+/)
+    .filter(Boolean)
+    .map(Number)
+    .filter((each) => each > 0 && isFinite(each));
 }
 
 /** A change in words: the address of a pull request as its short name. */

@@ -5,8 +5,22 @@ export type Changes = Record<string, string | string[] | number | boolean | null
 
 /** What every view understands; the rest belongs to one view and ends with it. */
 const SHARED = [
-  "group", "series", "isl", "osl", "baseline", "at", "rule", "tier", "on", "price", "as_hardware",
-  "kw", "usd_per_kwh", "pue", "theme", "embed",
+  "group",
+  "series",
+  "isl",
+  "osl",
+  "baseline",
+  "at",
+  "rule",
+  "tier",
+  "on",
+  "price",
+  "as_hardware",
+  "kw",
+  "usd_per_kwh",
+  "pue",
+  "theme",
+  "embed",
 ];
 
 const listeners = new Set<() => void>();
@@ -61,5 +75,4 @@ export function useQuery(): URLSearchParams {
   return current;
 }
 
-export const embedded = (): boolean =>
-  /\/embed\/?$/.test(location.pathname) || current.get("embed") === "1";
+export const embedded = (): boolean => /\/embed\/?$/.test(location.pathname) || current.get("embed") === "1";

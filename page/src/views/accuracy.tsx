@@ -3,7 +3,9 @@ import * as Plot from "@observablehq/plot";
 import { useMemo } from "preact/hooks";
 import type { Accuracy, AccuracyPoint } from "../../generated/contract";
 import { useAnswer } from "../answers";
-import { Chart, Go, type Drawing } from "../chart";
+import { Chart } from "../chart";
+import type { Drawing } from "../drawing";
+import { Go } from "../links";
 import { look } from "../palette";
 import { Scroll, Waiting, type ViewProps } from "../parts";
 import { GroupSelect, SeriesPicker, useSelection } from "../selection";
@@ -29,12 +31,18 @@ export function AccuracyView({ meta }: ViewProps) {
         {({ items, unchecked, total }) => (
           <>
             {[...new Set(items.map((each) => each.task))].map((task) => (
-              <Task task={task} points={items.filter((each) => each.task === task)} source={`Source: ${meta.store}, upcurve ${meta.version}.`} />
+              <Task
+                task={task}
+                points={items.filter((each) => each.task === task)}
+                source={`Source: ${meta.store}, upcurve ${meta.version}.`}
+              />
             ))}
             {items.length === 0 && (
               <section class="empty">
                 <h2>No accuracy was measured here</h2>
-                <p>A faster curve of a model that answers worse is no gain: measure both at the same operating point.</p>
+                <p>
+                  A faster curve of a model that answers worse is no gain: measure both at the same operating point.
+                </p>
               </section>
             )}
             {total > items.length && <p class="muted">{plural(total - items.length, "older point")} left off.</p>}
@@ -67,7 +75,11 @@ function Task({ task, points, source }: { task: string; points: AccuracyPoint[];
           measured(points.map((each) => each.measured_on)),
           source,
         ]}
-        rows={points.map(({ recorded: _, interval, ...each }) => ({ ...each, low: interval?.[0], high: interval?.[1] }))}
+        rows={points.map(({ recorded: _, interval, ...each }) => ({
+          ...each,
+          low: interval?.[0],
+          high: interval?.[1],
+        }))}
       />
       {!embedded() && (
         <details class="more" open={points.length <= 12}>
@@ -75,12 +87,25 @@ function Task({ task, points, source }: { task: string; points: AccuracyPoint[];
           <Scroll label={`Scores of ${task}`}>
             <table>
               <thead>
-                <tr><th>Series</th><th class="n">Concurrency</th><th class="n">TP</th><th class="n">tok/s/user</th><th class="n">tok/s/GPU</th><th class="n">Score</th><th class="n">95 % interval</th><th class="n">Items</th><th>Outcome</th><th>Measured</th></tr>
+                <tr>
+                  <th>Series</th>
+                  <th class="n">Concurrency</th>
+                  <th class="n">TP</th>
+                  <th class="n">tok/s/user</th>
+                  <th class="n">tok/s/GPU</th>
+                  <th class="n">Score</th>
+                  <th class="n">95 % interval</th>
+                  <th class="n">Items</th>
+                  <th>Outcome</th>
+                  <th>Measured</th>
+                </tr>
               </thead>
               <tbody>
                 {points.map((each) => (
                   <tr>
-                    <th scope="row"><Go to={{ view: "run", run: each.run }}>{each.series}</Go></th>
+                    <th scope="row">
+                      <Go to={{ view: "run", run: each.run }}>{each.series}</Go>
+                    </th>
                     <td class="n">{each.concurrency}</td>
                     <td class="n">{each.tp}</td>
                     <td class="n">{short(each.interactivity)}</td>
@@ -88,7 +113,15 @@ function Task({ task, points, source }: { task: string; points: AccuracyPoint[];
                     <td class="n">{each.score === null ? "—" : score(each.score)}</td>
                     <td class="n">{each.interval ? between(each.interval, score) : "—"}</td>
                     <td class="n">{each.items ?? "—"}</td>
-                    <td>{each.passed === null ? "—" : each.passed ? <span class="good">✓ passed</span> : <span class="bad">✗ failed</span>}</td>
+                    <td>
+                      {each.passed === null ? (
+                        "—"
+                      ) : each.passed ? (
+                        <span class="good">✓ passed</span>
+                      ) : (
+                        <span class="bad">✗ failed</span>
+                      )}
+                    </td>
                     <td>{each.measured_on}</td>
                   </tr>
                 ))}
@@ -122,9 +155,31 @@ function accuracyDrawing(points: AccuracyPoint[]): Drawing {
         marks: [
           Plot.gridY({ stroke: theme.text, strokeOpacity: 0.08 }),
           Plot.ruleY(thresholds, { stroke: theme.bad, strokeDasharray: "5,4" }),
-          Plot.text(thresholds, { y: (d: number) => d, text: () => "threshold", frameAnchor: "right", dy: 9, fill: theme.bad }),
-          Plot.ruleX(scored.filter((each) => each.interval), { x: "interactivity", y1: (d: AccuracyPoint) => d.interval![0], y2: (d: AccuracyPoint) => d.interval![1], stroke: (d: AccuracyPoint) => of(d).colour, strokeWidth: 1.5 }),
-          Plot.dot(scored, { x: "interactivity", y: "score", symbol: (d: AccuracyPoint) => of(d).symbol, stroke: (d: AccuracyPoint) => of(d).colour, fill: (d: AccuracyPoint) => (d.passed === false ? theme.background : of(d).colour), r: 4.5 }),
+          Plot.text(thresholds, {
+            y: (d: number) => d,
+            text: () => "threshold",
+            frameAnchor: "right",
+            dy: 9,
+            fill: theme.bad,
+          }),
+          Plot.ruleX(
+            scored.filter((each) => each.interval),
+            {
+              x: "interactivity",
+              y1: (d: AccuracyPoint) => d.interval![0],
+              y2: (d: AccuracyPoint) => d.interval![1],
+              stroke: (d: AccuracyPoint) => of(d).colour,
+              strokeWidth: 1.5,
+            },
+          ),
+          Plot.dot(scored, {
+            x: "interactivity",
+            y: "score",
+            symbol: (d: AccuracyPoint) => of(d).symbol,
+            stroke: (d: AccuracyPoint) => of(d).colour,
+            fill: (d: AccuracyPoint) => (d.passed === false ? theme.background : of(d).colour),
+            r: 4.5,
+          }),
         ],
       };
     },

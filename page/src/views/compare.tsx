@@ -2,7 +2,7 @@
 import type { Compare, Reading } from "../../generated/contract";
 import { address, useAnswer } from "../answers";
 import { download, toCsv, type Cell } from "../chart_files";
-import { Go } from "../chart";
+import { Go } from "../links";
 import { Flags, Input, Scroll, Select, Waiting, type ViewProps } from "../parts";
 import { Prices } from "../prices";
 import { GroupSelect, priceParams, Rule, SeriesPicker, useSelection } from "../selection";
@@ -34,7 +34,12 @@ export function CompareView({ meta }: ViewProps) {
         <div class="bar">
           <GroupSelect meta={meta} />
           <SeriesPicker selection={selection} />
-          <Select label="Baseline" name="baseline" value={answered.data?.comparison.baseline ?? query.get("baseline") ?? ""} options={names.map((each) => [each, each])} />
+          <Select
+            label="Baseline"
+            name="baseline"
+            value={answered.data?.comparison.baseline ?? query.get("baseline") ?? ""}
+            options={names.map((each) => [each, each])}
+          />
           <Input
             label="At tok/s/user"
             name="at"
@@ -73,7 +78,10 @@ function lines(compare: Compare, index: number): Line[] {
     { label: "95 % interval", texts: show((each) => maybe(each.interval, (it) => between(it, throughput))) },
     { label: "ratio", texts: show((each) => maybe(each.ratio, ratio), true), strong: true },
     { label: "95 % of ratio", texts: show((each) => maybe(each.ratio_interval, (it) => between(it, ratio)), true) },
-    { label: "by rule", texts: show((each) => maybe(each.rule_ratios, (it) => between(it as [number, number], ratio)), true) },
+    {
+      label: "by rule",
+      texts: show((each) => maybe(each.rule_ratios, (it) => between(it as [number, number], ratio)), true),
+    },
     { label: "$/M tokens", texts: show((each) => maybe(each.usd_per_million_tokens, usd)) },
     { label: "$/M input", texts: show((each) => maybe(each.usd_per_million_input, usd)) },
     { label: "$/M output", texts: show((each) => maybe(each.usd_per_million_output, usd)) },
@@ -90,10 +98,14 @@ function value(reading: Reading): string {
 
 function Comparison({ compare, asked }: { compare: Compare; asked: Parameters<typeof address>[1] }) {
   const { comparison, details, notes, warnings } = compare;
-  const ends = comparison.series.some((each) => each.at.some((reading) => reading.segment === "end" && reading.tput_per_gpu !== null));
+  const ends = comparison.series.some((each) =>
+    each.at.some((reading) => reading.segment === "end" && reading.tput_per_gpu !== null),
+  );
   const flags = comparison.series.flatMap((each) => [
     ...each.flags.map((flag) => ({ flag, where: each.name })),
-    ...each.at.flatMap((reading) => reading.flags.map((flag) => ({ flag, where: `${each.name} at ${short(reading.interactivity)}` }))),
+    ...each.at.flatMap((reading) =>
+      reading.flags.map((flag) => ({ flag, where: `${each.name} at ${short(reading.interactivity)}` })),
+    ),
   ]);
   const about = {
     title: "Series at equal interactivity",
@@ -104,66 +116,102 @@ function Comparison({ compare, asked }: { compare: Compare; asked: Parameters<ty
       <div class="head">
         <h2>At equal interactivity</h2>
         <div class="chart-tools" role="group" aria-label="Take away: the comparison">
-          <button type="button" class="quiet" onClick={() => download("compare.csv", toCsv(about, rows(compare)), "text/csv")}>CSV</button>
-          <button type="button" class="quiet" onClick={() => download("compare.json", JSON.stringify(comparison, null, 2), "application/json")}>JSON</button>
+          <button
+            type="button"
+            class="quiet"
+            onClick={() => download("compare.csv", toCsv(about, rows(compare)), "text/csv")}
+          >
+            CSV
+          </button>
+          <button
+            type="button"
+            class="quiet"
+            onClick={() => download("compare.json", JSON.stringify(comparison, null, 2), "application/json")}
+          >
+            JSON
+          </button>
           {!isStatic() &&
-            [["markdown", "Markdown"], ["latex", "LaTeX"]].map(([format, text]) => (
-              <a class="quiet" href={address("compare", { ...asked, format })} target="_blank" rel="noopener">{text}</a>
+            [
+              ["markdown", "Markdown"],
+              ["latex", "LaTeX"],
+            ].map(([format, text]) => (
+              <a class="quiet" href={address("compare", { ...asked, format })} target="_blank" rel="noopener">
+                {text}
+              </a>
             ))}
         </div>
       </div>
-      {warnings.map((each) => <p class="warning">{each}</p>)}
+      {warnings.map((each) => (
+        <p class="warning">{each}</p>
+      ))}
       <div class="compared">
-      <Scroll label="Throughput, ratio and cost at each target">
-        <table class="compare">
-          <thead>
-            <tr>
-              <th class="n">tok/s/user</th>
-              <td />
-              {comparison.series.map((each) => (
-                <th class="n">
-                  <Go to={{ view: "frontier", series: comparison.series.map((one) => one.name), only: each.name }}>{each.name}</Go>
-                  {each.name === comparison.baseline && <small>baseline</small>}
-                </th>
-              ))}
-            </tr>
-          </thead>
-          {comparison.targets.map((target, index) => (
-            <tbody data-target={target}>
-              {lines(compare, index).map((line, place, all) => (
-                <tr class={line.strong ? "strong" : ""} data-line={line.label}>
-                  {place === 0 && <th scope="rowgroup" rowSpan={all.length} class="n target">{short(target)}</th>}
-                  <th scope="row">{line.label}</th>
-                  {line.texts.map((text, column) => (
-                    <td class={`n${comparison.series[column]!.at[index]!.tput_per_gpu === null && place === 0 ? " muted" : ""}`} data-series={comparison.series[column]!.name}>{text}</td>
+        <Scroll label="Throughput, ratio and cost at each target">
+          <table class="compare">
+            <thead>
+              <tr>
+                <th class="n">tok/s/user</th>
+                <td />
+                {comparison.series.map((each) => (
+                  <th class="n">
+                    <Go to={{ view: "frontier", series: comparison.series.map((one) => one.name), only: each.name }}>
+                      {each.name}
+                    </Go>
+                    {each.name === comparison.baseline && <small>baseline</small>}
+                  </th>
+                ))}
+              </tr>
+            </thead>
+            {comparison.targets.map((target, index) => (
+              <tbody data-target={target}>
+                {lines(compare, index).map((line, place, all) => (
+                  <tr class={line.strong ? "strong" : ""} data-line={line.label}>
+                    {place === 0 && (
+                      <th scope="rowgroup" rowSpan={all.length} class="n target">
+                        {short(target)}
+                      </th>
+                    )}
+                    <th scope="row">{line.label}</th>
+                    {line.texts.map((text, column) => (
+                      <td
+                        class={`n${comparison.series[column]!.at[index]!.tput_per_gpu === null && place === 0 ? " muted" : ""}`}
+                        data-series={comparison.series[column]!.name}
+                      >
+                        {text}
+                      </td>
+                    ))}
+                  </tr>
+                ))}
+              </tbody>
+            ))}
+            <tbody>
+              <tr data-line="area">
+                <th class="n">all</th>
+                <th scope="row">area ratio</th>
+                {comparison.series.map((each) => (
+                  <td class="n">{area(each.area)}</td>
+                ))}
+              </tr>
+              {comparison.series.some((each) => each.noise_floor) && (
+                <tr>
+                  <td />
+                  <th scope="row">noise floor, CV</th>
+                  {comparison.series.map((each) => (
+                    <td class="n">{noise(each.noise_floor)}</td>
                   ))}
                 </tr>
-              ))}
+              )}
             </tbody>
-          ))}
-          <tbody>
-            <tr data-line="area">
-              <th class="n">all</th>
-              <th scope="row">area ratio</th>
-              {comparison.series.map((each) => <td class="n">{area(each.area)}</td>)}
-            </tr>
-            {comparison.series.some((each) => each.noise_floor) && (
-              <tr>
-                <td />
-                <th scope="row">noise floor, CV</th>
-                {comparison.series.map((each) => <td class="n">{noise(each.noise_floor)}</td>)}
-              </tr>
-            )}
-          </tbody>
-        </table>
-      </Scroll>
-      <div>
-      <ul class="notes">
-        {ends && <li>* in the first or last interval of its frontier, where the rule matters.</li>}
-        {notes.map((each) => <li>{each}</li>)}
-      </ul>
-      <Flags of={flags} />
-      </div>
+          </table>
+        </Scroll>
+        <div>
+          <ul class="notes">
+            {ends && <li>* in the first or last interval of its frontier, where the rule matters.</li>}
+            {notes.map((each) => (
+              <li>{each}</li>
+            ))}
+          </ul>
+          <Flags of={flags} />
+        </div>
       </div>
     </section>
   );

@@ -3,7 +3,8 @@ import { useMemo } from "preact/hooks";
 import type { Frontier, Limit } from "../../generated/contract";
 import { useAnswer } from "../answers";
 import { Chart } from "../chart";
-import { axisTitle, frontierDrawing, frontierRows, type Shown } from "../frontier_drawing";
+import { frontierDrawing } from "../frontier_drawing";
+import { axisTitle, frontierRows, type Shown } from "../frontier_points";
 import { Flags, left, Scroll, Select, Toggle, Waiting, type ViewProps } from "../parts";
 import { Prices } from "../prices";
 import { GroupSelect, Legend, priceParams, Rule, SeriesPicker, useHidden, useSelection } from "../selection";
@@ -62,7 +63,15 @@ export function FrontierChart({ meta, height, targets, table }: Props) {
   });
   return (
     <Waiting on={answered}>
-      {(frontier) => <Drawn meta={meta} frontier={ordered(frontier, !selection.params?.series)} height={height} targets={targets} table={table} />}
+      {(frontier) => (
+        <Drawn
+          meta={meta}
+          frontier={ordered(frontier, !selection.params?.series)}
+          height={height}
+          targets={targets}
+          table={table}
+        />
+      )}
     </Waiting>
   );
 }
@@ -102,11 +111,16 @@ function Drawn({ meta, frontier, height, targets, table }: Props & { frontier: F
   const drawing = useMemo(() => frontierDrawing(shown), [shown]);
   const series = frontier.series.filter((each) => !hidden.has(each.name));
   const dates = series.map((each) => each.describe.split(", ").at(-1));
-  const described = series.length <= 6 ? series.map((each) => `${each.name}: ${each.describe}`) : [`${series.length} series, ${dates[0]} to ${dates.at(-1)}`];
+  const described =
+    series.length <= 6
+      ? series.map((each) => `${each.name}: ${each.describe}`)
+      : [`${series.length} series, ${dates[0]} to ${dates.at(-1)}`];
   const notes = [
     ...described,
     ...frontier.assumptions,
-    ...limits.flatMap((each) => (each.reason ? [`No speed of light of ${each.hardware}: ${each.reason}.`] : each.assumptions)),
+    ...limits.flatMap((each) =>
+      each.reason ? [`No speed of light of ${each.hardware}: ${each.reason}.`] : each.assumptions,
+    ),
     left(frontier.left_off, "series"),
     `Source: ${meta.store}, upcurve ${meta.version}${meta.exported_at ? `, exported ${meta.exported_at.slice(0, 10)}` : ""}.`,
   ].filter(Boolean);
@@ -116,13 +130,15 @@ function Drawn({ meta, frontier, height, targets, table }: Props & { frontier: F
     <div class={embedded() ? "" : "beside"}>
       <div>
         {!drawn && <p class="warning">Nothing to draw: {[...reasons].join("; ") || "no series"}.</p>}
-        {drawn && <Chart
-          name="frontier"
-          title={`${frontier.y.label} against ${frontier.x.label.toLowerCase()}`}
-          drawing={drawing}
-          notes={notes}
-          rows={frontierRows(shown)}
-        />}
+        {drawn && (
+          <Chart
+            name="frontier"
+            title={`${frontier.y.label} against ${frontier.x.label.toLowerCase()}`}
+            drawing={drawing}
+            notes={notes}
+            rows={frontierRows(shown)}
+          />
+        )}
         {drawn && table && !embedded() && <PointTable shown={shown} />}
       </div>
       {!embedded() && (
@@ -185,7 +201,10 @@ function PointTable({ shown: { frontier, hidden } }: { shown: Shown }) {
             {series.flatMap((each) =>
               [...each.frontier, ...each.dominated].map((point, index) => (
                 <tr class={index < each.frontier.length ? "" : "muted"}>
-                  <th scope="row">{each.name}{index < each.frontier.length ? "" : " (dominated)"}</th>
+                  <th scope="row">
+                    {each.name}
+                    {index < each.frontier.length ? "" : " (dominated)"}
+                  </th>
                   <td class="n">{short(point.x)}</td>
                   <td class="n">{short(point.y)}</td>
                   <td class="n">{point.y_interval ? between(point.y_interval, short) : "—"}</td>

@@ -2,7 +2,7 @@
 import type { Hardware, PriceRow } from "../../generated/contract";
 import { useAnswer } from "../answers";
 import { Input, Scroll, Waiting, type ViewProps } from "../parts";
-import { Go } from "../chart";
+import { Go } from "../links";
 import { Prices } from "../prices";
 import { isStatic } from "../site";
 import { short, usd } from "../text";
@@ -25,7 +25,20 @@ export function HardwareView({ meta }: ViewProps) {
           <Scroll label="Specifications">
             <table>
               <thead>
-                <tr><th>Hardware</th><th>Vendor</th><th>Architecture</th><th class="n">HBM (GB)</th><th class="n">HBM (TB/s)</th><th class="n">bf16 (TFLOP/s)</th><th class="n">FP8 (TFLOP/s)</th><th class="n">FP4 (TFLOP/s)</th><th class="n">TDP (W)</th><th class="n">All in (kW)</th><th class="n">Scale-up GPUs</th><th class="n">Link, one way (GB/s)</th></tr>
+                <tr>
+                  <th>Hardware</th>
+                  <th>Vendor</th>
+                  <th>Architecture</th>
+                  <th class="n">HBM (GB)</th>
+                  <th class="n">HBM (TB/s)</th>
+                  <th class="n">bf16 (TFLOP/s)</th>
+                  <th class="n">FP8 (TFLOP/s)</th>
+                  <th class="n">FP4 (TFLOP/s)</th>
+                  <th class="n">TDP (W)</th>
+                  <th class="n">All in (kW)</th>
+                  <th class="n">Scale-up GPUs</th>
+                  <th class="n">Link, one way (GB/s)</th>
+                </tr>
               </thead>
               <tbody>
                 {hardware.specifications.map((each) => (
@@ -39,7 +52,13 @@ export function HardwareView({ meta }: ViewProps) {
                     <td class="n">{short(each.fp8_dense_tflops)}</td>
                     <td class="n">{each.fp4_dense_tflops === null ? "—" : short(each.fp4_dense_tflops)}</td>
                     <td class="n">{short(each.tdp_w)}</td>
-                    <td class="n">{Object.entries(each.all_in_kw).map(([date, kw]) => <div title={`as estimated ${date}`}>{short(kw)} <small>({date.slice(0, 7)})</small></div>)}</td>
+                    <td class="n">
+                      {Object.entries(each.all_in_kw).map(([date, kw]) => (
+                        <div title={`as estimated ${date}`}>
+                          {short(kw)} <small>({date.slice(0, 7)})</small>
+                        </div>
+                      ))}
+                    </td>
                     <td class="n">{each.scale_up_gpus}</td>
                     <td class="n">{short(each.scale_up_gb_per_s_one_way)}</td>
                   </tr>
@@ -47,7 +66,11 @@ export function HardwareView({ meta }: ViewProps) {
               </tbody>
             </table>
           </Scroll>
-          <ul class="notes">{hardware.sources.map((each) => <li>{each}</li>)}</ul>
+          <ul class="notes">
+            {hardware.sources.map((each) => (
+              <li>{each}</li>
+            ))}
+          </ul>
         </>
       )}
     </Waiting>
@@ -59,7 +82,9 @@ function PriceTable({ prices }: { prices: PriceRow[] }) {
   const query = useQuery();
   const kinds = [...new Set(prices.map((each) => each.hardware))];
   const tiers = [...new Set(prices.map((each) => each.tier))];
-  const given = new Map(query.getAll("price").map((each) => [each.slice(0, each.lastIndexOf("=")), each.slice(each.lastIndexOf("=") + 1)]));
+  const given = new Map(
+    query.getAll("price").map((each) => [each.slice(0, each.lastIndexOf("=")), each.slice(each.lastIndexOf("=") + 1)]),
+  );
   const give = (hardware: string, text: string) => {
     if (Number(text) > 0) given.set(hardware, text);
     else given.delete(hardware);
@@ -70,7 +95,13 @@ function PriceTable({ prices }: { prices: PriceRow[] }) {
       <Scroll label="Prices">
         <table class="prices">
           <thead>
-            <tr><th>Hardware</th>{tiers.map((tier) => <th class="n">{tier}</th>)}{!isStatic() && <th>What if</th>}</tr>
+            <tr>
+              <th>Hardware</th>
+              {tiers.map((tier) => (
+                <th class="n">{tier}</th>
+              ))}
+              {!isStatic() && <th>What if</th>}
+            </tr>
           </thead>
           <tbody>
             {kinds.map((kind) => (
@@ -81,7 +112,9 @@ function PriceTable({ prices }: { prices: PriceRow[] }) {
                   return (
                     <td class="n">
                       {of.map((each) => (
-                        <div class={each.holds ? "" : "muted"}>{usd(each.usd_per_gpu_hour)} <small>from {each.valid_from}</small></div>
+                        <div class={each.holds ? "" : "muted"}>
+                          {usd(each.usd_per_gpu_hour)} <small>from {each.valid_from}</small>
+                        </div>
                       ))}
                       {!of.length && "—"}
                     </td>
@@ -105,7 +138,12 @@ function PriceTable({ prices }: { prices: PriceRow[] }) {
           </tbody>
         </table>
       </Scroll>
-      {given.size > 0 && <p>With these prices: <Go to={{ view: "compare" }}>compare series</Go>. Prices of hardware that no compared series ran on are refused there.</p>}
+      {given.size > 0 && (
+        <p>
+          With these prices: <Go to={{ view: "compare" }}>compare series</Go>. Prices of hardware that no compared
+          series ran on are refused there.
+        </p>
+      )}
     </>
   );
 }

@@ -1,7 +1,7 @@
 // Every record of the store, newest first.
 import type { RunList } from "../../generated/contract";
 import { useAnswer } from "../answers";
-import { Go } from "../chart";
+import { Go } from "../links";
 import { ChangeLink, Paging, Scroll, Search, Select, Waiting, type ViewProps } from "../parts";
 import { minute, plural } from "../text";
 import { go, useQuery } from "../url";
@@ -25,10 +25,19 @@ export function RunsView(_: ViewProps) {
     <>
       <div class="bar">
         <Search label="Find" name="q" also={{ offset: null }} />
-        <Select label="Status" name="status" value={query.get("status") ?? ""} usual="" options={[["", "all"], ...STATUSES.map((each): [string, string] => [each, each])]} also={{ offset: null }} />
+        <Select
+          label="Status"
+          name="status"
+          value={query.get("status") ?? ""}
+          usual=""
+          options={[["", "all"], ...STATUSES.map((each): [string, string] => [each, each])]}
+          also={{ offset: null }}
+        />
         {filtered && (
           <button type="button" onClick={() => go({ series: null, group: null, offset: null })}>
-            {series.length ? `Not only ${series.slice(0, 3).join(", ")}${series.length > 3 ? " and more" : ""}` : "Not only this group"}
+            {series.length
+              ? `Not only ${series.slice(0, 3).join(", ")}${series.length > 3 ? " and more" : ""}`
+              : "Not only this group"}
           </button>
         )}
       </div>
@@ -39,17 +48,35 @@ export function RunsView(_: ViewProps) {
             <Scroll label="Runs">
               <table>
                 <thead>
-                  <tr><th>Started</th><th>Series</th><th>Status</th><th>Model</th><th>Hardware</th><th>Engine</th><th class="n">Points</th><th>Source</th><th>Change</th></tr>
+                  <tr>
+                    <th>Started</th>
+                    <th>Series</th>
+                    <th>Status</th>
+                    <th>Model</th>
+                    <th>Hardware</th>
+                    <th>Engine</th>
+                    <th class="n">Points</th>
+                    <th>Source</th>
+                    <th>Change</th>
+                  </tr>
                 </thead>
                 <tbody>
                   {items.map((each) => (
                     <tr>
-                      <td class="fixed"><Go to={{ view: "run", run: each.id, point: null }}>{minute(each.started_at)}</Go></td>
+                      <td class="fixed">
+                        <Go to={{ view: "run", run: each.id, point: null }}>{minute(each.started_at)}</Go>
+                      </td>
                       <th scope="row">{each.series}</th>
-                      <td class={`status ${each.status}`} title={each.note ?? undefined}>{each.status}</td>
+                      <td class={`status ${each.status}`} title={each.note ?? undefined}>
+                        {each.status}
+                      </td>
                       <td>{each.model}</td>
-                      <td>{each.hardware} {each.precision}</td>
-                      <td>{each.engine} {each.engine_version}</td>
+                      <td>
+                        {each.hardware} {each.precision}
+                      </td>
+                      <td>
+                        {each.engine} {each.engine_version}
+                      </td>
                       <td class="n">{each.points}</td>
                       <td>{each.source}</td>
                       <td>{each.change ? <ChangeLink of={each.change} /> : ""}</td>

@@ -3,7 +3,8 @@ import * as Plot from "@observablehq/plot";
 import { useMemo } from "preact/hooks";
 import type { Request, Timeline } from "../../generated/contract";
 import { useAnswer } from "../answers";
-import { Chart, type Drawing } from "../chart";
+import { Chart } from "../chart";
+import type { Drawing } from "../drawing";
 import type { Theme } from "../palette";
 import { Paging, Waiting, type ViewProps } from "../parts";
 import { ms, short } from "../text";
@@ -48,7 +49,11 @@ function Drawn({ of, meta }: { of: Timeline } & ViewProps) {
           title="Requests inside the server, as it reports them"
           drawing={load}
           notes={[source]}
-          rows={of.load.at.map((time, index) => ({ ms: time, running: of.load!.running[index], waiting: of.load!.waiting[index] }))}
+          rows={of.load.at.map((time, index) => ({
+            ms: time,
+            running: of.load!.running[index],
+            waiting: of.load!.waiting[index],
+          }))}
         />
       )}
       {!embedded() && <Paging total={of.total} offset={of.offset} size={SIZE} />}
@@ -63,7 +68,10 @@ function colour(phase: Phase, theme: Theme): string {
   return { queue: theme.muted, prefill: theme.series[4]!, decode: theme.series[0]! }[phase];
 }
 
-function parts(request: Request, row: number): { row: number; phase: Phase; from: number; to: number; warm: boolean }[] {
+function parts(
+  request: Request,
+  row: number,
+): { row: number; phase: Phase; from: number; to: number; warm: boolean }[] {
   const first = request.first ?? request.ended;
   const all: [Phase, number, number][] = [
     ["queue", request.scheduled, request.sent],
@@ -91,7 +99,14 @@ function requestsDrawing(requests: Request[]): Drawing {
       color: { type: "identity" },
       marks: [
         Plot.gridX({ stroke: theme.text, strokeOpacity: 0.08 }),
-        Plot.rect(bars, { x1: "from", x2: "to", y1: (d) => d.row + 0.12, y2: (d) => d.row + 0.88, fill: (d) => colour(d.phase, theme), fillOpacity: (d) => (d.warm ? 0.35 : 0.9) }),
+        Plot.rect(bars, {
+          x1: "from",
+          x2: "to",
+          y1: (d) => d.row + 0.12,
+          y2: (d) => d.row + 0.88,
+          fill: (d) => colour(d.phase, theme),
+          fillOpacity: (d) => (d.warm ? 0.35 : 0.9),
+        }),
         Plot.text(failures, { x: "at", y: (d) => d.row + 0.5, text: () => "✗", fill: theme.bad, dx: 6 }),
       ],
     }),
@@ -132,8 +147,22 @@ function loadDrawing(load: NonNullable<Timeline["load"]>): Drawing {
       marks: [
         Plot.gridY({ stroke: theme.text, strokeOpacity: 0.08 }),
         ...lines.flatMap(({ name, values }, index) => [
-          Plot.line(values, { x: "at", y: "value", stroke: theme.series[index], strokeWidth: 1.75, strokeDasharray: index ? "5,3" : undefined, curve: "step-after" }),
-          Plot.text(values.slice(-1), { x: "at", y: "value", text: () => name, fill: theme.series[index], textAnchor: "start", dx: 6 }),
+          Plot.line(values, {
+            x: "at",
+            y: "value",
+            stroke: theme.series[index],
+            strokeWidth: 1.75,
+            strokeDasharray: index ? "5,3" : undefined,
+            curve: "step-after",
+          }),
+          Plot.text(values.slice(-1), {
+            x: "at",
+            y: "value",
+            text: () => name,
+            fill: theme.series[index],
+            textAnchor: "start",
+            dx: 6,
+          }),
         ]),
       ],
     }),
@@ -145,7 +174,10 @@ function loadDrawing(load: NonNullable<Timeline["load"]>): Drawing {
           y: each.value,
           colour: theme.series[index]!,
           title: name,
-          rows: [["At", ms(each.at)], ["Requests", short(each.value)]],
+          rows: [
+            ["At", ms(each.at)],
+            ["Requests", short(each.value)],
+          ],
         })),
       ),
   };
