@@ -5,9 +5,9 @@
 Cold start is from the launch of `upcurve dashboard` to the first answer, on the published data. The
 large store (made by `dashboard_store.py` where none is named) has 5,000 series and 200,000 points;
 each endpoint is asked over HTTP, one request after the other, by turns over groups: `new` asks what
-nobody asked before, `known` the same again, `304` with the ETag. CPU is of the server's process, the mean of a new
-answer: on a shared machine it says more than the clock. `--export` also writes the large store as a
-static site, which takes a quarter of an hour.
+nobody asked before, `known` the same again, `304` with the ETag. CPU is of the server's process,
+the mean of a new answer: on a shared machine it says more than the clock. `--export` also writes
+the large store as a static site, which takes a quarter of an hour.
 """
 
 from __future__ import annotations

@@ -75,7 +75,7 @@ def test_every_file_is_the_api_s_answer(
     assert files["meta"] == meta | {
         "live": False,
         "exported_at": files["meta"]["exported_at"],
-        "store": files["meta"]["store"],
+        "store": published_folder.name,
     }
     for run_id, detail in files["runs/0"].items():
         assert detail == published.get(f"/api/v1/runs/{run_id}").json()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from datetime import UTC, date, datetime
+from pathlib import PurePath
 
 from upcurve import __version__
 from upcurve.dashboard.answers.axes import X_AXES, Y_AXES
@@ -46,7 +47,8 @@ def meta(reader: Reader, *, writes: bool, live: bool = True) -> Meta:
     return Meta(
         api=1,
         version=__version__,
-        store=reader.store.name,
+        # An export goes to readers whom the place on this machine is nothing to.
+        store=reader.store.name if live else PurePath(reader.store.name).name,
         store_version=catalogue.version,
         live=live,
         writes=writes,
