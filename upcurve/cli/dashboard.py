@@ -68,11 +68,11 @@ def command(
 
     def ready(url: str) -> None:
         if as_json:
-            told = {"url": url, "store": store, "writes": token is not None}
+            told = {"url": url, "store": opened.name, "writes": token is not None}
             click.echo(orjson.dumps(told))
         else:
             writes = "runs may be reported with the token" if token else "read-only"
-            line = f"upcurve: dashboard of {store} ({writes}): {url} (Ctrl-C ends it)"
+            line = f"upcurve: dashboard of {opened.name} ({writes}): {url} (Ctrl-C ends it)"
             click.echo(line, err=True)
         if opens:
             webbrowser.open(url)

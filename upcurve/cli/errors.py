@@ -46,6 +46,8 @@ def needs(extra: str) -> Iterator[None]:
     try:
         yield
     except ModuleNotFoundError as error:
+        if (error.name or "upcurve").partition(".")[0] == "upcurve":
+            raise  # a defect of ours
         problem = f"this needs {error.name}, which is not installed"
         mend = f"pip install 'upcurve[{extra}]'"
         raise InputError("installation", problem, mend) from error
