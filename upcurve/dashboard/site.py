@@ -25,12 +25,13 @@ from upcurve.dashboard.reader import NotFoundError, Reader
 from upcurve.errors import InputError
 from upcurve.frontier.trend import METRICS
 from upcurve.records.published import specifications
+from upcurve.records.trends import Following, read_histories
 
 RUNS_PER_FILE = 100
 LOG_BYTES = 16 * 2**10
 MOST_TARGETS = 12
 EVERY_BASELINE = 8
-"""Series of a group up to which ratios over each are exported; else over two of them."""
+"""Series of a group up to which ratios over each are exported; else over the oldest."""
 MOST_TIMELINES = 200
 MOST_OVERVIEW = 500
 TIERS = (20.0, 40.0, 60.0)
@@ -165,7 +166,7 @@ class _Site:
 
     def _compare(self, group: GroupFacts, grid: list[float]) -> list[str]:
         names = group.series[: tables.MOST_COMPARED][::-1]  # the newest, oldest first
-        baselines = names if len(names) <= EVERY_BASELINE else [names[0], names[-1]]
+        baselines = names if len(names) <= EVERY_BASELINE else names[:1]
         at = [",".join(f"{target:g}" for target in grid)]
         for place, baseline in enumerate(baselines):
             question = asked.CompareQuestion(
@@ -191,16 +192,15 @@ class _Site:
                     self._answer(f"limit/{group.id}/{hardware}.{x}.{y}", found_line)
 
     def _history(self, group: GroupFacts, grid: list[float]) -> None:
-        at = [",".join(f"{target:g}" for target in grid)]
+        found = tables.chosen_histories(self._reader, asked.HistoryQuestion(group=group.id))
+        shown, rest = found[: tables.MOST_HISTORIES], found[tables.MOST_HISTORIES :]
+        reads = read_histories(shown, grid)
         for metric in (each.name for each in METRICS.values() if each.along_curve):
-            question = asked.HistoryQuestion.model_validate(
-                {"group": group.id, "metric": metric, "at": at}
-            )
-            found = tables.history(self._reader, question)
-            values = (b.value for h in found.history.histories for b in h.builds)
+            told = tables.followed(shown, Following(metric, grid), "build", rest, reads)
+            values = (build.value for each in told.history.histories for build in each.builds)
             if any(value is not None for value in values):
                 self._metrics[metric] = None
-                self._answer(f"history/{group.id}/{metric}", found)
+                self._answer(f"history/{group.id}/{metric}", told)
 
     def _runs(self) -> list[int]:
         """Write every run, and the requests of the newest points; return these points' ids."""

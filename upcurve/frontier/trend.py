@@ -110,6 +110,7 @@ def at_interactivities(
     targets: Sequence[float],
     metric: Metric,
     usd_per_gpu_hour: float | None,
+    read: Sequence[SeriesComparison] | None = None,
 ) -> list[list[Value]]:
     """Read each build's own frontier at several interactivities, by the rule of `compare`.
 
@@ -118,19 +119,27 @@ def at_interactivities(
         targets: in tok/s/user.
         metric: one that has `along_curve`.
         usd_per_gpu_hour: one price for all builds, so that a cost moves with throughput alone.
+        read: what `read_builds` gave for them, where several metrics are followed.
 
     Returns:
         One value for each build, for each target.
     """
-    points = {str(index): [each.point for each in build] for index, build in enumerate(builds)}
-    read = compare(points, baseline="0", targets=targets, usd_per_gpu_hour={}, whole=False)
+    read = read_builds(builds, targets) if read is None else read
     return [
         [
             _of_reading(series, place, build, metric, usd_per_gpu_hour)
-            for build, series in zip(builds, read.series, strict=True)
+            for build, series in zip(builds, read, strict=True)
         ]
         for place in range(len(targets))
     ]
+
+
+def read_builds(
+    builds: Sequence[Sequence[Measurement]], targets: Sequence[float]
+) -> tuple[SeriesComparison, ...]:
+    """Read each build's frontier at every target: what all metrics along a curve are made of."""
+    points = {str(index): [each.point for each in build] for index, build in enumerate(builds)}
+    return compare(points, baseline="0", targets=targets, usd_per_gpu_hour={}, whole=False).series
 
 
 def _of_reading(

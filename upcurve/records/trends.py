@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from upcurve.errors import InputError
+from upcurve.frontier.comparison import SeriesComparison
 from upcurve.frontier.cost import Price
 from upcurve.frontier.trend import (
     METRICS,
@@ -18,6 +19,7 @@ from upcurve.frontier.trend import (
     direction,
     judge,
     operating_point,
+    read_builds,
 )
 from upcurve.records.history import By, History, changes_between, differences
 from upcurve.records.published import prices as published_prices
@@ -137,8 +139,26 @@ class Followed:
         }
 
 
-def follow(histories: Sequence[History], what: Following) -> tuple[list[Followed], list[str]]:
+Reads = list[tuple[SeriesComparison, ...]]
+"""Of each history, its builds' frontiers at the targets."""
+
+
+def read_histories(histories: Sequence[History], targets: Sequence[float]) -> Reads:
+    """Read each history's builds at targets, once for all metrics that are followed there."""
+    return [
+        read_builds([build.measurements for build in each.builds], targets) for each in histories
+    ]
+
+
+def follow(
+    histories: Sequence[History], what: Following, reads: Reads | None = None
+) -> tuple[list[Followed], list[str]]:
     """Follow a metric over each history; also return notes on what has no price.
+
+    Args:
+        histories: of which metric.
+        what: which, and where.
+        reads: what `read_histories` gave for both, where several metrics are followed.
 
     Raises:
         InputError: as `Following.check`, or no history was measured at the concurrency.
@@ -146,13 +166,14 @@ def follow(histories: Sequence[History], what: Following) -> tuple[list[Followed
     metric = what.check()
     found: list[Followed] = []
     notes: list[str] = []
-    for history in histories:
+    for place_of_history, history in enumerate(histories):
+        read = reads[place_of_history] if reads is not None else None
         price = None
         if metric.name == "usd_per_million":
             price = _price(history, what)
             if price is None:
                 notes.append(f"no cost: {history.hardware} has no price; give --price")
-        for place, values in _values(history, metric, what, price):
+        for place, values in _values(history, metric, what, price, read):
             trend = judge(values, metric, what.min_change)
             found.append(Followed(history, metric, place, price, values, trend))
     if not found:
@@ -182,13 +203,17 @@ def _price(history: History, what: Following) -> Price | None:
 
 
 def _values(
-    history: History, metric: Metric, what: Following, price: Price | None
+    history: History,
+    metric: Metric,
+    what: Following,
+    price: Price | None,
+    read: Sequence[SeriesComparison] | None,
 ) -> Iterator[tuple[str, list[Value]]]:
     builds = [build.measurements for build in history.builds]
     usd = price.usd_per_gpu_hour if price else None
     targets = what.targets or []
     if targets:
-        found = at_interactivities(builds, targets, metric, usd)
+        found = at_interactivities(builds, targets, metric, usd, read)
         for target, values in zip(targets, found, strict=True):
             yield f"{target:g} tok/s/user", values
     places = {operating_point(each.point) for build in builds for each in build}

@@ -6,7 +6,6 @@ import csv
 import io
 from collections.abc import Sequence
 
-from upcurve.dashboard.answers.selection import chosen
 from upcurve.dashboard.contract.curves import Compare, Comparison, Histories, History, SeriesDetail
 from upcurve.dashboard.contract.questions import CompareQuestion, HistoryQuestion, numbers
 from upcurve.dashboard.reader import Reader
@@ -14,8 +13,9 @@ from upcurve.errors import InputError
 from upcurve.frontier.grid import legend, markdown
 from upcurve.frontier.latex import latex
 from upcurve.records.compared import Compared, Question, compare_stored
-from upcurve.records.history import PUBLISHED, histories
-from upcurve.records.trends import Following, follow, to_dict
+from upcurve.records.history import PUBLISHED, By, histories
+from upcurve.records.history import History as StoredHistory
+from upcurve.records.trends import Following, Reads, follow, to_dict
 
 MOST_COMPARED = 30
 MOST_HISTORIES = 20
@@ -94,7 +94,6 @@ def compare_text(reader: Reader, question: CompareQuestion) -> str:
 
 def history(reader: Reader, question: HistoryQuestion) -> History:
     """Answer `history`."""
-    catalogue = reader.catalogue()
     what = Following(
         metric=question.metric,
         targets=numbers(question.at),
@@ -104,25 +103,45 @@ def history(reader: Reader, question: HistoryQuestion) -> History:
         min_change=question.min_change,
     )
     what.check()
+    found = chosen_histories(reader, question)
+    return followed(found[:MOST_HISTORIES], what, question.by, found[MOST_HISTORIES:])
+
+
+def chosen_histories(reader: Reader, question: HistoryQuestion) -> list[StoredHistory]:
+    """Return the histories that a question is about.
+
+    Raises:
+        InputError: it chooses nothing.
+    """
+    catalogue = reader.catalogue()
     patterns, isl, osl = list(question.pattern), question.isl, question.osl
     if any(each.startswith(PUBLISHED) for each in patterns):
         raise InputError("pattern", "published sets are not in the store", "import them first")
+    model = None
     if question.group is not None:
-        wanted = chosen(catalogue, (), question.group, None, None)
         facts = catalogue.group(question.group)
-        isl, osl = facts.isl, facts.osl
-        patterns = patterns or [_literal(name) for name, _ in wanted]
+        isl, osl, model = facts.isl, facts.osl, facts.model
+        patterns = patterns or [_literal(name) for name in facts.series]
     if not patterns:
         raise InputError("pattern", "nothing is chosen", "give pattern or group")
     found = histories(
         reader.store, patterns, by=question.by, joined=question.join, isl=isl, osl=osl
     )
-    if question.group is not None:
-        found = [each for each in found if each.model == facts.model]
-    followed, notes = follow(found[:MOST_HISTORIES], what)
+    return [each for each in found if model in (None, each.model)]
+
+
+def followed(
+    found: Sequence[StoredHistory],
+    what: Following,
+    by: By,
+    left_off: Sequence[StoredHistory] = (),
+    reads: Reads | None = None,
+) -> History:
+    """Return histories with a metric followed over them."""
+    results, notes = follow(found, what, reads)
     return History(
-        history=Histories.model_validate(to_dict(followed, what, question.by)),
-        left_off=max(0, len(found) - MOST_HISTORIES),
+        history=Histories.model_validate(to_dict(results, what, by)),
+        left_off=len(left_off),
         notes=notes,
     )
 
