@@ -19,7 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -45,7 +45,7 @@ REDRAW = """
 async (steps) => {
   const took = [];
   for (const [selector, value] of steps) {
-    const element = document.querySelector(selector);
+    const element = selector && document.querySelector(selector);
     const place = document.querySelector(".plot-place");
     const before = place.dataset.drawn;
     const started = performance.now();
@@ -59,7 +59,10 @@ async (steps) => {
       });
       observer.observe(document.body, {childList: true, subtree: true, attributes: true});
     });
-    if (value === null) element.click();
+    if (!selector) {
+      history.pushState(null, "", value);
+      dispatchEvent(new PopStateEvent("popstate"));
+    } else if (value === null) element.click();
     else {
       element.value = value;
       element.dispatchEvent(new Event("change", {bubbles: true}));
@@ -115,7 +118,7 @@ def redraws(page: Page, url: str) -> dict[str, tuple[list[float], float]]:
         metrics = session.send("Performance.getMetrics")["metrics"]
         return next(1000 * each["value"] for each in metrics if each["name"] == "TaskDuration")
 
-    def measure(name: str, steps: list[tuple[str, str | None]]) -> None:
+    def measure(name: str, steps: Sequence[tuple[str, str | None]]) -> None:
         before = cpu_ms()
         times = page.evaluate(REDRAW, steps)
         found[name] = times, (cpu_ms() - before) / len(steps)
@@ -128,6 +131,16 @@ def redraws(page: Page, url: str) -> dict[str, tuple[list[float], float]]:
     chosen = groups[1:11]
     measure("model and workload, first", [(group, each) for each in chosen])
     measure("model and workload, again", [(group, each) for each in chosen])
+    answer = page.request.get(f"{url}api/v1/series?group={groups[0]}&limit=20").json()
+    query = f"?view=frontier&group={groups[0]}"
+    adding = []
+    for item in answer["items"]:
+        query += f"&series={item['name']}"
+        adding.append(("", query))
+    page.evaluate(REDRAW, [("", f"?view=frontier&group={groups[11]}")])
+    measure("one more series, up to 20, first", adding)
+    measure("one more series, up to 20, again", adding)
+    page.evaluate(REDRAW, [("", f"?view=frontier&group={groups[0]}")])
     hide, show = ".legend .entry", ".legend-head button"
     measure("legend: hide and show", [(hide, None), (show, None)] * 10)
     axis = "label.field:has(option[value=joules]) select"

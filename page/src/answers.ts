@@ -8,6 +8,8 @@ export type Params = Record<string, string | string[] | number | boolean | null 
 export interface Answered<T> {
   data: T | undefined;
   problem: Problem | undefined;
+  /** What `data` answers: not yet what is asked now while it is loading. */
+  params: Params;
   loading: boolean;
 }
 
@@ -67,6 +69,7 @@ export function useAnswer<T>(path: string | null, params: Params = {}): Answered
     key: null,
     data: undefined,
     problem: undefined,
+    params,
     loading: true,
   });
   useEffect(() => {
@@ -78,8 +81,8 @@ export function useAnswer<T>(path: string | null, params: Params = {}): Answered
     if (path === null) return;
     let dropped = false;
     answer(path, params).then(
-      (data) => dropped || setState({ key, data: data as T, problem: undefined, loading: false }),
-      (problem: Problem) => dropped || setState({ key, data: undefined, problem, loading: false }),
+      (data) => dropped || setState({ key, data: data as T, problem: undefined, params, loading: false }),
+      (problem: Problem) => dropped || setState({ key, data: undefined, problem, params, loading: false }),
     );
     return () => void (dropped = true);
   }, [key, asked]);

@@ -179,6 +179,20 @@ function options(shown: Shown, series: ChartSeries[], width: number, theme: Them
           },
         ),
       ),
+      Plot.text(
+        points.filter((each) => each.accuracy_passed === false),
+        {
+          x: "x",
+          y: "y",
+          text: () => "✗",
+          fill: theme.bad,
+          stroke: theme.background,
+          strokeWidth: 2,
+          fontWeight: 700,
+          dx: 8,
+          dy: 7,
+        },
+      ),
       Plot.text(marked, {
         x: (d: ChartSeries) => d.marker!.x,
         y: (d: ChartSeries) => d.marker!.y,

@@ -66,7 +66,7 @@ export function FrontierChart({ meta, height, targets, table }: Props) {
       {(frontier) => (
         <Drawn
           meta={meta}
-          frontier={ordered(frontier, !selection.params?.series)}
+          frontier={ordered(frontier, "group" in answered.params)}
           height={height}
           targets={targets}
           table={table}
