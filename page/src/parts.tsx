@@ -164,24 +164,48 @@ export function groupName(group: Group): string {
   return `${group.model}, ${group.isl.toLocaleString("en-US")} in / ${group.osl.toLocaleString("en-US")} out`;
 }
 
+/** Texts of one kind of flag that are shown at once; more stand behind a click. */
+const SHOWN = 3;
+
 /** Flags with the same words told once, with the places they hold at. */
 export function Flags({ of }: { of: { flag: Flag; where?: string }[] }) {
-  const told = new Map<string, { flag: Flag; where: string[] }>();
+  const kinds = new Map<string, Map<string, string[]>>();
   for (const { flag, where } of of) {
-    const key = `${flag.code} ${flag.text}`;
-    const known = told.get(key) ?? { flag, where: [] };
-    if (where) known.where.push(where);
-    told.set(key, known);
+    const texts = kinds.get(flag.code) ?? new Map<string, string[]>();
+    texts.set(flag.text, [...(texts.get(flag.text) ?? []), ...(where ? [where] : [])]);
+    kinds.set(flag.code, texts);
   }
-  if (!told.size) return null;
+  if (!kinds.size) return null;
+  const said = ([text, where]: [string, string[]]) => (
+    <>
+      {text}
+      {where.length > 0 && <span class="muted"> ({places(where)})</span>}
+    </>
+  );
   return (
     <ul class="flags">
-      {[...told.values()].map(({ flag, where }) => (
-        <li>
-          <b>{words(flag.code)}</b> {flag.text}
-          {where.length > 0 && <span class="muted"> ({places(where)})</span>}
-        </li>
-      ))}
+      {[...kinds].flatMap(([code, texts]) =>
+        texts.size <= SHOWN ? (
+          [...texts].map((each) => (
+            <li>
+              <b>{words(code)}</b> {said(each)}
+            </li>
+          ))
+        ) : (
+          <li>
+            <details>
+              <summary>
+                <b>{words(code)}</b> <span class="muted">{plural(texts.size, "note")}</span>
+              </summary>
+              <ul>
+                {[...texts].map((each) => (
+                  <li>{said(each)}</li>
+                ))}
+              </ul>
+            </details>
+          </li>
+        ),
+      )}
     </ul>
   );
 }

@@ -104,8 +104,10 @@ async function compare(params: Params): Promise<Compare> {
   const group = await groupOf(params);
   const { baselines, grid } = await site();
   const names = list(params.series);
-  const baseline = String(params.baseline || names[0] || baselines[group]?.[0] || "");
-  const place = baselines[group]?.indexOf(baseline) ?? -1;
+  // Ratios over a few series are there: unasked, over the first of them.
+  const known = baselines[group] ?? [];
+  const baseline = String(params.baseline || names.find((each) => known.includes(each)) || known[0] || "");
+  const place = known.indexOf(baseline);
   if (place < 0) throw lacking(`ratios over ${baseline} were not exported`);
   const answer = await load<Compare>(`compare/${group}/${place}`);
   const asked = params.at ? String(params.at).split(",").map(Number) : (grid[group] ?? []);

@@ -139,6 +139,13 @@ function One({ of, metric, unit, name, source }: Props) {
     measured(of.builds.map((each) => each.first_measured_at)),
     source,
   ].filter(Boolean);
+  if (of.builds.every((each) => each.value === null)) {
+    return (
+      <p class="warning">
+        No build of {of.history} has a value at {of.at}: choose another.
+      </p>
+    );
+  }
   return (
     <section>
       <Chart

@@ -96,7 +96,7 @@ class Visitor:
         page.on("pageerror", lambda error: self.wrongs.append(f"error {error}"))
         page.on("dialog", self._dialog)
         page.on("request", self._request)
-        page.set_default_timeout(15_000)
+        page.set_default_timeout(30_000)
 
     def open(self, url: str) -> playwright.Page:
         """Go to an address and wait until everything is drawn."""
