@@ -97,6 +97,9 @@ def test_a_sweep(store: Store, server: str, tmp_path: Path) -> None:
         assert other.find_run(run_id) == (run, [point])
         assert other.trace(point_id).equals(trace)
         assert other.completed(run.fingerprint, "may") == {(2, 2, 4, 8192, 1024, 0)}
+    store.set_accuracy(point_id, {"passed": False})
+    assert store.facts([point_id])[point_id].accuracy_passed is False
+    assert store.latest_points("may") == {4: (point_id, 8192)}
     store.end_run(run_id, "complete")
     assert [(each.name, each.points) for each in store.series()] == [("may", 1)]
     assert (tmp_path / "traces-of-all" / "traces" / run_id).is_dir()

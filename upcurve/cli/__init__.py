@@ -19,6 +19,7 @@ COMMANDS = {
     "dashboard": "Show a store as a web page, live.",
     "demo": "Serve a small model, sweep it twice, compare, show: the whole loop.",
     "doctor": "Say what this machine lacks; compile the kernels for GPUs that are not there.",
+    "eval": "Ask a running server questions with known answers; score, interval, gate.",
     "known-server": "Serve tokens at known times: the truth that load clients are held against.",
     "export": "Write the rows of a store as CSV or JSON.",
     "history": "Follow a metric over builds: change points, regressions, what came between.",

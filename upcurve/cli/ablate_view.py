@@ -14,25 +14,33 @@ from rich.table import Table
 
 from upcurve.cli.tables import print_table
 from upcurve.frontier.attribution import Attribution
-from upcurve.frontier.attribution_data import Told, tidy_rows
+from upcurve.frontier.attribution_data import Doubts, Told, doubtful, tidy_rows
 from upcurve.frontier.rounds import common_range
 from upcurve.frontier.waterfall import all_remarks, header, headline, markdown, table
 from upcurve.records.store import Store
-from upcurve.sweep.ablation import Ablation, Outcome, planned_round
+from upcurve.sweep.ablation import Ablation, planned_round
+from upcurve.sweep.ablation_rounds import Outcome
 
 
 def print_outcome(
-    outcome: Outcome, ablation: Ablation, notes: Sequence[str], form: str, precision: float
+    outcome: Outcome,
+    ablation: Ablation,
+    notes: Sequence[str],
+    form: str,
+    *,
+    precision: float,
+    rule: str,
 ) -> None:
     """Print what an ablation gave, in one of the formats table, markdown, csv and json."""
     labels = {on: ablation.label(on) for on in ablation.known()}
+    flags = doubtful(outcome.points, outcome.attributions, labels, rule)
     reached = common_range(outcome.points)
-    said = all_remarks(outcome.attributions, labels, precision=precision, reached=reached)
+    said = all_remarks(outcome.attributions, labels, flags, precision=precision, reached=reached)
     notes = [*said, *notes]
     if form == "json":
-        click.echo(json.dumps(_json(outcome, ablation, precision, notes), indent=2))
+        click.echo(json.dumps(_json(outcome, ablation, flags, precision, notes), indent=2))
     elif form == "csv":
-        rows = tidy_rows(outcome.attributions)
+        rows = tidy_rows(outcome.attributions, flags)
         if rows:
             writer = csv.DictWriter(sys.stdout, list(rows[0]), lineterminator="\n")
             writer.writeheader()
@@ -63,7 +71,11 @@ def _table(attribution: Attribution) -> Table:
 
 
 def _json(
-    outcome: Outcome, ablation: Ablation, precision: float, notes: Sequence[str]
+    outcome: Outcome,
+    ablation: Ablation,
+    flags: Sequence[Doubts],
+    precision: float,
+    notes: Sequence[str],
 ) -> dict[str, Any]:
     schedule = ablation.schedule
     configurations = [(ablation.record(on), on) for on in ablation.known()]
@@ -75,6 +87,7 @@ def _json(
         outcome.rounds,
         precision,
         [(record.series, on, record.fingerprint) for record, on in configurations],
+        flags,
         notes,
     )
     return told.to_dict()

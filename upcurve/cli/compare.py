@@ -10,8 +10,9 @@ from datetime import datetime
 
 import click
 
-from upcurve.cli.options import NumberList, json_option, store_option
+from upcurve.cli.options import FiniteRange, NumberList, json_option, store_option
 from upcurve.cli.tables import comparison_table, print_table
+from upcurve.frontier.comparison import Comparison
 from upcurve.frontier.grid import legend, markdown
 from upcurve.frontier.interpolation import DEFAULT_RULE, RULES
 from upcurve.frontier.latex import latex
@@ -73,7 +74,7 @@ class SeriesHardware(click.ParamType[tuple[str, str]]):
         return series, hardware
 
 
-POSITIVE = click.FloatRange(min=0, min_open=True, max=float("inf"), max_open=True)
+POSITIVE = FiniteRange(min=0, min_open=True)
 
 
 @click.command()
@@ -88,7 +89,7 @@ POSITIVE = click.FloatRange(min=0, min_open=True, max=float("inf"), max_open=Tru
 )
 @click.option(
     "--every",
-    type=click.FloatRange(min=0, min_open=True),
+    type=FiniteRange(min=0, min_open=True),
     metavar="N",
     help="Every N tok/s/user that a frontier covers, instead of --at.",
 )
@@ -124,7 +125,7 @@ POSITIVE = click.FloatRange(min=0, min_open=True, max=float("inf"), max_open=Tru
 @click.option("--usd-per-kwh", type=POSITIVE, metavar="USD", help="Price of electricity.")
 @click.option(
     "--pue",
-    type=click.FloatRange(min=1, max=float("inf"), max_open=True),
+    type=FiniteRange(min=1),
     help="Power of the building over that of the machines, where --kw is without it.",
 )
 @click.option(
@@ -142,6 +143,11 @@ POSITIVE = click.FloatRange(min=0, min_open=True, max=float("inf"), max_open=Tru
 )
 @click.option("--isl", type=click.IntRange(min=1), help="Input length, where there are several.")
 @click.option("--osl", type=click.IntRange(min=1), help="Output length, where there are several.")
+@click.option(
+    "--require-accuracy",
+    is_flag=True,
+    help="Exit 1 where a figure rests on points without accuracy, or with one that failed.",
+)
 @click.option(
     "--format",
     "form",
@@ -168,6 +174,7 @@ def command(
     rule: str,
     isl: int | None,
     osl: int | None,
+    require_accuracy: bool,
     form: str,
     as_json: bool,
     store: str,
@@ -184,6 +191,7 @@ def command(
       upcurve compare feb may --every 10 --format latex
       upcurve compare --at 40 --price MI355X=2.10 --format markdown
       upcurve compare --at 40 --kw MI355X=1.9 --usd-per-kwh 0.08 --pue 1.2
+      upcurve compare before after --at 40 --require-accuracy
     """  # noqa: D301
     if as_json and form not in ("table", "json"):
         raise click.UsageError(f"--json and --format {form} exclude each other")
@@ -217,9 +225,24 @@ def command(
         else:
             print_table(comparison_table(comparison))
             click.echo("\n".join(notes))
-        return
+        notes = []
     for line in notes:
         click.echo(f"upcurve: {line}", err=True)
+    if require_accuracy and (doubts := _without_accuracy(comparison)):
+        for line in doubts:
+            click.echo(f"upcurve: error: {line}", err=True)
+        click.get_current_context().exit(1)
+
+
+def _without_accuracy(comparison: Comparison) -> list[str]:
+    """Return what is said against the accuracy of every figure."""
+    return [
+        f"{series.name} at {reading.interactivity:g} tok/s/user: {flag.text}"
+        for series in comparison.series
+        for reading in series.at
+        for flag in reading.flags
+        if flag.code in ("accuracy_missing", "accuracy_failed")
+    ]
 
 
 def _print_csv(rows: Sequence[Mapping[str, object]]) -> None:

@@ -31,11 +31,19 @@ from upcurve.records.comparable import (
 from upcurve.records.published import prices as published_prices
 from upcurve.records.rows import import_rows
 from upcurve.records.store import Store
-from upcurve.sweep.demo import MODEL_NAME, demo_recipes
+from upcurve.sweep.demo import demo_model, demo_recipes
+from upcurve.sweep.engine_process import EngineError
+from upcurve.sweep.question import ask
+from upcurve.sweep.recipe import Recipe
 from upcurve.sweep.runner import run_sweep
 from upcurve.sweep.view import LiveView, PlainLines
 
 PUBLISHED_TARGETS = [20.0, 30.0, 40.0, 50.0, 60.0]
+QUESTION = (
+    "A shop sells chairs for $8 each. 2 chairs are bought by Alex. The shop takes $9 off the price. "
+    "Alex started with $69. How many dollars are left?"
+)
+"""Training had neither the wording of the last two sentences nor the number 69."""
 
 
 @click.command()
@@ -51,9 +59,9 @@ PUBLISHED_TARGETS = [20.0, 30.0, 40.0, 50.0, 60.0]
 def command(concurrency: list[int], repeats: int, store: str) -> None:
     """Serve a small model, sweep it twice, compare, show: the whole loop in a few minutes.
 
-    Makes a random-weight checkpoint of the real Qwen3.5 MoE architecture, serves it on the CPU with
-    every optimisation off and with all of them on, sweeps both in interleaved rounds, and compares
-    the two curves, and the published MI355X ones, at equal interactivity.
+    Serves a small trained model of the Qwen3.5 MoE architecture on the CPU, asks it a question,
+    sweeps it with every optimisation off and with all of them on in interleaved rounds, and
+    compares the two curves, and the published MI355X ones, at equal interactivity.
 
     \b
     Example:
@@ -61,11 +69,13 @@ def command(concurrency: list[int], repeats: int, store: str) -> None:
       upcurve demo --repeats 5 --store ./results
     """  # noqa: D301
     if "://" in store:
-        raise InputError("store", "the demo keeps its model and its page in a folder", "name one")
+        raise InputError("store", "the demo keeps its page in a folder", "name one")
     folder, started = Path(store), time.monotonic()
-    checkpoint = _make_model(folder)
+    checkpoint = demo_model()
     recipes = demo_recipes(checkpoint, concurrencies=concurrency, repeats=repeats)
     with Store.open(store) as opened:
+        _say("1", f"serve {checkpoint}, a small trained model, and ask it a question")
+        _ask(recipes[-1], opened.log_path("demo-question"))
         _say("2", "sweep both series: baseline (--off all) and optimised, in interleaved rounds")
         console = Console(stderr=True)
         with LiveView(console) if console.is_terminal else PlainLines(console) as view:
@@ -99,19 +109,13 @@ def _say(step: str, what: str) -> None:
     click.echo(f"\n[{step}/5] {what}", err=True)
 
 
-def _make_model(folder: Path) -> Path:
-    from upcurve.engine.model.checkpoint import small_config, write_checkpoint
-
-    checkpoint = folder / "models" / MODEL_NAME
-    config = small_config()
-    _say(
-        "1",
-        f"make a random-weight Qwen3.5 MoE checkpoint in {checkpoint}: "
-        f"{config['num_hidden_layers']} layers (3 of 4 Gated DeltaNet), "
-        f"{config['num_experts']} experts, {config['num_experts_per_tok']} a token, 1 shared",
-    )
-    write_checkpoint(checkpoint, config, seed=0)
-    return checkpoint
+def _ask(recipe: Recipe, log: Path) -> None:
+    click.echo(f"\n{QUESTION}")
+    try:
+        answer = ask(recipe, QUESTION, log=log)
+    except EngineError as error:
+        raise click.ClickException(f"the engine failed: {error}") from error
+    click.echo("".join(f"    {line}\n" for line in answer.splitlines()), nl=False)
 
 
 def _compare(

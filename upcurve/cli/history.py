@@ -8,7 +8,7 @@ from typing import cast
 import click
 from rich.table import Table
 
-from upcurve.cli.options import NumberList, json_option, store_option
+from upcurve.cli.options import FiniteRange, NumberList, json_option, store_option
 from upcurve.cli.tables import print_table
 from upcurve.frontier.trend import METRICS, direction
 from upcurve.records.history import PUBLISHED, By, histories
@@ -46,7 +46,7 @@ BAR_CELLS = 12
 @click.option("--tier", default="hyperscaler", show_default=True, help="Kind of provider.")
 @click.option(
     "--min-change",
-    type=click.FloatRange(min=0, max=1),
+    type=FiniteRange(min=0, max=1),
     default=0.01,
     show_default=True,
     help="Smallest relative change that counts.",

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from upcurve.frontier.attribution import Attribution, Estimate, Share
+from upcurve.frontier.flags import Flag, flag_lines
 from upcurve.frontier.shapley import Design
 from upcurve.frontier.text import cost_text, ratio_text, throughput_text
 
@@ -188,7 +189,7 @@ def remarks(
         lines.append(
             f"{wanted}; how many rounds it takes is not known yet."
             if more is None
-            else f"{wanted}: about {max(more, 1)} more rounds at this spread (--max-rounds)."
+            else f"{wanted}: about {_rounds(max(more, 1))} at this spread (--max-rounds)."
         )
     return lines
 
@@ -196,6 +197,7 @@ def remarks(
 def all_remarks(
     attributions: Sequence[Attribution],
     labels: Mapping[frozenset[str], str],
+    flags: Sequence[Sequence[tuple[Flag, str, float]]],
     *,
     precision: float | None,
     reached: tuple[float, float] | None,
@@ -206,6 +208,7 @@ def all_remarks(
         for each in attributions
         for line in remarks(each, labels, precision=precision, reached=reached)
     ]
+    said += flag_lines(each for of in flags for each in of)
     return [*dict.fromkeys(said), *legend(attributions)]
 
 
@@ -224,6 +227,10 @@ def markdown(attribution: Attribution) -> str:
         cells = [[cell.replace("|", r"\|") for cell in row] for row in [head, rule, *rows]]
         lines += ["| " + " | ".join(row) + " |" for row in cells] + [""]
     return "\n".join(lines)
+
+
+def _rounds(count: int) -> str:
+    return f"{count} more round{'' if count == 1 else 's'}"
 
 
 def _drawn(step: Step, low: float, high: float) -> str:

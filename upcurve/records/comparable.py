@@ -10,7 +10,7 @@ from itertools import islice
 from upcurve.errors import InputError
 from upcurve.frontier.bootstrap import MINIMUM_REPEATS
 from upcurve.frontier.cost import Price, PriceTable
-from upcurve.frontier.flags import Flag
+from upcurve.frontier.flags import Flag, mixed_fingerprints
 from upcurve.frontier.pareto import frontier
 from upcurve.frontier.point import Point
 from upcurve.frontier.repeats import Repeats, split_repeats
@@ -106,7 +106,7 @@ def _choose(
         workload,
         store.fingerprints(summary.name, *workload),
         with_facts(store, points, repeats),
-        None if repeated else noise_floor(store.repeated_throughputs(summary.name, *workload)),
+        None if repeated else noise_floor(store.repeated_figures(summary.name, *workload)),
     )
 
 
@@ -134,11 +134,7 @@ def series_flags(
         name = each.summary.name
         flags = found.setdefault(name, [])
         if len(each.fingerprints) > 1:
-            words = (
-                f"it joins {len(each.fingerprints)} fingerprints in one curve: settings that can "
-                "change its speed differ between its runs"
-            )
-            flags.append(Flag("mixed_fingerprints", words))
+            flags.append(mixed_fingerprints(len(each.fingerprints)))
         price = prices.get(name)
         if price:
             flags.append(Flag("price_assumption", f"cost assumes {price.describe()}"))

@@ -14,6 +14,7 @@ from upcurve.errors import InputError
 from upcurve.frontier.point import Point
 from upcurve.frontier.trend import Measurement
 from upcurve.records import published
+from upcurve.records.facts import facts
 from upcurve.records.rows import read_rows
 from upcurve.records.store import Store
 
@@ -210,8 +211,10 @@ def measurements(rows: Iterable[Mapping[str, Any]]) -> Iterator[Measurement]:
         used = taken[*where, row["fingerprint"]]
         repeat = max(used) + 1 if row["repeat"] in used else row["repeat"]
         used.add(repeat)
-        point = Point(row["interactivity"], row["tput_per_gpu"], *where, repeat)
-        yield Measurement(point, row["ttft_ms"], row["tpot_ms"], watts_per_gpu(row))
+        known = facts(row["requests"], row["failed"], row["result"], row["accuracy"])
+        point = Point(row["interactivity"], row["tput_per_gpu"], *where, repeat, facts=known)
+        power = watts_per_gpu(row)
+        yield Measurement(point, row["ttft_ms"], row["tpot_ms"], power, row["fingerprint"])
 
 
 def watts_per_gpu(row: Mapping[str, Any]) -> float | None:

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 import sqlalchemy as sa
 
-SCHEMA = 2
+SCHEMA = 3
 """Number of the newest migration in `migrations/versions`."""
 
 

@@ -160,6 +160,17 @@ class Store(Closing):
                 raise _refused(run_id, error) from error
             raise
 
+    def set_accuracy(self, point_id: int, accuracy: dict[str, Any]) -> None:
+        """Record the accuracy at a point, in place of what it had.
+
+        Raises:
+            InputError: there is no such point, or the disk refuses.
+        """
+        judged = points.update().where(points.c.id == point_id).values(accuracy=accuracy)
+        with self._writing() as connection:
+            if connection.execute(judged).rowcount != 1:
+                raise InputError(f"point {point_id}", "there is no such point", "measure it first")
+
     def add_points(self, run_id: str, records: Iterable[PointRecord]) -> None:
         """Add many points without traces to a run: all of them or none."""
         try:
@@ -277,6 +288,16 @@ class Store(Closing):
             self._require([name])
         return found
 
+    def latest_points(self, name: str) -> dict[int, tuple[int, int]]:
+        """Return concurrency -> (id, isl) of the point of a series that was measured last there.
+
+        Raises:
+            InputError: the store has no such series.
+        """
+        self._require([name])
+        with self.reading() as connection:
+            return queries.latest_points(connection, name)
+
     def facts(self, ids: Sequence[int], *, traced: Sequence[int] = ()) -> dict[int, Facts]:
         """Return what a reader must know of points, by id.
 
@@ -298,10 +319,10 @@ class Store(Closing):
         with self._errors():
             return folder.read_request_noise(self._root / trace)
 
-    def repeated_throughputs(self, name: str, isl: int, osl: int) -> list[list[float]]:
-        """Return throughputs of repeats, by group, of recipes like those of a series."""
+    def repeated_figures(self, name: str, isl: int, osl: int) -> list[list[tuple[float, float]]]:
+        """Return (interactivity, throughput) of repeats, by group, of recipes like a series'."""
         with self.reading() as connection:
-            return queries.repeated_throughputs(connection, name, isl, osl)
+            return queries.repeated_figures(connection, name, isl, osl)
 
     def has_run(self, run_id: str) -> bool:
         """Whether the store has a run of this id."""

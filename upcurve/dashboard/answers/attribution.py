@@ -14,7 +14,7 @@ from upcurve.dashboard.contract.questions import AttributionQuestion, numbers
 from upcurve.dashboard.contract.runs import Ablation, Attribution, Bar, OneAttribution
 from upcurve.dashboard.reader import Reader
 from upcurve.errors import InputError
-from upcurve.frontier.attribution_data import Told
+from upcurve.frontier.attribution_data import Told, doubtful
 from upcurve.frontier.cost import Price
 from upcurve.frontier.point import Point
 from upcurve.frontier.rounds import common_range
@@ -23,6 +23,7 @@ from upcurve.frontier.targets import round_targets
 from upcurve.frontier.waterfall import all_remarks, headline, order_remark, steps
 from upcurve.records.browse import RunSummary, ablation_recipes
 from upcurve.records.compared import Pricing
+from upcurve.records.facts import facts
 from upcurve.records.published import prices as published_prices
 from upcurve.records.store import Store
 from upcurve.sweep.schedule import Schedule
@@ -101,7 +102,7 @@ class _Item:
 
     def answer(self, question: AttributionQuestion) -> OneAttribution:
         """Return the ablation at the targets asked for, else where every configuration reaches."""
-        from upcurve.sweep.ablation import splitter  # imports all that launches engines
+        from upcurve.sweep.ablation_rounds import splitter  # imports all that launches engines
 
         reached = common_range(self.points)
         targets = numbers(question.at) or self._targets(reached)
@@ -116,7 +117,10 @@ class _Item:
         attributions = split(self.points, rounds)
         wanted = {on for index in range(rounds) for on in self._schedule.configurations(index)}
         labels = {on: self._label(on) for on in wanted | set(self._runs)}
-        remarks = all_remarks(attributions, labels, precision=question.precision, reached=reached)
+        flags = doubtful(self.points, attributions, labels, question.rule)
+        remarks = all_remarks(
+            attributions, labels, flags, precision=question.precision, reached=reached
+        )
         if price:
             notes.append(f"Price: {price.describe()}.")
         told = Told(
@@ -127,6 +131,7 @@ class _Item:
             rounds,
             question.precision,
             [(each.run.series, on, each.run.fingerprint) for on, each in self._runs.items()],
+            flags,
             [*remarks, *notes, order_remark(self._schedule.design, self._schedule.seed)],
         )
         run, (isl, osl) = self._last.run, self._last.workload
@@ -187,6 +192,7 @@ def _points(store: Store, each: _Recorded) -> list[Point]:
             recipe["gpus"],
             concurrency,
             repeat,
+            facts=facts(figures.get("requests"), figures.get("failed"), figures),
         )
         for (repeat, concurrency), figures in latest.items()
     ]
