@@ -18,6 +18,9 @@ import yaml
 from tests.accuracy.examples import answers, items, write_answers, write_items
 from tests.sweep.examples import recipe_file
 from upcurve.cli import run
+from upcurve.dashboard.answers.attribution import attribution
+from upcurve.dashboard.contract.questions import AttributionQuestion
+from upcurve.dashboard.reader import Reader
 from upcurve.records.store import Store
 
 SERVE = "upcurve known-server --port {port} --host {host} --first-ms 2"
@@ -253,6 +256,20 @@ def test_bad_input_is_one_line_and_exit_2(
     assert errors.splitlines() == [errors.strip()]
     assert errors.startswith(f"upcurve: error: {line}")
     assert not (tmp_path / "store").exists()
+
+
+def test_the_dashboard_says_the_same_from_the_store(
+    measured: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert again(measured, "--at", "170,180", "--json", "--price", "CPU=1") == 0
+    told = json.loads(capsys.readouterr().out)
+    with Store.open(measured / "store") as store:
+        question = AttributionQuestion(at=["170,180"], price=["CPU=1"])
+        (item,) = attribution(Reader(store), question).items
+    answer = item.model_dump(mode="json")["ablation"]
+    by_series = {each["series"]: each for each in answer.pop("configurations")}
+    assert by_series == {each["series"]: each for each in told.pop("configurations")}
+    assert answer == told
 
 
 def test_what_is_doubtful_about_the_points_is_said_in_every_format(

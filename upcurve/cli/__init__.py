@@ -16,6 +16,7 @@ COMMANDS = {
     "bench": "Measure a running OpenAI-compatible server at given concurrencies.",
     "bisect": "Find the commit of an engine that moved a metric, with the fewest runs.",
     "compare": "Compare series at equal interactivity: ratios, cost, statuses.",
+    "dashboard": "Show a store as a web page, live.",
     "demo": "Serve a small model, sweep it twice, compare, show: the whole loop.",
     "diverge": "Compare builds of a model with itself in float32, token by token.",
     "doctor": "Say what this machine lacks; compile the kernels for GPUs that are not there.",
@@ -24,6 +25,7 @@ COMMANDS = {
     "export": "Write the rows of a store as CSV or JSON.",
     "history": "Follow a metric over builds: change points, regressions, what came between.",
     "import": "Bring measured rows into the store from a file or a published set.",
+    "limit": "Print the throughput that no engine can pass, by bytes and FLOPs.",
     "serve": "Serve a Qwen3.5 MoE model over the OpenAI API.",
     "sweep": "Run recipes: launch the engine, measure the grid, record, stop.",
 }

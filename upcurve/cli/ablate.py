@@ -16,6 +16,7 @@ from upcurve.cli.options import FiniteRange, NumberList, json_option, store_opti
 from upcurve.errors import InputError
 from upcurve.frontier.interpolation import DEFAULT_RULE, RULES
 from upcurve.frontier.shapley import Configuration
+from upcurve.frontier.waterfall import order_remark
 from upcurve.records.published import prices as published_prices
 from upcurve.records.store import Store
 from upcurve.sweep.ablation import Ablation
@@ -217,9 +218,7 @@ def command(
         click.echo(f"upcurve: what was measured stays in {store}; --resume goes on", err=True)
         raise
     notes += [f"Price: {each.describe()}." for each in prices.values()]
-    notes += [
-        f"Rounds interleaved, launches in random order, seed {seed}; design {schedule.design}."
-    ]
+    notes.append(order_remark(schedule.design, seed))
     print_outcome(outcome, ablation, notes, form, precision=precision, rule=rule)
     if chart is not None and any(each.shares for each in outcome.attributions):
         from upcurve.dashboard.waterfall import waterfall_chart, write_chart

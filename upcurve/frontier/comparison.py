@@ -91,7 +91,7 @@ def compare(
     rule: str = DEFAULT_RULE,
     noise: Mapping[str, NoiseFloor | None] | None = None,
     flags: Mapping[str, Sequence[Flag]] | None = None,
-    areas: bool = True,
+    whole: bool = True,
 ) -> Comparison:
     """Compare series at equal interactivity.
 
@@ -106,7 +106,8 @@ def compare(
         rule: a name of `upcurve.frontier.interpolation.RULES`.
         noise: run-to-run noise of a series from earlier runs.
         flags: what else is to be known about a series.
-        areas: whether area ratios are wanted: with repeats they take most of the time.
+        whole: whether area ratios and intervals of frontier points are wanted too: with repeats
+            they take most of the time.
 
     Raises:
         InputError: a series without points or with values that are not positive and finite, a
@@ -141,14 +142,14 @@ def compare(
                 name=name,
                 usd_per_gpu_hour=side.price,
                 frontier=side.fit.frontier,
-                intervals=point_intervals(side.fit, side.draws),
+                intervals=point_intervals(side.fit, side.draws if whole else None),
                 curve=side.fit.curves[rule],
                 at=tuple(
                     read_target(side, sides[baseline], place, target, rule)
                     for place, target in enumerate(targets)
                 ),
                 rounds=len(side.fit.rounds),
-                area=_area(side, sides[baseline], rule) if areas else None,
+                area=_area(side, sides[baseline], rule) if whole else None,
                 noise=side.noise,
                 flags=tuple((flags or {}).get(name, ())),
             )

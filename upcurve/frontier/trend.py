@@ -15,7 +15,7 @@ from upcurve.frontier.changes import (
     Steps,
     find_steps,
 )
-from upcurve.frontier.comparison import compare
+from upcurve.frontier.comparison import SeriesComparison, compare
 from upcurve.frontier.cost import joules_per_token, usd_per_million_tokens
 from upcurve.frontier.flags import Flag, mixed_fingerprints, point_flags
 from upcurve.frontier.point import Point
@@ -108,32 +108,68 @@ def at_interactivity(
     metric: Metric,
     usd_per_gpu_hour: float | None,
 ) -> list[Value]:
-    """Read each build's own frontier at one interactivity, by the rule of `compare`.
+    """Read each build's own frontier at one interactivity, as `at_interactivities` does."""
+    return at_interactivities(builds, [interactivity], metric, usd_per_gpu_hour)[0]
+
+
+def at_interactivities(
+    builds: Sequence[Sequence[Measurement]],
+    targets: Sequence[float],
+    metric: Metric,
+    usd_per_gpu_hour: float | None,
+    read: Sequence[SeriesComparison] | None = None,
+) -> list[list[Value]]:
+    """Read each build's own frontier at several interactivities, by the rule of `compare`.
 
     Args:
         builds: measurements of each, not empty.
-        interactivity: in tok/s/user.
+        targets: in tok/s/user.
         metric: one that has `along_curve`.
         usd_per_gpu_hour: one price for all builds, so that a cost moves with throughput alone.
+        read: what `read_builds` gave for them, where several metrics are followed.
+
+    Returns:
+        One value for each build, for each target.
     """
+    read = read_builds(builds, targets) if read is None else read
+    return [
+        [
+            _of_reading(series, place, build, metric, usd_per_gpu_hour)
+            for build, series in zip(builds, read, strict=True)
+        ]
+        for place in range(len(targets))
+    ]
+
+
+def read_builds(
+    builds: Sequence[Sequence[Measurement]], targets: Sequence[float]
+) -> tuple[SeriesComparison, ...]:
+    """Read each build's frontier at every target: what all metrics along a curve are made of."""
     points = {str(index): [each.point for each in build] for index, build in enumerate(builds)}
-    read = compare(points, baseline="0", targets=[interactivity], usd_per_gpu_hour={}, areas=False)
-    values = []
-    for build, series in zip(builds, read.series, strict=True):
-        (reading,) = series.at
-        tput, interval, status = reading.tput_per_gpu, reading.interval, str(reading.status)
-        value = tput
-        if tput is not None and metric.name == "usd_per_million":
-            value, interval = _cost(usd_per_gpu_hour, tput, interval)
-            status = status if value is not None else "no price"
-        elif tput is not None and metric.name == "joules_per_token":
-            value = joules_per_token(series.frontier, watts(build), interactivity, tput)
-            interval = None
-            status = status if value is not None else "no power recorded"
-        rounds = max(1, series.rounds) if value is not None else 0
-        flags = (*_mixed(build), *_own_flags(reading.flags)) if value is not None else ()
-        values.append(Value(value, status, rounds, interval, flags))
-    return values
+    return compare(points, baseline="0", targets=targets, usd_per_gpu_hour={}, whole=False).series
+
+
+def _of_reading(
+    series: SeriesComparison,
+    place: int,
+    build: Sequence[Measurement],
+    metric: Metric,
+    usd_per_gpu_hour: float | None,
+) -> Value:
+    reading = series.at[place]
+    tput, interval, status = reading.tput_per_gpu, reading.interval, str(reading.status)
+    value = tput
+    if tput is not None and metric.name == "usd_per_million":
+        value, interval = _cost(usd_per_gpu_hour, tput, interval)
+        status = status if value is not None else "no price"
+    elif tput is not None and metric.name == "joules_per_token":
+        at = reading.interactivity
+        value = joules_per_token(series.frontier, watts(build), at, tput)
+        interval = None
+        status = status if value is not None else "no power recorded"
+    rounds = max(1, series.rounds) if value is not None else 0
+    flags = (*_mixed(build), *_own_flags(reading.flags)) if value is not None else ()
+    return Value(value, status, rounds, interval, flags)
 
 
 def at_operating_point(

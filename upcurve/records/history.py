@@ -120,7 +120,7 @@ def histories(
     found = []
     for (name, engine, model, hardware, precision, *workload), builds in sorted(groups.items()):
         made = (_make(key, of) for key, of in builds.items())
-        ordered = tuple(_labelled(sorted(made, key=lambda each: each.first)))
+        ordered = tuple(labelled(sorted(made, key=lambda each: each.first)))
         lengths = workload[0], workload[1]
         found.append(History(name, engine, model, hardware, precision, lengths, ordered))
     return found
@@ -164,7 +164,7 @@ def _make(key: tuple[str, ...] | date, rows: Sequence[Mapping[str, Any]]) -> Bui
         for name in ("tp", "gpus"):
             facts[name].add(str(row[name]))
     return Build(
-        label=_label(key),
+        label=build_label(key),
         first=min(row["measured_on"] for row in rows),
         last=max(row["measured_on"] for row in rows),
         series=tuple(dict.fromkeys(row["series"] for row in rows)),
@@ -175,7 +175,8 @@ def _make(key: tuple[str, ...] | date, rows: Sequence[Mapping[str, Any]]) -> Bui
     )
 
 
-def _label(key: tuple[str, ...] | date) -> str:
+def build_label(key: tuple[str, ...] | date) -> str:
+    """Name a build: (version, commit, image, source of the own engine), or a day."""
     if isinstance(key, date):
         return key.isoformat()
     version, commit, image, source = key
@@ -183,7 +184,7 @@ def _label(key: tuple[str, ...] | date) -> str:
     return " ".join(part for part in parts if part) or source[:9] or "(no version)"
 
 
-def _labelled(builds: Sequence[Build]) -> Iterator[Build]:
+def labelled(builds: Sequence[Build]) -> Iterator[Build]:
     """Give builds of equal labels their days, and a number where that is not enough."""
     taken: set[str] = set()
     labels = [build.label for build in builds]

@@ -96,6 +96,11 @@ class Store(Closing):
         self._engine.dispose()
 
     @property
+    def name(self) -> str:
+        """Folder or URL, its password hidden."""
+        return self._name
+
+    @property
     def root(self) -> Path:
         """The folder of traces and logs."""
         return self._root
@@ -221,7 +226,7 @@ class Store(Closing):
 
     def _mark_interrupted(self) -> None:
         """Mark runs whose process is gone, and remove the files that they left half-way."""
-        with self._reading() as connection:
+        with self.reading() as connection:
             query = sa.select(runs.c.id, runs.c.process).where(runs.c.status == "running")
             dead = [row.id for row in connection.execute(query) if process.is_dead(row.process)]
         for run_id in dead:
@@ -247,24 +252,24 @@ class Store(Closing):
 
     def completed(self, fingerprint: str, series: str) -> set[OperatingPoint]:
         """Return the points (tp, gpus, concurrency, isl, osl, repeat) that need no second run."""
-        with self._reading() as connection:
+        with self.reading() as connection:
             return queries.completed(connection, fingerprint, series)
 
     def results(self, fingerprint: str, series: str) -> list[tuple[int, dict[str, Any]]]:
         """Return repeat and figures (as `bench --json` prints) of the same, oldest first."""
-        with self._reading() as connection:
+        with self.reading() as connection:
             return queries.results(connection, fingerprint, series)
 
     def series(self) -> list[SeriesSummary]:
         """Return one summary per series, in the order of their first measurement."""
-        with self._reading() as connection:
+        with self.reading() as connection:
             return queries.series(connection)
 
     def fingerprints(
         self, name: str, isl: int | None = None, osl: int | None = None
     ) -> frozenset[str]:
         """Return the fingerprints of the runs behind `points(name, isl, osl)`."""
-        with self._reading() as connection:
+        with self.reading() as connection:
             return queries.fingerprints(connection, name, isl, osl)
 
     def points(self, name: str, isl: int | None = None, osl: int | None = None) -> list[Point]:
@@ -277,7 +282,7 @@ class Store(Closing):
         Raises:
             InputError: the store has no such series.
         """
-        with self._reading() as connection:
+        with self.reading() as connection:
             found = queries.points_of(connection, name, isl, osl)
         if not found:
             self._require([name])
@@ -290,7 +295,7 @@ class Store(Closing):
             InputError: the store has no such series.
         """
         self._require([name])
-        with self._reading() as connection:
+        with self.reading() as connection:
             return queries.latest_points(connection, name)
 
     def facts(self, ids: Sequence[int], *, traced: Sequence[int] = ()) -> dict[int, Facts]:
@@ -300,7 +305,7 @@ class Store(Closing):
             ids: of the points.
             traced: those of them whose request noise is wanted, where a trace was kept.
         """
-        with self._reading() as connection:
+        with self.reading() as connection:
             found = queries.facts(connection, ids)
         wanted = set(traced)
         return {
@@ -316,17 +321,17 @@ class Store(Closing):
 
     def repeated_figures(self, name: str, isl: int, osl: int) -> list[list[tuple[float, float]]]:
         """Return (interactivity, throughput) of repeats, by group, of recipes like a series'."""
-        with self._reading() as connection:
+        with self.reading() as connection:
             return queries.repeated_figures(connection, name, isl, osl)
 
     def has_run(self, run_id: str) -> bool:
         """Whether the store has a run of this id."""
-        with self._reading() as connection:
+        with self.reading() as connection:
             return queries.has_run(connection, run_id)
 
     def find_run(self, run_id: str) -> tuple[RunRecord, list[PointRecord]] | None:
         """Return a run with its points; None where the store has none of this id."""
-        with self._reading() as connection:
+        with self.reading() as connection:
             return queries.find_run(connection, run_id)
 
     def rows(self, series: Sequence[str] | None = None) -> Iterator[dict[str, Any]]:
@@ -347,7 +352,7 @@ class Store(Closing):
         Raises:
             InputError: there is no such point, or it was stored without a trace.
         """
-        with self._reading() as connection:
+        with self.reading() as connection:
             path = queries.trace_path(connection, point_id)
         with self._errors():
             return pyarrow.parquet.read_table(self._root / path)
@@ -358,19 +363,19 @@ class Store(Closing):
         Raises:
             InputError: there is no such point, or it was stored without a trace.
         """
-        with self._reading() as connection:
+        with self.reading() as connection:
             path = queries.trace_path(connection, point_id)
         with self._errors():
             return folder.read_telemetry(self._root / path)
 
     def _rows(self, series: Sequence[str] | None) -> Iterator[dict[str, Any]]:
-        with self._reading() as connection:
+        with self.reading() as connection:
             yield from queries.rows(connection, series)
 
     def _require(self, names: Sequence[str]) -> None:
         if not names:
             return
-        with self._reading() as connection:
+        with self.reading() as connection:
             known = queries.names(connection)
         for name in names:
             if name not in known:
@@ -379,7 +384,8 @@ class Store(Closing):
                 raise InputError(f"series '{name}'", f"not in the store {self._name}", mend)
 
     @contextmanager
-    def _reading(self) -> Iterator[sa.Connection]:
+    def reading(self) -> Iterator[sa.Connection]:
+        """Give a connection to read by; what the database refuses is an `InputError`."""
         with self._errors(), self._engine.connect() as connection:
             yield connection
 

@@ -99,6 +99,7 @@ class Ablation:
                 "on": [switch for switch in self.schedule.switches if switch in on],
                 "design": self.schedule.design,
                 "seed": self.schedule.seed,
+                "pairs": self.schedule.pairs,
                 "round": index,
                 "turn": turn,
             }
