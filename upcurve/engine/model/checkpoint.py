@@ -16,8 +16,9 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from upcurve.engine.kernels import block_scaled
 from upcurve.engine.model.matrix import Rows, pieces
 from upcurve.engine.model.quantization import BLOCK_SIZE
+from upcurve.engine.model.sharding import Cuts, take, whole_shape
 from upcurve.engine.model.shapes import ModelShapes
-from upcurve.engine.model.weights import ModelWeights, weight_map
+from upcurve.engine.model.weights import ModelWeights, Target, weight_map
 
 SPECIAL_TOKENS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
 CHAT_TEMPLATE = (
@@ -31,26 +32,27 @@ def fill_dummy(weights: ModelWeights, seed: int) -> None:
     """Draw every parameter at random, so that activations stay of order one.
 
     Experts are chosen evenly, because router rows are independent; decays spread over the range
-    that trained models use (time constants of about 1 to 1,000 tokens).
+    that trained models use (time constants of about 1 to 1,000 tokens). A rank draws the whole
+    model, tensor by tensor, and keeps its part: a seed gives the same model in every layout.
     """
     dtype = weights.embedding.dtype
     for name, target in weight_map(weights).items():
         generator = torch.Generator(weights.embedding.device).manual_seed(seed)
         seed += 1
-        if isinstance(target, Rows):
+        cuts = weights.sharding.cuts(name)
+        if cuts and len(target.shape) > 1:
+            _fill_part(target, cuts, generator, dtype, matrix=name != "embed_tokens.weight")
+        elif cuts and isinstance(target, torch.Tensor):
+            whole = torch.empty(whole_shape(target.shape, cuts), device=generator.device)
+            _fill_vector(whole, name, generator)
+            target.copy_(take(whole, cuts))
+        elif isinstance(target, Rows):
             for piece in pieces(target.shape):
                 part = target[piece]
                 drawn = torch.empty(part.shape, device=generator.device, dtype=dtype)
                 part.fill(_fill_matrix(drawn, generator))
-        elif name.endswith("linear_attn.A_log"):
-            target.uniform_(1.0, 16.0, generator=generator).log_()
-        elif name.endswith("linear_attn.dt_bias"):
-            step = target.uniform_(math.log(1e-3), math.log(1e-1), generator=generator).exp_()
-            target.copy_(step + torch.log(-torch.expm1(-step)))
-        elif name.endswith("linear_attn.norm.weight"):
-            target.normal_(1.0, 0.1, generator=generator)
         elif target.dim() == 1:
-            target.normal_(0.0, 0.1, generator=generator)
+            _fill_vector(target, name, generator)
         elif name == "embed_tokens.weight":
             target.normal_(0.0, 1.0, generator=generator)
         else:
@@ -58,6 +60,49 @@ def fill_dummy(weights: ModelWeights, seed: int) -> None:
             for piece in pieces(target.shape):
                 _fill_matrix(target[piece], generator)
     weights.prepare()
+
+
+def _fill_vector(vector: torch.Tensor, name: str, generator: torch.Generator) -> None:
+    if name.endswith("linear_attn.A_log"):
+        vector.uniform_(1.0, 16.0, generator=generator).log_()
+    elif name.endswith("linear_attn.dt_bias"):
+        step = vector.uniform_(math.log(1e-3), math.log(1e-1), generator=generator).exp_()
+        vector.copy_(step + torch.log(-torch.expm1(-step)))
+    elif name.endswith("linear_attn.norm.weight"):
+        vector.normal_(1.0, 0.1, generator=generator)
+    else:
+        vector.normal_(0.0, 0.1, generator=generator)
+
+
+def _fill_part(
+    target: Target, cuts: Cuts, generator: torch.Generator, dtype: torch.dtype, *, matrix: bool
+) -> None:
+    """Draw the pieces of a whole tensor, one after the other, and keep what a rank has of each."""
+    shape = whole_shape(target.shape, cuts)
+    experts = next((range(*cut.pieces[0]) for cut in cuts if len(shape) == 3 and cut.dim == 0), None)
+    inner = tuple(cut for cut in cuts if experts is None or cut.dim)
+    for piece in pieces(shape):
+        length = len(range(shape[0])[piece])
+        drawn = torch.empty(length, *shape[1:], device=generator.device, dtype=dtype)
+        if isinstance(target, torch.Tensor) and target.stride(0) == 1:
+            # Numbers are drawn in the order of memory.
+            drawn = drawn.permute(2, 1, 0).contiguous().permute(2, 1, 0)
+        if matrix:
+            _fill_matrix(drawn, generator)
+        else:
+            drawn.normal_(0.0, 1.0, generator=generator)
+        where = slice(None) if len(shape) < 3 else piece
+        if experts is not None:
+            here = range(shape[0])[piece]
+            first, stop = max(here.start, experts.start), min(here.stop, experts.stop)
+            if first >= stop:
+                continue
+            drawn = drawn[first - here.start : stop - here.start]
+            where = slice(first - experts.start, stop - experts.start)
+        if isinstance(target, Rows):
+            target[where].fill(take(drawn, inner))
+        else:
+            target[where].copy_(take(drawn, inner))
 
 
 def _fill_matrix(matrix: torch.Tensor, generator: torch.Generator) -> torch.Tensor:

@@ -1,0 +1,230 @@
+"""Which part of each checkpoint tensor a rank holds: pure functions of names and sizes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import torch
+
+from upcurve.engine.errors import EngineInputError
+from upcurve.engine.model.quantization import BLOCK_SIZE
+from upcurve.engine.model.shapes import ModelShapes
+from upcurve.engine.parallel.layout import Layout, Share, part
+
+BLOCK = BLOCK_SIZE[0]
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """The pieces that a rank holds along one dimension of a tensor."""
+
+    dim: int
+    size: int
+    """Of the whole tensor."""
+    pieces: tuple[tuple[int, int], ...]
+    """Begin and end of each, in order; the rank's tensor is these, one after the other."""
+
+    @property
+    def held(self) -> int:
+        """Size of what the rank holds."""
+        return sum(end - begin for begin, end in self.pieces)
+
+    def blocks(self) -> Cut:
+        """Return the same cut of a tensor with one scale for each block."""
+        down, up = (lambda size: size // BLOCK), (lambda size: -(-size // BLOCK))
+        pieces = tuple((down(begin), up(end)) for begin, end in self.pieces)
+        return Cut(self.dim, up(self.size), pieces)
+
+
+Cuts = tuple[Cut, ...]
+"""Of one tensor, along different dimensions; none where a rank holds it whole."""
+
+
+def take(tensor: torch.Tensor, cuts: Cuts) -> torch.Tensor:
+    """Return a rank's part of a whole tensor: a view where it is one piece."""
+    for cut in cuts:
+        parts = [tensor.narrow(cut.dim, begin, end - begin) for begin, end in cut.pieces]
+        tensor = parts[0] if len(parts) == 1 else torch.cat(parts, cut.dim)
+    return tensor
+
+
+def whole_shape(held: torch.Size, cuts: Cuts) -> torch.Size:
+    """Return the shape of the whole tensor of which a rank holds `held`."""
+    sizes = list(held)
+    for cut in cuts:
+        sizes[cut.dim] = cut.size
+    return torch.Size(sizes)
+
+
+class Sharding:
+    """One rank's share of one model."""
+
+    def __init__(self, shapes: ModelShapes, share: Share) -> None:
+        self.whole = shapes
+        """Of the whole model."""
+        self.share = share
+        heads, count = share.heads, shapes.num_key_value_heads
+        self.shapes = (
+            shapes
+            if share.whole
+            else replace(
+                shapes,
+                num_attention_heads=shapes.num_attention_heads // heads,
+                # Where there are more ranks than key-value heads, several have the same one.
+                num_key_value_heads=max(1, count // heads),
+                linear_num_key_heads=shapes.linear_num_key_heads // heads,
+                linear_num_value_heads=shapes.linear_num_value_heads // heads,
+                moe_intermediate_size=shapes.moe_intermediate_size // share.widths,
+                shared_expert_intermediate_size=shapes.shared_expert_intermediate_size
+                // share.widths,
+            )
+        )
+        """Heads and widths that this rank has; vocabulary and experts are the whole model's."""
+
+    @property
+    def experts(self) -> range:
+        """The routed experts that the rank has."""
+        return range(*part(self.whole.num_experts, self.share.expert, self.share.experts))
+
+    @property
+    def vocabulary_rows(self) -> int:
+        """Rows of the embedding and of the head on every rank: the last ones may be padded."""
+        return -(-self.whole.vocab_size // self.share.heads)
+
+    @property
+    def vocabulary(self) -> range:
+        """The token ids whose rows the rank has."""
+        size, rows = self.whole.vocab_size, self.vocabulary_rows
+        begin = min(size, self.share.head * rows)
+        return range(begin, min(size, begin + rows))
+
+    def cuts(self, name: str) -> Cuts:
+        """Return what the rank holds of a checkpoint tensor.
+
+        Args:
+            name: as in `weights.weight_map`: without prefix, experts fused.
+        """
+        if self.share.whole:
+            return ()
+        return tuple(
+            cut for cut in self._cuts(name.removesuffix(".weight")) if cut.held < cut.size
+        )
+
+    def _cuts(self, name: str) -> Iterator[Cut]:
+        shapes, last = self.whole, name.rpartition(".")[2]
+        queries = shapes.num_attention_heads * shapes.head_dim
+        match last:
+            case "embed_tokens" | "lm_head":
+                mine = self.vocabulary
+                yield Cut(0, shapes.vocab_size, ((mine.start, mine.stop),))
+            case "q_proj":
+                yield self._heads(0, 2 * queries)
+            case "k_proj" | "v_proj":
+                yield self._key_value_heads()
+            case "o_proj":
+                yield self._heads(1, queries)
+            case "in_proj_qkv" | "conv1d":
+                yield self._heads(0, shapes.key_dim, shapes.key_dim, shapes.value_dim)
+            case "in_proj_z":
+                yield self._heads(0, shapes.value_dim)
+            case "in_proj_b" | "in_proj_a" | "A_log" | "dt_bias":
+                yield self._heads(0, shapes.linear_num_value_heads)
+            case "out_proj":
+                yield self._heads(1, shapes.value_dim)
+            case "gate_up_proj" | "down_proj" if ".experts." in f".{name}":
+                mine = self.experts
+                yield Cut(0, shapes.num_experts, ((mine.start, mine.stop),))
+                width = shapes.moe_intermediate_size
+                yield self._widths(1, width, width) if last != "down_proj" else self._widths(
+                    2, width
+                )
+            case "gate_proj" | "up_proj":
+                yield self._widths(0, shapes.shared_expert_intermediate_size)
+            case "down_proj":
+                yield self._widths(1, shapes.shared_expert_intermediate_size)
+
+    def _heads(self, dim: int, *sizes: int) -> Cut:
+        return _cut(dim, sizes, self.share.head, self.share.heads)
+
+    def _widths(self, dim: int, *sizes: int) -> Cut:
+        return _cut(dim, sizes, self.share.width, self.share.widths)
+
+    def _key_value_heads(self) -> Cut:
+        count, dim, share = self.whole.num_key_value_heads, self.whole.head_dim, self.share
+        first = share.head * count // share.heads
+        end = first + max(1, count // share.heads)
+        return Cut(0, count * dim, ((first * dim, end * dim),))
+
+
+def _cut(dim: int, sizes: tuple[int, ...], index: int, count: int) -> Cut:
+    """Cut each of several blocks that lie one after the other by itself."""
+    pieces, start = [], 0
+    for size in sizes:
+        begin, end = part(size, index, count)
+        pieces.append((start + begin, start + end))
+        start += size
+    return Cut(dim, start, tuple(pieces))
+
+
+def check_layout(shapes: ModelShapes, layout: Layout, *, quantized: bool) -> None:
+    """Check that a model can be spread so.
+
+    Raises:
+        EngineInputError: naming the first size that cannot, and the largest tp or ep that fits.
+    """
+    problem = _problem(shapes, layout, quantized=quantized)
+    if problem is None:
+        return
+    name, text = problem
+    options = [
+        each
+        for each in _smaller(layout, name)
+        if _problem(shapes, each, quantized=quantized) is None
+    ]
+    best = max((getattr(each, name) for each in options), default=1)
+    more = "" if name == "ep" or layout.ep == layout.tp else ", or --ep"
+    raise EngineInputError(name, text, f"the largest that fits is --{name} {best}{more}")
+
+
+def _smaller(layout: Layout, name: str) -> Iterator[Layout]:
+    """Yield layouts with less of one size, as like the given one as they can be."""
+    for size in range(1, getattr(layout, name)):
+        if name == "tp":
+            ep = size * layout.dp if layout.joined else min(layout.ep, size)
+            if layout.joined or size % ep == 0:
+                yield Layout(size, ep, layout.dp)
+        elif layout.tp % size == 0:
+            yield Layout(layout.tp, size, layout.dp)
+
+
+def _problem(shapes: ModelShapes, layout: Layout, *, quantized: bool) -> tuple[str, str] | None:
+    """Return which of tp and ep does not fit, and why."""
+    tp, widths = layout.tp, layout.engine_ranks // layout.ep
+    for size in ("num_attention_heads", "linear_num_key_heads", "linear_num_value_heads"):
+        if getattr(shapes, size) % tp:
+            return "tp", f"{size} {getattr(shapes, size)} is no multiple of {tp} ranks"
+    count = shapes.num_key_value_heads
+    if count % tp and tp % count:
+        return "tp", f"num_key_value_heads {count} neither divides nor is divided by {tp} ranks"
+    for size in ("moe_intermediate_size", "shared_expert_intermediate_size"):
+        if getattr(shapes, size) % widths:
+            return "tp", f"{size} {getattr(shapes, size)} is no multiple of {widths} ranks"
+    if shapes.num_experts % layout.ep:
+        return "ep", f"num_experts {shapes.num_experts} is no multiple of {layout.ep} ranks"
+    if not quantized:
+        return None
+    for size, total, parts in (
+        ("num_attention_heads * head_dim", shapes.num_attention_heads * shapes.head_dim, tp),
+        ("num_key_value_heads * head_dim", count * shapes.head_dim, min(tp, count)),
+        ("linear_num_key_heads * linear_key_head_dim", shapes.key_dim, tp),
+        ("linear_num_value_heads * linear_value_head_dim", shapes.value_dim, tp),
+        ("moe_intermediate_size", shapes.moe_intermediate_size, widths),
+        ("shared_expert_intermediate_size", shapes.shared_expert_intermediate_size, widths),
+    ):
+        if parts > 1 and total // parts % BLOCK:
+            return "tp", (
+                f"{size} {total} over {parts} ranks is {total // parts}, "
+                f"no multiple of the {BLOCK} of an FP8 block"
+            )
+    return None
