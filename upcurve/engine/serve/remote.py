@@ -24,6 +24,7 @@ from upcurve.engine.serve.messages import (
     Frames,
     Refused,
     Report,
+    Stop,
     Submit,
     decode_report,
     frame,
@@ -45,18 +46,23 @@ class RemoteEngine:
 
     capacity: Capacity
 
-    def __init__(self, build: Callable[[], Engine]) -> None:
+    def __init__(
+        self,
+        build: Callable[[], Engine] | engine_process.Load,
+        listener: socket.socket | None = None,
+    ) -> None:
         """Start the process, which begins to load; `wait` for it.
 
         Args:
             build: picklable; called there.
+            listener: listens where the ranks meet, if the engine has several; it is handed over.
         """
         self._connection, theirs = socket.socketpair()
         with theirs:
             # Never by fork: a copy of a process that has used a GPU cannot use it.
             self.process = multiprocessing.get_context("spawn").Process(
                 target=engine_process.run,
-                args=(theirs, pickle.dumps(build)),
+                args=(theirs, pickle.dumps(build), listener),
                 name="upcurve-engine",
             )
             self.process.start()
@@ -75,6 +81,8 @@ class RemoteEngine:
         report = decode_report(self._read(int.from_bytes(head, "little")))
         if isinstance(report, Refused):
             raise EngineInputError(report.field, report.problem, report.mend)
+        if isinstance(report, Broken):
+            raise EngineEndedError(report.reason)
         assert isinstance(report, Capacity)
         self.capacity = report
 
@@ -98,6 +106,8 @@ class RemoteEngine:
         """End the process, with all that it computes."""
         self._receive = lambda _: None
         if self._transport is not None:
+            self._send(Stop())
+            await asyncio.to_thread(self.process.join, EXIT_SECONDS)
             self._transport.abort()
         await asyncio.to_thread(self.close)
 
