@@ -48,7 +48,7 @@ def serve(
     max_waiting_requests: int | None = None,
     node: Node | None = None,
     meeting: socket.socket | None = None,
-    ready: Callable[[int], None] = lambda _: None,
+    ready: Callable[[int], None] | None = None,
 ) -> int:
     """Serve a checkpoint folder until SIGTERM or SIGINT, or until the engine fails for good.
 
@@ -65,7 +65,7 @@ def serve(
             layout.
         meeting: listens where the ranks meet, if the first one is this server's and they do not
             meet at an address that was given.
-        ready: called with the port once requests are taken.
+        ready: called with the port once requests are taken; None says it in the log.
 
     Returns:
         The exit code: 0, or 1 if the engine was given up.
@@ -199,7 +199,7 @@ class HttpServer(uvicorn.Server):
         bridge: Bridge,
         host: str,
         drain_seconds: float,
-        ready: Callable[[int], None] = lambda _: None,
+        ready: Callable[[int], None] | None = None,
     ) -> None:
         super().__init__(
             uvicorn.Config(
@@ -243,9 +243,12 @@ class HttpServer(uvicorn.Server):
         gc.collect()
         gc.freeze()
         for each in sockets or []:
+            port = each.getsockname()[1]
+            if self._ready is not None:
+                self._ready(port)
+                continue
             host = f"[{self._host}]" if ":" in self._host else self._host
-            logger.info("ready at http://%s:%d", host, each.getsockname()[1])
-            self._ready(each.getsockname()[1])
+            logger.info("ready at http://%s:%d", host, port)
 
     def drain(self) -> None:
         """Refuse new requests, let the others finish for a while, stop; at once if repeated."""

@@ -1,0 +1,238 @@
+"""A client's connection to the router: its request goes to a replica, the answer comes back as is."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, cast
+from urllib.parse import urlsplit
+
+import httptools
+import orjson
+
+from upcurve.engine.serve.errors import ApiError
+from upcurve.engine.serve.router.balancer import prompt_pieces
+from upcurve.engine.serve.router.replica import Replica
+from upcurve.engine.serve.router.upstream import Upstream
+
+if TYPE_CHECKING:
+    from upcurve.engine.serve.router.router import Router
+
+MAX_BODY_BYTES = 16 * 2**20
+WAITING_BYTES = 2**16
+"""Of a next request, that a client may send before it has its answer."""
+HOP_BY_HOP = (b"connection", b"keep-alive", b"expect", b"transfer-encoding", b"content-length")
+REASONS = {200: b"OK", 413: b"Content Too Large", 502: b"Bad Gateway", 503: b"Service Unavailable"}
+
+
+class Client(asyncio.Protocol):
+    """One HTTP/1.1 connection of a client, with one request at a time."""
+
+    def __init__(self, router: Router) -> None:
+        self._router = router
+        self._transport: asyncio.Transport
+        self._parser = httptools.HttpRequestParser(self)
+        self._waiting = b""
+        self._gone = False
+        self._task: asyncio.Task[None] | None = None
+        self._upstream: Upstream | None = None
+        self._replica: Replica | None = None
+        self._begin()
+
+    def _begin(self) -> None:
+        self._url = b""
+        self._headers: list[tuple[bytes, bytes]] = []
+        self._body = bytearray()
+        self._keep_alive = True
+        self._busy = False
+        self._refused: ApiError | None = None
+        self._tried: set[str] = set()
+
+    @property
+    def busy(self) -> bool:
+        """Whether a request is being answered."""
+        return self._busy
+
+    # The client's side.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Take the transport."""
+        # uvloop's is none by name.
+        self._transport = cast("asyncio.Transport", transport)
+        self._router.clients.add(self)
+
+    def connection_lost(self, error: Exception | None) -> None:  # noqa: ARG002
+        """Give up what the client waits for no more."""
+        self._gone = True
+        self._router.clients.discard(self)
+        if self._task is not None:
+            self._task.cancel()
+        if self._upstream is not None:
+            self._upstream.close()
+        self._finished()
+
+    def data_received(self, data: bytes) -> None:
+        """Read a request; what comes while one is answered waits."""
+        if self._busy:
+            self._waiting += data
+            if len(self._waiting) > WAITING_BYTES:
+                self._transport.abort()
+            return
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserUpgrade:
+            self._transport.abort()
+        except httptools.HttpParserError:
+            self._transport.abort()
+
+    def pause_writing(self) -> None:
+        """Hold the replica back: the client does not keep up."""
+        if self._upstream is not None:
+            self._upstream.hold(True)
+
+    def resume_writing(self) -> None:
+        """Go on."""
+        if self._upstream is not None:
+            self._upstream.hold(False)
+
+    def abort(self) -> None:
+        """End the connection now."""
+        self._transport.abort()
+
+    # What the parser calls.
+
+    def on_url(self, url: bytes) -> None:
+        """Take a part of the target."""
+        self._url += url
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Take a header."""
+        if name.lower() not in HOP_BY_HOP:
+            self._headers.append((name, value))
+        elif name.lower() == b"expect":
+            self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+
+    def on_body(self, body: bytes) -> None:
+        """Take a part of the body."""
+        if len(self._body) + len(body) > MAX_BODY_BYTES:
+            self._refused = ApiError(413, f"body: over {MAX_BODY_BYTES} bytes; send less")
+        else:
+            self._body += body
+
+    def on_message_complete(self) -> None:
+        """Answer."""
+        self._busy = True
+        self._keep_alive = self._parser.should_keep_alive()
+        path = urlsplit(self._url).path
+        if self._refused is not None:
+            self.answer(self._refused.status, orjson.dumps(self._refused.body()))
+        elif path == b"/health":
+            self.answer(*self._router.health())
+        elif path == b"/metrics":
+            self._task = asyncio.ensure_future(self._metrics())
+        else:
+            self._task = asyncio.ensure_future(self._pass_on())
+
+    async def _metrics(self) -> None:
+        text, kind = await self._router.metrics()
+        self.answer(200, text, kind)
+
+    # The replica's side.
+
+    async def _pass_on(self) -> None:
+        """Send the request to a replica; to another where one cannot be reached."""
+        if self._router.draining:
+            self._fail(ApiError(503, "the router is draining: it stops soon; ask another, or later"))
+            return
+        pieces = prompt_pieces(bytes(self._body)) if self._body else []
+        while (replica := self._router.choose(pieces, self._tried)) is not None:
+            self._tried.add(replica.url)
+            try:
+                upstream = replica.take_idle() or await replica.connect()
+            except OSError as error:
+                replica.set_up(False, str(error) or type(error).__name__)
+                continue
+            self._send(replica, upstream)
+            return
+        self._fail(ApiError(503, "no replica is up; try again later"))
+
+    def _send(self, replica: Replica, upstream: Upstream) -> None:
+        self._replica, self._upstream = replica, upstream
+        replica.open += 1
+        upstream.request(self._request(), self)
+
+    def _request(self) -> bytes:
+        lines = [self._parser.get_method() + b" " + self._url + b" HTTP/1.1"]
+        lines += [name + b": " + value for name, value in self._headers]
+        if self._body or self._parser.get_method() == b"POST":
+            lines.append(b"content-length: %d" % len(self._body))
+        return b"\r\n".join(lines) + b"\r\n\r\n" + bytes(self._body)
+
+    def answer_bytes(self, data: bytes) -> None:
+        """Pass the replica's bytes on, unchanged."""
+        self._transport.write(data)
+
+    def answer_done(self) -> None:
+        """Be ready for the next request."""
+        self._upstream = None
+        self._finished()
+        self._next()
+
+    def answer_lost(self) -> None:
+        """End the request with an error: its replica is gone."""
+        upstream, replica = self._upstream, self._replica
+        assert upstream is not None
+        assert replica is not None
+        self._upstream = None
+        self._finished()
+        if upstream.used and not upstream.started:
+            # It was closed for having been idle, before the request came: a new one will do.
+            self._tried.discard(replica.url)
+            replica.idle.clear()
+            self._task = asyncio.ensure_future(self._pass_on())
+            return
+        error = ApiError(502, f"replica {replica.url} ended before its answer did")
+        self._router.suspect(replica)
+        if not upstream.started:
+            self._fail(error)
+        elif upstream.is_stream and upstream.between_chunks:
+            event = b"data: " + orjson.dumps(error.body()) + b"\n\n"
+            self._transport.write(b"%x\r\n%b\r\n0\r\n\r\n" % (len(event), event))
+            self._transport.close()
+        else:
+            # Whatever is missing, the client sees that it is.
+            self._transport.abort()
+
+    def _finished(self) -> None:
+        if self._replica is not None:
+            self._replica.open -= 1
+            self._replica = None
+            self._router.ended()
+
+    def _fail(self, error: ApiError) -> None:
+        self.answer(error.status, orjson.dumps(error.body()))
+
+    def answer(self, status: int, body: bytes, kind: bytes = b"application/json") -> None:
+        """Answer without a replica."""
+        if self._gone:
+            return
+        head = b"HTTP/1.1 %d %b\r\ncontent-type: %b\r\ncontent-length: %d\r\n"
+        head %= (status, REASONS[status], kind, len(body))
+        if status == 503:
+            head += b"retry-after: 5\r\n"
+        if status == 413 or self._router.draining:
+            self._keep_alive = False
+        if not self._keep_alive:
+            head += b"connection: close\r\n"
+        self._transport.write(head + b"\r\n" + body)
+        self._next()
+
+    def _next(self) -> None:
+        keep_alive, waiting = self._keep_alive, self._waiting
+        self._task = None
+        self._begin()
+        if not keep_alive or self._router.draining:
+            self._transport.close()
+        elif waiting:
+            self._waiting = b""
+            # Not from within the parser, which may be what called.
+            asyncio.get_running_loop().call_soon(self.data_received, waiting)
