@@ -41,7 +41,7 @@ def fill_dummy(weights: ModelWeights, seed: int) -> None:
         seed += 1
         cuts = weights.sharding.cuts(name)
         if cuts and len(target.shape) > 1:
-            _fill_part(target, cuts, generator, dtype, matrix=name != "embed_tokens.weight")
+            _fill_part(name, target, cuts, generator, dtype)
         elif cuts and isinstance(target, torch.Tensor):
             whole = torch.empty(whole_shape(target.shape, cuts), device=generator.device)
             _fill_vector(whole, name, generator)
@@ -75,34 +75,35 @@ def _fill_vector(vector: torch.Tensor, name: str, generator: torch.Generator) ->
 
 
 def _fill_part(
-    target: Target, cuts: Cuts, generator: torch.Generator, dtype: torch.dtype, *, matrix: bool
+    name: str, target: Target, cuts: Cuts, generator: torch.Generator, dtype: torch.dtype
 ) -> None:
     """Draw the pieces of a whole tensor, one after the other, and keep what a rank has of each."""
     shape = whole_shape(target.shape, cuts)
-    experts = next((range(*cut.pieces[0]) for cut in cuts if len(shape) == 3 and cut.dim == 0), None)
-    inner = tuple(cut for cut in cuts if experts is None or cut.dim)
-    for piece in pieces(shape):
-        length = len(range(shape[0])[piece])
-        drawn = torch.empty(length, *shape[1:], device=generator.device, dtype=dtype)
-        if isinstance(target, torch.Tensor) and target.stride(0) == 1:
-            # Numbers are drawn in the order of memory.
-            drawn = drawn.permute(2, 1, 0).contiguous().permute(2, 1, 0)
-        if matrix:
-            _fill_matrix(drawn, generator)
-        else:
+    is_experts = ".experts." in name
+    mine = range(shape[0])
+    if is_experts and cuts[0].dim == 0:
+        mine, cuts = range(*cuts[0].pieces[0]), cuts[1:]
+    for piece in pieces(shape) if is_experts else [slice(None)]:
+        here = range(shape[0])[piece]
+        drawn = torch.empty(len(here), *shape[1:], device=generator.device, dtype=dtype)
+        if name.endswith("conv1d.weight"):
+            # Numbers are drawn in the order of memory, which has the channels innermost.
+            drawn = drawn.new_empty(shape[2], shape[0]).t().unsqueeze(1)
+        if name == "embed_tokens.weight":
             drawn.normal_(0.0, 1.0, generator=generator)
-        where = slice(None) if len(shape) < 3 else piece
-        if experts is not None:
-            here = range(shape[0])[piece]
-            first, stop = max(here.start, experts.start), min(here.stop, experts.stop)
+        else:
+            _fill_matrix(drawn, generator)
+        place = slice(None)
+        if is_experts:
+            first, stop = max(here.start, mine.start), min(here.stop, mine.stop)
             if first >= stop:
                 continue
             drawn = drawn[first - here.start : stop - here.start]
-            where = slice(first - experts.start, stop - experts.start)
+            place = slice(first - mine.start, stop - mine.start)
         if isinstance(target, Rows):
-            target[where].fill(take(drawn, inner))
+            (target[place] if is_experts else target).fill(take(drawn, cuts))
         else:
-            target[where].copy_(take(drawn, inner))
+            target[place].copy_(take(drawn, cuts))
 
 
 def _fill_matrix(matrix: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
