@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, cast
 from urllib.parse import urlsplit
 
@@ -18,39 +20,53 @@ if TYPE_CHECKING:
     from upcurve.engine.serve.router.router import Router
 
 MAX_BODY_BYTES = 16 * 2**20
-WAITING_BYTES = 2**16
-"""Of a next request, that a client may send before it has its answer."""
+MOST_WAITING = 16
+"""Requests that a client may send before it has its answers."""
 HOP_BY_HOP = (b"connection", b"keep-alive", b"expect", b"transfer-encoding", b"content-length")
 REASONS = {200: b"OK", 413: b"Content Too Large", 502: b"Bad Gateway", 503: b"Service Unavailable"}
 
 
+@dataclass(slots=True)
+class Request:
+    """What a client asks for."""
+
+    method: bytes = b""
+    url: bytes = b""
+    headers: list[tuple[bytes, bytes]] = field(default_factory=list)
+    body: bytearray = field(default_factory=bytearray)
+    keep_alive: bool = True
+    too_large: bool = False
+    tried: set[str] = field(default_factory=set)
+    """Replicas that could not be reached."""
+
+    def encode(self) -> bytes:
+        """Return it as it is sent to a replica."""
+        lines = [self.method + b" " + self.url + b" HTTP/1.1"]
+        lines += [name + b": " + value for name, value in self.headers]
+        if self.body or self.method == b"POST":
+            lines.append(b"content-length: %d" % len(self.body))
+        return b"\r\n".join(lines) + b"\r\n\r\n" + bytes(self.body)
+
+
 class Client(asyncio.Protocol):
-    """One HTTP/1.1 connection of a client, with one request at a time."""
+    """One HTTP/1.1 connection of a client, whose requests are answered one after the other."""
 
     def __init__(self, router: Router) -> None:
         self._router = router
         self._transport: asyncio.Transport
         self._parser = httptools.HttpRequestParser(self)
-        self._waiting = b""
         self._gone = False
+        self._reading = Request()
+        self._waiting: deque[Request] = deque()
+        self._request: Request | None = None
         self._task: asyncio.Task[None] | None = None
         self._upstream: Upstream | None = None
         self._replica: Replica | None = None
-        self._begin()
-
-    def _begin(self) -> None:
-        self._url = b""
-        self._headers: list[tuple[bytes, bytes]] = []
-        self._body = bytearray()
-        self._keep_alive = True
-        self._busy = False
-        self._refused: ApiError | None = None
-        self._tried: set[str] = set()
 
     @property
     def busy(self) -> bool:
         """Whether a request is being answered."""
-        return self._busy
+        return self._request is not None
 
     # The client's side.
 
@@ -71,17 +87,12 @@ class Client(asyncio.Protocol):
         self._finished()
 
     def data_received(self, data: bytes) -> None:
-        """Read a request; what comes while one is answered waits."""
-        if self._busy:
-            self._waiting += data
-            if len(self._waiting) > WAITING_BYTES:
-                self._transport.abort()
-            return
+        """Read requests; those that come while one is answered wait."""
         try:
             self._parser.feed_data(data)
-        except httptools.HttpParserUpgrade:
+        except (httptools.HttpParserUpgrade, httptools.HttpParserError):
             self._transport.abort()
-        except httptools.HttpParserError:
+        if len(self._waiting) > MOST_WAITING:
             self._transport.abort()
 
     def pause_writing(self) -> None:
@@ -100,37 +111,49 @@ class Client(asyncio.Protocol):
 
     # What the parser calls.
 
+    def on_message_begin(self) -> None:
+        """Begin a request."""
+        self._reading = Request()
+
     def on_url(self, url: bytes) -> None:
         """Take a part of the target."""
-        self._url += url
+        self._reading.url += url
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Take a header."""
         if name.lower() not in HOP_BY_HOP:
-            self._headers.append((name, value))
+            self._reading.headers.append((name, value))
         elif name.lower() == b"expect":
             self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
     def on_body(self, body: bytes) -> None:
         """Take a part of the body."""
-        if len(self._body) + len(body) > MAX_BODY_BYTES:
-            self._refused = ApiError(413, f"body: over {MAX_BODY_BYTES} bytes; send less")
-        else:
-            self._body += body
+        request = self._reading
+        request.too_large |= len(request.body) + len(body) > MAX_BODY_BYTES
+        if not request.too_large:
+            request.body += body
 
     def on_message_complete(self) -> None:
-        """Answer."""
-        self._busy = True
-        self._keep_alive = self._parser.should_keep_alive()
-        path = urlsplit(self._url).path
-        if self._refused is not None:
-            self.answer(self._refused.status, orjson.dumps(self._refused.body()))
+        """Answer, once all before it are."""
+        self._reading.method = self._parser.get_method()
+        self._reading.keep_alive = self._parser.should_keep_alive()
+        self._waiting.append(self._reading)
+        if self._request is None:
+            self._next()
+
+    def _next(self) -> None:
+        if not self._waiting:
+            return
+        request = self._request = self._waiting.popleft()
+        path = urlsplit(request.url).path
+        if request.too_large:
+            self._fail(ApiError(413, f"body: over {MAX_BODY_BYTES} bytes; send less"))
         elif path == b"/health":
             self.answer(*self._router.health())
         elif path == b"/metrics":
             self._task = asyncio.ensure_future(self._metrics())
         else:
-            self._task = asyncio.ensure_future(self._pass_on())
+            self._task = asyncio.ensure_future(self._pass_on(request))
 
     async def _metrics(self) -> None:
         text, kind = await self._router.metrics()
@@ -138,34 +161,27 @@ class Client(asyncio.Protocol):
 
     # The replica's side.
 
-    async def _pass_on(self) -> None:
+    async def _pass_on(self, request: Request) -> None:
         """Send the request to a replica; to another where one cannot be reached."""
         if self._router.draining:
             self._fail(ApiError(503, "the router is draining: it stops soon; ask another, or later"))
             return
-        pieces = prompt_pieces(bytes(self._body)) if self._body else []
-        while (replica := self._router.choose(pieces, self._tried)) is not None:
-            self._tried.add(replica.url)
+        pieces = prompt_pieces(bytes(request.body)) if request.body else []
+        while (replica := self._router.choose(pieces, request.tried)) is not None:
+            request.tried.add(replica.url)
+            # Others that are being sent count on it.
+            self._replica = replica
+            replica.open += 1
             try:
                 upstream = replica.take_idle() or await replica.connect()
             except OSError as error:
                 replica.set_up(False, str(error) or type(error).__name__)
+                self._finished()
                 continue
-            self._send(replica, upstream)
+            self._upstream = upstream
+            upstream.request(request.encode(), self)
             return
         self._fail(ApiError(503, "no replica is up; try again later"))
-
-    def _send(self, replica: Replica, upstream: Upstream) -> None:
-        self._replica, self._upstream = replica, upstream
-        replica.open += 1
-        upstream.request(self._request(), self)
-
-    def _request(self) -> bytes:
-        lines = [self._parser.get_method() + b" " + self._url + b" HTTP/1.1"]
-        lines += [name + b": " + value for name, value in self._headers]
-        if self._body or self._parser.get_method() == b"POST":
-            lines.append(b"content-length: %d" % len(self._body))
-        return b"\r\n".join(lines) + b"\r\n\r\n" + bytes(self._body)
 
     def answer_bytes(self, data: bytes) -> None:
         """Pass the replica's bytes on, unchanged."""
@@ -175,20 +191,20 @@ class Client(asyncio.Protocol):
         """Be ready for the next request."""
         self._upstream = None
         self._finished()
-        self._next()
+        self._answered()
 
     def answer_lost(self) -> None:
         """End the request with an error: its replica is gone."""
-        upstream, replica = self._upstream, self._replica
+        upstream, replica, request = self._upstream, self._replica, self._request
         assert upstream is not None
         assert replica is not None
+        assert request is not None
         self._upstream = None
         self._finished()
         if upstream.used and not upstream.started:
             # It was closed for having been idle, before the request came: a new one will do.
-            self._tried.discard(replica.url)
-            replica.idle.clear()
-            self._task = asyncio.ensure_future(self._pass_on())
+            request.tried.discard(replica.url)
+            self._task = asyncio.ensure_future(self._pass_on(request))
             return
         error = ApiError(502, f"replica {replica.url} ended before its answer did")
         self._router.suspect(replica)
@@ -213,26 +229,24 @@ class Client(asyncio.Protocol):
 
     def answer(self, status: int, body: bytes, kind: bytes = b"application/json") -> None:
         """Answer without a replica."""
-        if self._gone:
+        if self._gone or self._request is None:
             return
         head = b"HTTP/1.1 %d %b\r\ncontent-type: %b\r\ncontent-length: %d\r\n"
         head %= (status, REASONS[status], kind, len(body))
         if status == 503:
             head += b"retry-after: 5\r\n"
         if status == 413 or self._router.draining:
-            self._keep_alive = False
-        if not self._keep_alive:
+            self._request.keep_alive = False
+        if not self._request.keep_alive:
             head += b"connection: close\r\n"
         self._transport.write(head + b"\r\n" + body)
-        self._next()
+        self._answered()
 
-    def _next(self) -> None:
-        keep_alive, waiting = self._keep_alive, self._waiting
-        self._task = None
-        self._begin()
-        if not keep_alive or self._router.draining:
+    def _answered(self) -> None:
+        request, self._request, self._task = self._request, None, None
+        assert request is not None
+        if request.keep_alive and not self._router.draining:
+            self._next()
+        else:
+            self._waiting.clear()
             self._transport.close()
-        elif waiting:
-            self._waiting = b""
-            # Not from within the parser, which may be what called.
-            asyncio.get_running_loop().call_soon(self.data_received, waiting)

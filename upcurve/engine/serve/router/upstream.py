@@ -40,6 +40,7 @@ class Upstream(asyncio.Protocol):
         self._transport: asyncio.Transport
         self._reader: Reader | None = None
         self._done = False
+        self._kept = False
         self._parser: httptools.HttpResponseParser
 
     def request(self, data: bytes, reader: Reader) -> None:
@@ -88,7 +89,7 @@ class Upstream(asyncio.Protocol):
         if self._done:
             self._reader = None
             self.used = True
-            if self._parser.should_keep_alive():
+            if self._kept:
                 self.replica.put_back(self)
             else:
                 self.close()
@@ -129,3 +130,4 @@ class Upstream(asyncio.Protocol):
     def on_message_complete(self) -> None:
         """The answer is whole."""
         self._done = True
+        self._kept = self._parser.should_keep_alive()
