@@ -48,5 +48,6 @@ def _mix(results, weights, out, width, choices: tl.constexpr, block: tl.constexp
     for choice in tl.static_range(choices):
         weight = tl.load(weights + token * choices + choice)
         at = results + (token * choices + choice) * width + channel
-        total += weight * tl.load(at, mask=inside & (weight != 0), other=0.0).to(tl.float32)
+        counts = weight.to(tl.int32, bitcast=True) != 0
+        total += weight * tl.load(at, mask=inside & counts, other=0.0).to(tl.float32)
     tl.store(out + token * width + channel, total.to(out.dtype.element_ty), mask=inside)
