@@ -16,10 +16,11 @@ from tests.engine.model.oracle import CPU, tiny_config, write
 from upcurve.engine.errors import EngineInputError
 from upcurve.engine.kernels.block_scaled import dequantize_blocks
 from upcurve.engine.model.checkpoint import fill_dummy, small_config, write_checkpoint
+from upcurve.engine.model.layout_check import check_layout
 from upcurve.engine.model.loader import load_weights
 from upcurve.engine.model.matrix import Rows
 from upcurve.engine.model.shapes import ModelShapes
-from upcurve.engine.model.sharding import Sharding, check_layout, take
+from upcurve.engine.model.sharding import Sharding, take
 from upcurve.engine.model.stored import StoredTensor
 from upcurve.engine.model.weights import ModelWeights, weight_map
 from upcurve.engine.parallel.layout import Layout

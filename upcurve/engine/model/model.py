@@ -19,11 +19,11 @@ from upcurve.engine.model.batch import ForwardBatch
 from upcurve.engine.model.checkpoint import fill_dummy
 from upcurve.engine.model.delta_rule import DeltaRule
 from upcurve.engine.model.formats import LoadFormat, QuantizationFormat
+from upcurve.engine.model.layout_check import check_layout
 from upcurve.engine.model.loader import load_weights
 from upcurve.engine.model.matrix import Matrix
 from upcurve.engine.model.plan import StepPlan, plan_step
 from upcurve.engine.model.shapes import ModelShapes
-from upcurve.engine.model.sharding import check_layout
 from upcurve.engine.model.weights import (
     ExpertWeights,
     GatedAttentionWeights,

@@ -18,6 +18,8 @@ import uvicorn
 
 from upcurve.engine.errors import EngineInputError
 from upcurve.engine.execute.options import EngineOptions
+from upcurve.engine.model.layout_check import check_layout
+from upcurve.engine.model.shapes import ModelShapes
 from upcurve.engine.parallel.seat import Node, node_of
 from upcurve.engine.serve.app import Server
 from upcurve.engine.serve.bridge import Bridge
@@ -74,7 +76,13 @@ def serve(
         EngineInputError: the address cannot be bound, or the model or an option is unusable.
     """
     prepare()
-    node = node or node_of(options.layout.engine_ranks)
+    layout = options.layout
+    if layout.ranks > 1:
+        # Here, before a process is started for each rank.
+        shapes = ModelShapes.from_folder(folder)
+        quantized = options.quantization == "fp8" or shapes.quantization is not None
+        check_layout(shapes, layout, quantized=quantized)
+    node = node or node_of(layout.engine_ranks)
     if node.ranks > 1 and node.leads and not node.port and meeting is None:
         meeting = socket.create_server((node.host, 0))
     first, *others = node.seats(meeting.getsockname()[1] if meeting else None)
