@@ -54,7 +54,7 @@ def build_engine(
         EngineInputError: an option or the checkpoint is unusable, or the memory does not do.
     """
     device = _device(options)
-    with _room_on(device):
+    with _room():
         model = _load(folder, options, device, ranks)
         return engine_of(model, options, device, control=control)
 
@@ -68,7 +68,7 @@ def build_follower(
         EngineInputError: as `build_engine`.
     """
     device = _device(options)
-    with _room_on(device):
+    with _room():
         model = _load(folder, options, device, ranks)
         runner, _ = _runner(model, options, device, control)
         if is_gpu(device):
@@ -108,7 +108,7 @@ def _least(ranks: Ranks, number: int, device: torch.device) -> int:
 
 
 @contextmanager
-def _room_on(device: torch.device) -> Iterator[None]:
+def _room() -> Iterator[None]:
     """Say what to do where a GPU's memory does not hold what is loaded."""
     try:
         yield

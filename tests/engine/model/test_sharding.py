@@ -196,8 +196,7 @@ def test_a_rank_loads_its_share_and_reads_no_more(
             assert torch.equal(values(target), wanted), name
         size = 4 if kind in ("plain", "quantised") else None
         held = sum(
-            target.shape.numel()
-            * (size or (1 if isinstance(target, Rows) else 4))
+            target.shape.numel() * (size or (1 if isinstance(target, Rows) else 4))
             for target in weight_map(mine).values()
         )
         assert sum(read) == held
@@ -244,7 +243,12 @@ def test_every_rank_is_strict_about_the_whole_checkpoint(
         (Layout(3), False, {}, "tp: num_attention_heads 8 is no multiple of 3"),
         (Layout(16), False, {}, "--tp 8"),
         (Layout(4), False, {"num_key_value_heads": 8, "num_attention_heads": 8}, None),
-        (Layout(8), False, {"moe_intermediate_size": 20}, "moe_intermediate_size 20 is no multiple"),
+        (
+            Layout(8),
+            False,
+            {"moe_intermediate_size": 20},
+            "moe_intermediate_size 20 is no multiple",
+        ),
         (Layout(8, 8), False, {"num_experts": 12}, "ep: num_experts 12 is no multiple of 8"),
         (Layout(8, 8), False, {"num_experts": 12}, "--ep 4"),
         (Layout(8), False, {"moe_intermediate_size": 20}, "--tp 4, or --ep"),

@@ -21,7 +21,9 @@ class RankPool:
     def __init__(self) -> None:
         # One process imports torch, and the ranks are copies of it.
         context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(["upcurve.engine.build", "upcurve.engine.parallel.rendezvous"])
+        context.set_forkserver_preload(
+            ["upcurve.engine.build", "upcurve.engine.parallel.rendezvous"]
+        )
         self._pipes: list[Connection] = []
         self._processes = []
         listener = socket.create_server(("127.0.0.1", 0))

@@ -5,14 +5,18 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from upcurve.engine.errors import EngineInputError
 from upcurve.engine.execute.device import NO_TOKEN, Device, DeviceLostError, Flight
 from upcurve.engine.execute.event import Event, FinishReason, TokenLogprobs
-from upcurve.engine.execute.turns import Turns
 from upcurve.engine.memory.memory import Memory
 from upcurve.engine.schedule.request import TERMINAL, Phase, Request, SamplingParameters
 from upcurve.engine.schedule.scheduler import Scheduled, Scheduler
+
+if TYPE_CHECKING:
+    # It imports torch, which the HTTP side has no use for.
+    from upcurve.engine.execute.turns import Turns
 
 logger = logging.getLogger(__name__)
 

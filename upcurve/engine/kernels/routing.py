@@ -101,9 +101,7 @@ def route(
     experts = logits.shape[1] - shared
     few = experts <= MOST_EXPERTS and top_k <= MOST_CHOICES
     if few and runs_kernels(logits.device):
-        return route_in_one(
-            logits, top_k, shared=shared, shared_scale=shared_scale, owned=owned
-        )
+        return route_in_one(logits, top_k, shared=shared, shared_scale=shared_scale, owned=owned)
     chosen, ids = torch.sort(logits[:, :experts].float(), dim=-1, descending=True, stable=True)
     weights = torch.softmax(chosen[:, :top_k], dim=-1)
     ids = ids[:, :top_k].to(torch.int32)

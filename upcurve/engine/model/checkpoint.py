@@ -16,8 +16,8 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from upcurve.engine.kernels import block_scaled
 from upcurve.engine.model.matrix import Rows, pieces
 from upcurve.engine.model.quantization import BLOCK_SIZE
-from upcurve.engine.model.sharding import Cuts, take, whole_shape
 from upcurve.engine.model.shapes import ModelShapes
+from upcurve.engine.model.sharding import Cuts, take, whole_shape
 from upcurve.engine.model.weights import ModelWeights, Target, weight_map
 
 SPECIAL_TOKENS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")

@@ -146,9 +146,10 @@ def load_weights(
 ) -> None:
     """Fill `weights` from the safetensors files of a checkpoint folder, one tensor at a time.
 
-    Of each tensor no more is read than this rank has of it. Names, shapes and types of all tensors are checked before the first is read. Matrices that
-    `weights` has in FP8 are taken as they are, with one scale for each block of 128 x 128 or one
-    for the whole, or quantised one at a time where the checkpoint has them in another type.
+    Of each tensor no more is read than this rank has of it. Names, shapes and types of all tensors
+    are checked before the first is read. Matrices that `weights` has in FP8 are taken as they are,
+    with one scale for each block of 128 x 128 or one for the whole, or quantised one at a time
+    where the checkpoint has them in another type.
 
     Args:
         folder: with `model.safetensors`, or with several such files and their index.

@@ -31,9 +31,8 @@ class Cut:
 
     def blocks(self) -> Cut:
         """Return the same cut of a tensor with one scale for each block."""
-        down, up = (lambda size: size // BLOCK), (lambda size: -(-size // BLOCK))
-        pieces = tuple((down(begin), up(end)) for begin, end in self.pieces)
-        return Cut(self.dim, up(self.size), pieces)
+        pieces = tuple((begin // BLOCK, -(-end // BLOCK)) for begin, end in self.pieces)
+        return Cut(self.dim, -(-self.size // BLOCK), pieces)
 
 
 Cuts = tuple[Cut, ...]
@@ -106,9 +105,7 @@ class Sharding:
         """
         if self.share.whole:
             return ()
-        return tuple(
-            cut for cut in self._cuts(name.removesuffix(".weight")) if cut.held < cut.size
-        )
+        return tuple(cut for cut in self._cuts(name.removesuffix(".weight")) if cut.held < cut.size)
 
     def _cuts(self, name: str) -> Iterator[Cut]:
         shapes, last = self.whole, name.rpartition(".")[2]
@@ -135,8 +132,8 @@ class Sharding:
                 mine = self.experts
                 yield Cut(0, shapes.num_experts, ((mine.start, mine.stop),))
                 width = shapes.moe_intermediate_size
-                yield self._widths(1, width, width) if last != "down_proj" else self._widths(
-                    2, width
+                yield (
+                    self._widths(1, width, width) if last != "down_proj" else self._widths(2, width)
                 )
             case "gate_proj" | "up_proj":
                 yield self._widths(0, shapes.shared_expert_intermediate_size)

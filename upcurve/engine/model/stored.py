@@ -33,9 +33,7 @@ class StoredTensor:
         A whole tensor is the mapped file itself, until it is copied.
         """
         try:
-            tensor: torch.Tensor = (
-                self._pieces(cuts) if cuts else self.reader.get_tensor(self.name)
-            )
+            tensor: torch.Tensor = self._pieces(cuts) if cuts else self.reader.get_tensor(self.name)
         except SafetensorError as error:
             raise _corrupt(self.file, error) from error
         return tensor

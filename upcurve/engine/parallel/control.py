@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from queue import SimpleQueue
 
-import torch.distributed as dist
+from torch._C._distributed_c10d import Store
 
 from upcurve.engine.parallel.channel import Channel, accept, connect
 from upcurve.engine.parallel.ranks import Ranks
@@ -27,9 +27,7 @@ class Control:
     is waiting for; and one to the leader of its replica, where that is another.
     """
 
-    def __init__(
-        self, ranks: Ranks, store: dist.Store, host: str, lost: Callable[[str], None]
-    ) -> None:
+    def __init__(self, ranks: Ranks, store: Store, host: str, lost: Callable[[str], None]) -> None:
         """Connect; return once all ranks have.
 
         Args:
@@ -118,16 +116,14 @@ class Control:
         return ended
 
     @staticmethod
-    def _gather(
-        store: dist.Store, host: str, rank: int, others: range
-    ) -> dict[int, Channel]:
+    def _gather(store: Store, host: str, rank: int, others: range) -> dict[int, Channel]:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         with socket.create_server((host, 0), family=family) as listener:
             store.set(_key(rank), f"{host} {listener.getsockname()[1]}")
             return accept(listener, len(others))
 
     @staticmethod
-    def _join(store: dist.Store, other: int, rank: int) -> Channel:
+    def _join(store: Store, other: int, rank: int) -> Channel:
         host, port = store.get(_key(other)).decode().split()
         return connect(host, int(port), rank)
 

@@ -12,6 +12,7 @@ from datetime import timedelta
 
 import torch
 import torch.distributed as dist
+from torch._C._distributed_c10d import PrefixStore, Store, TCPStore
 
 from upcurve.engine.parallel.control import Control
 from upcurve.engine.parallel.layout import Layout
@@ -64,7 +65,7 @@ def meet(
     return ranks, Control(ranks, store, _own_address(seat), lost)
 
 
-def join(store: dist.Store, seat: Seat, backend: str) -> None:
+def join(store: Store, seat: Seat, backend: str) -> None:
     """Join the default group of torch.distributed.
 
     Args:
@@ -86,9 +87,9 @@ def join(store: dist.Store, seat: Seat, backend: str) -> None:
     )
 
 
-def _store(seat: Seat, listener: socket.socket | None) -> dist.Store:
+def _store(seat: Seat, listener: socket.socket | None) -> Store:
     first = seat.rank == 0 and not seat.hosted
-    store = dist.TCPStore(
+    store = TCPStore(
         seat.host,
         seat.port,
         seat.ranks,
@@ -97,7 +98,7 @@ def _store(seat: Seat, listener: socket.socket | None) -> dist.Store:
         wait_for_workers=False,
         master_listen_fd=None if listener is None else listener.detach(),
     )
-    return dist.PrefixStore("upcurve", store)
+    return PrefixStore("upcurve", store)
 
 
 def _own_address(seat: Seat) -> str:

@@ -96,9 +96,7 @@ def variants(request: Request, chip: Chip) -> dict[tuple[str, str], Variant]:
     with as_if_on(chip), launches.catch(), fake_tensors():
         device = torch.device("cuda", 0)
         ranks = Ranks.absent(options.layout)
-        weights = ModelWeights.empty(
-            shapes, device, dtype, quantized=quantized, share=ranks.share
-        )
+        weights = ModelWeights.empty(shapes, device, dtype, quantized=quantized, share=ranks.share)
         weights.prepare()
         shapes = weights.sharding.shapes
         model = Model(shapes, weights, Switches.without(options.off), dtype, ranks)

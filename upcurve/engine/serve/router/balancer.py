@@ -1,4 +1,4 @@
-"""Which replica gets a request: where its beginning is known, unless that one has much more to do."""
+"""Which replica gets a request: that which knows its beginning, unless it has much more to do."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Balancer:
             (
                 name
                 for piece in reversed(pieces)
-                if (name := self._known.get(piece)) in loads
+                if (name := self._known.get(piece, "")) in loads
                 and loads[name] <= RATIO * least + SLACK
             ),
             None,

@@ -1,4 +1,4 @@
-"""A client's connection to the router: its request goes to a replica, the answer comes back as is."""
+"""A client's connection to the router: requests go to replicas, answers come back as they are."""
 
 from __future__ import annotations
 
@@ -164,7 +164,9 @@ class Client(asyncio.Protocol):
     async def _pass_on(self, request: Request) -> None:
         """Send the request to a replica; to another where one cannot be reached."""
         if self._router.draining:
-            self._fail(ApiError(503, "the router is draining: it stops soon; ask another, or later"))
+            self._fail(
+                ApiError(503, "the router is draining: it stops soon; ask another, or later")
+            )
             return
         pieces = prompt_pieces(bytes(request.body)) if request.body else []
         while (replica := self._router.choose(pieces, request.tried)) is not None:

@@ -72,7 +72,7 @@ def serve_replicas(
         serving: more of `launch.serve`.
 
     Returns:
-        The exit code: 0, or 1 if no replica is left, or one of those that share their experts ended.
+        The exit code: 0, or 1 if no replica is left, or one that shares its experts ended.
 
     Raises:
         EngineInputError: the address cannot be bound, or the model or an option is unusable.

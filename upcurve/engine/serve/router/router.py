@@ -101,7 +101,9 @@ class Router:
         up = [each for each in self.replicas if each.up]
         texts = await asyncio.gather(*(_get(each, "/metrics", METRICS_TIMEOUT) for each in up))
         registry = CollectorRegistry()
-        registry.register(_Metrics(self.replicas, dict(zip((e.url for e in up), texts, strict=True))))
+        registry.register(
+            _Metrics(self.replicas, dict(zip((e.url for e in up), texts, strict=True)))
+        )
         return generate_latest(registry), METRICS_TYPE
 
     async def _watch(self, replica: Replica) -> None:
