@@ -88,7 +88,7 @@ def test_a_sweep(store: Store, server: str, tmp_path: Path) -> None:
     with Store.open(server) as other:
         assert other.find_run(run_id) == (run, [point])
         assert other.trace(point_id).equals(trace)
-        assert other.completed(run.fingerprint, "may") == {(2, 2, 4, 8192, 1024, 0)}
+        assert other.completed(run.fingerprint, "may") == {(2, 1, 1, 2, 4, 8192, 1024, 0)}
     store.end_run(run_id, "complete")
     assert [(each.name, each.points) for each in store.series()] == [("may", 1)]
     assert (tmp_path / "traces-of-all" / "traces" / run_id).is_dir()
