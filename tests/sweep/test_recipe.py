@@ -178,4 +178,14 @@ def test_gpus_follow_from_the_layout(path: Path) -> None:
 def test_a_command_may_say_the_layout(path: Path) -> None:
     command = "engine.command=serve --tp {tp} --ep {ep} --dp {dp} --port {port}"
     recipe = load_recipe(path, [command, "dp=2", "ep=2"])
-    assert recipe.command(host="h", port=1) == "serve --tp 1 --ep 2 --dp 2 --port 1".split()
+    assert recipe.command(host="h", port=1) == [
+        "serve",
+        "--tp",
+        "1",
+        "--ep",
+        "2",
+        "--dp",
+        "2",
+        "--port",
+        "1",
+    ]

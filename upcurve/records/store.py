@@ -236,7 +236,7 @@ class Store(Closing):
     # Reading
 
     def completed(self, fingerprint: str, series: str) -> set[OperatingPoint]:
-        """Return the points (tp, ep, dp, gpus, concurrency, isl, osl, repeat) that need no second run."""
+        """Return the points that need no second run."""
         with self._reading() as connection:
             return queries.completed(connection, fingerprint, series)
 
