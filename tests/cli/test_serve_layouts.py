@@ -193,5 +193,9 @@ def test_a_router_without_replicas(options: list[str], words: str) -> None:
     assert words in refuse("--role", "router", *options)
 
 
+def test_a_router_with_a_model(checkpoint: Path) -> None:
+    assert "model: a router loads none" in refuse(checkpoint, "--role", "router")
+
+
 def test_a_server_without_a_model() -> None:
     assert "model: it is missing" in refuse("--port", "0")

@@ -239,6 +239,8 @@ def command(
     from upcurve.engine.serve.router.launch import route, serve_replicas
 
     if role == "router":
+        if model is not None:
+            raise InputError("model", "a router loads none", f"leave {model} out")
         return route(replicas, host=host, port=port, drain_seconds=drain_seconds)
     if replicas is not None:
         raise InputError("replicas", "only a router has them", "add --role router")
