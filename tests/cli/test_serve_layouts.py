@@ -199,3 +199,16 @@ def test_a_router_with_a_model(checkpoint: Path) -> None:
 
 def test_a_server_without_a_model() -> None:
     assert "model: it is missing" in refuse("--port", "0")
+
+
+def test_a_rank_that_dies_while_it_loads_ends_the_server(checkpoint: Path, tmp_path: Path) -> None:
+    with command(checkpoint, tmp_path / "log", "--tp", "2") as running:
+        deadline = time.monotonic() + 60
+        while not (found := [p for p in descendants(running) if "spawn_main" in str(p.cmdline())]):
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        # The first is rank 1: it has not even met the other.
+        found[0].kill()
+        assert running.process.wait(60) == 1
+        (line,) = [line for line in running.lines() if "the engine" in line]
+        assert "rank 1 was ended by SIGKILL" in line

@@ -141,3 +141,20 @@ def test_a_shared_expert_that_every_expert_rank_counts_whole_is_found(
     once = pool.call(generate, folder, options, [prompts], SAMPLINGS)[0]
     often = pool.call(generate, folder, options, [prompts], SAMPLINGS, 1.0)[0]
     assert once == expected(folder, options, prompts) != often
+
+
+@pytest.mark.parametrize("layout", [(2, 1, 1), (4, 2, 1), (1, 2, 2)])
+def test_fp8_blocks_are_those_of_one_rank(
+    pool: RankPool, tmp_path: Path, layout: tuple[int, int, int]
+) -> None:
+    sizes = {"head_dim": 128, "num_attention_heads": 4, "num_experts": 4, "num_experts_per_tok": 2}
+    linear = {"linear_key_head_dim": 128, "linear_value_head_dim": 128}
+    heads = {"linear_num_key_heads": 4, "linear_num_value_heads": 8}
+    widths = {"moe_intermediate_size": 256, "shared_expert_intermediate_size": 256}
+    folder = write_config(tmp_path, **sizes, **linear, **heads, **widths)
+    tp, ep, dp = layout
+    options = replace(OPTIONS, tp=tp, ep=ep, dp=dp, quantization="fp8")
+    prompts = [draw_prompts(each, [12, 3]) for each in range(dp)]
+    got = pool.call(generate, folder, options, prompts, SAMPLINGS)
+    for replica, mine in enumerate(prompts):
+        assert got[replica * tp] == expected(folder, options, mine)

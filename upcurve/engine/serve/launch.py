@@ -96,7 +96,7 @@ def serve(
         tokenizer = ByteTokenizer.from_folder(folder)
         template = ChatTemplate.from_folder(folder)
         try:
-            engine.wait()
+            engine.wait(ranks.sentinels)
         except EngineEndedError as error:
             logger.error("the engine's process: %s", _with(error, ranks))
             return 1

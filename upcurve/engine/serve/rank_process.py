@@ -89,6 +89,11 @@ class RankProcesses:
             self._lives.append(ours)
             self._processes[seat.rank] = process
 
+    @property
+    def sentinels(self) -> list[int]:
+        """Descriptors that can be read once a process has ended."""
+        return [process.sentinel for process in self._processes.values()]
+
     def wait(self) -> bool:
         """Wait until all have ended, or one has failed; return whether none has."""
         waiting = dict(self._processes)

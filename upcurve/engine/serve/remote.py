@@ -8,6 +8,7 @@ import pickle
 import signal
 import socket
 from collections.abc import Callable, Sequence
+from multiprocessing.connection import wait
 from types import TracebackType
 from typing import Self
 
@@ -30,6 +31,8 @@ from upcurve.engine.serve.messages import (
     frame,
 )
 
+REPORT_SECONDS = 3.0
+"""How long an engine may take to say why a process that it needs has ended."""
 EXIT_SECONDS = 10.0
 """How long a process that is told to end may take before it is killed."""
 
@@ -70,13 +73,20 @@ class RemoteEngine:
         self._receive: Callable[[Sequence[Report]], None] = lambda _: None
         self._frames = Frames()
 
-    def wait(self) -> None:
+    def wait(self, needed: Sequence[int] = ()) -> None:
         """Wait until the engine is loaded.
+
+        Args:
+            needed: sentinels of processes that it may wait for, and would for ever if one ended.
 
         Raises:
             EngineInputError: an option or the checkpoint is unusable.
-            EngineEndedError: the process ended, for another reason.
+            EngineEndedError: the process ended, for another reason, or one that it needs has.
         """
+        if self._connection not in wait([self._connection, *needed]) and not wait(
+            [self._connection], REPORT_SECONDS
+        ):
+            raise EngineEndedError("a rank ended while it was loading")
         head = self._read(HEAD_BYTES)
         report = decode_report(self._read(int.from_bytes(head, "little")))
         if isinstance(report, Refused):

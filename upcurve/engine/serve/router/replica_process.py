@@ -113,16 +113,24 @@ class ReplicaProcesses:
         Raises:
             EngineInputError: the model or an option is unusable.
         """
-        ports = []
-        for told in self._told:
-            try:
-                answer = told.recv()
-            except EOFError:
+        ports: dict[int, int] = {}
+        while len(ports) < len(self._told):
+            loading = [told for number, told in enumerate(self._told) if number not in ports]
+            # One that has ended may be what another waits for.
+            ready = multiprocessing.connection.wait([*loading, *self.sentinels])
+            for number, told in enumerate(self._told):
+                if told not in ready:
+                    continue
+                try:
+                    answer = told.recv()
+                except EOFError:
+                    return None
+                if isinstance(answer, tuple):
+                    raise EngineInputError(*answer)
+                ports[number] = int(answer)
+            if self.running < len(self._processes):
                 return None
-            if isinstance(answer, tuple):
-                raise EngineInputError(*answer)
-            ports.append(int(answer))
-        return ports
+        return [port for _, port in sorted(ports.items())]
 
     @property
     def sentinels(self) -> list[int]:
