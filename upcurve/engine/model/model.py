@@ -178,7 +178,7 @@ class Model:
     def _all_columns(self, logits: torch.Tensor) -> torch.Tensor:
         """Return the logits of the whole vocabulary [R, vocab] from every rank's [R, columns]."""
         heads = self.ranks.heads
-        if heads.size == 1:
+        if heads.size == 1 or not len(logits):
             return logits
         parts = heads.gather(logits).view(heads.size, *logits.shape)
         return parts.transpose(0, 1).flatten(1)[:, : self.shapes.vocab_size]

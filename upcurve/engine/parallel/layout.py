@@ -32,7 +32,9 @@ class Layout:
         """
         for name in ("tp", "ep", "dp"):
             if getattr(self, name) < 1:
-                raise EngineInputError(name, f"{getattr(self, name)} is no number of ranks", "1 up")
+                raise EngineInputError(
+                    name, f"{getattr(self, name)} is no number of ranks", "give 1 or more"
+                )
         if self.tp % self.ep and self.ep != self.ranks:
             fits = [str(size) for size in range(1, self.tp + 1) if self.tp % size == 0]
             fits += [str(self.ranks)] if self.dp > 1 else []
