@@ -73,7 +73,7 @@ class Turns:
         self._go = Go(-1, 0, decode_only=True)
         self._waiting: dict[int, Ready] = {}
         """On the first replica: who waits for the next turn."""
-        control.take_turn = self._heard
+        control.hear_turns(self._heard)
 
     @property
     def called(self) -> bool:

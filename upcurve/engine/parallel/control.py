@@ -39,8 +39,7 @@ class Control:
         layout, rank = ranks.layout, ranks.rank
         self.plans: SimpleQueue[bytes] = SimpleQueue()
         """Of the leader, in order."""
-        self.take_turn: Callable[[int, bytes], None] = lambda _rank, _message: None
-        """Called with what leaders of other replicas say, on threads of theirs."""
+        self._turns: SimpleQueue[tuple[int, bytes]] = SimpleQueue()
         self._lost = lost
         self._parting = False
         self._leads = ranks.leads
@@ -62,6 +61,15 @@ class Control:
         self._leaders = {
             each: channel for each, channel in self._members.items() if each % layout.tp == 0
         }
+
+    def hear_turns(self, take: Callable[[int, bytes], None]) -> None:
+        """Hand over, on a thread of its own, what leaders of other replicas say and have said."""
+
+        def run() -> None:
+            while True:
+                take(*self._turns.get())
+
+        threading.Thread(target=run, name="upcurve-turns", daemon=True).start()
 
     def announce(self, plan: bytes) -> None:
         """Tell the ranks of this replica what to compute next.
@@ -95,7 +103,7 @@ class Control:
         if kind == PLAN:
             self.plans.put(message)
         elif kind == TURN:
-            self.take_turn(rank, message)
+            self._turns.put((rank, message))
         elif kind == FAILED:
             self._lost(message.decode())
         elif kind == FAREWELL or self._leads:
