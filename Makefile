@@ -5,12 +5,13 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.upcurve-setup
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: help setup demo test lint unit format clean
+.PHONY: help setup demo test lint unit format clean page chromium
 
 help:
 	@echo "make demo    the whole loop on this machine: serve, sweep twice, compare, show"
 	@echo "make test    lint, types, room order and the test suite"
 	@echo "make lint    ruff, mypy, import-linter"
+	@echo "make page    build the dashboard's page again, after a change in page/ (needs npm)"
 	@echo "make setup   create $(VENV) with everything"
 
 setup: $(STAMP)
@@ -21,7 +22,7 @@ $(STAMP): pyproject.toml constraints.txt Makefile
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "setting up $(VENV) (once, a few minutes)"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[engine,report,postgres,dev]'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[engine,dashboard,report,postgres,dev]'
 	@touch $(STAMP)
 
 demo: setup
@@ -29,8 +30,16 @@ demo: setup
 
 test: lint unit
 
-unit: setup
+unit: setup chromium
 	$(BIN)/pytest -n 2 --dist loadfile
+
+# The browser that the dashboard's page is tested in; without one those tests are skipped, and say so.
+chromium:
+	@command -v chromium >/dev/null || { echo "installing chromium"; apt-get update -qq && apt-get install -y -qq chromium; } || echo "no chromium: tests in a browser will be skipped"
+
+page: setup
+	@command -v npm >/dev/null || { echo "the page is built with npm, and there is none: install Node.js 20 or newer"; exit 2; }
+	cd page && ../$(BIN)/python contract.py && npm ci --silent && npm run --silent build
 
 lint: setup
 	$(BIN)/ruff check

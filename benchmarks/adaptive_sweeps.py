@@ -23,7 +23,8 @@ from rich.table import Table
 from scipy.interpolate import PchipInterpolator
 from scipy.optimize import brentq
 
-from upcurve.frontier.adaptive import Goal, Target, choose, estimate, is_precise
+from upcurve.frontier.adaptive import choose, estimate, is_precise
+from upcurve.frontier.goal import Goal, Target
 from upcurve.frontier.point import Point
 from upcurve.records.published import MEASURED, measured_file
 

@@ -18,10 +18,11 @@ from pathlib import Path
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import torch
-import torch.nn.functional as F
 from engine_vs_transformers import FULL_SIZE
-from forced import ForcedEngine, random_ids, shapes_config
+from random_models import random_ids, shapes_config
 
+from upcurve.engine.fidelity.divergence import kl_of_rows
+from upcurve.engine.fidelity.forced import ForcedEngine
 from upcurve.engine.model.model import load_model
 from upcurve.engine.switches import Switches
 
@@ -89,9 +90,7 @@ def main():
 
 
 def compared(wanted, rows):
-    divergence = F.kl_div(
-        rows.log_softmax(-1), wanted.log_softmax(-1), log_target=True, reduction="none"
-    ).sum(-1)
+    divergence = kl_of_rows(wanted, rows)
     same = (rows.argmax(-1) == wanted.argmax(-1)).tolist()
     return (
         f"{(rows - wanted).abs().max():.2e}",

@@ -75,6 +75,18 @@ def row(size: float, noise: float, histories: int, seed: int) -> str:
     return f"| {noise:.1%} | {size:+.0%} | {share} | {alarms} | {late} | {covered} |"
 
 
+def tails_row(freedom: float, builds: int, histories: int) -> str:
+    """Return how many whole histories without a step have a change point, by the tails of noise."""
+    random = np.random.default_rng(builds)
+    false = 0
+    for _ in range(histories):
+        normal = freedom == np.inf
+        noise = random.normal(size=builds) if normal else random.standard_t(freedom, builds)
+        false += bool(find_steps(list(np.exp(0.01 * noise))).change_points)
+    name = f"Student's t, {freedom:g} degrees of freedom" if freedom < np.inf else "normal"
+    return f"| {name} | {builds} | {false / histories:.1%} |"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--histories", type=int, default=300, help="of each row")
@@ -87,6 +99,10 @@ def main() -> None:
     for noise in (0.006, 0.023):
         for number, size in enumerate((0.0, -0.01, -0.02, -0.03, -0.05)):
             print(row(size, noise, histories, seed=number), flush=True)
+    print("\n| noise | builds | whole histories with a false change point |\n|---|---:|---:|")
+    for freedom in (np.inf, 8, 5):
+        for builds in (30, 200, 1000):
+            print(tails_row(freedom, builds, histories), flush=True)
 
 
 if __name__ == "__main__":

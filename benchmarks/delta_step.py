@@ -34,7 +34,7 @@ DIM, KERNEL, EPS = 128, 4, 1e-6
 BATCHES = (1, 8, 32, 64, 256)
 STATES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 LENGTHS = {"8192": [8192], "64 x 128": [128] * 64}
-LAUNCHES = ((64, 4, 255), (64, 4, 128), (32, 2, 255), (128, 4, 255), (128, 8, 128), (128, 8, 255))
+LAUNCHES = ((64, 4, 255), (32, 4, 168), (32, 2, 255), (16, 4, 128), (16, 2, 168), (16, 1, 255))
 """Columns of the state at a time, warps, and registers of a thread at most."""
 COLD_BYTES, MOST_CALLS = 2**29, 256
 
@@ -44,7 +44,7 @@ def main():
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--tune", action="store_true", help="try launch parameters")
     arguments = parser.parse_args()
-    if HAS_TRITON and not INTERPRETED and not arguments.tune:
+    if HAS_TRITON and not INTERPRETED:
         compile_in_time(launches, "sm_90")
     if not torch.cuda.is_available() or not HAS_TRITON or INTERPRETED:
         raise SystemExit("this measures a GPU: it needs one, Triton, and no TRITON_INTERPRET")
@@ -59,6 +59,8 @@ def main():
         case = Case(*HEADS[model], batch, STATES[kind])
         row = f"| {model} | {kind} | {batch} "
         if arguments.tune:
+            if model != "35B" or batch == 256:
+                continue
             timed = {each: case.measure(3, DecodeLaunch(*each)) for each in LAUNCHES}
             found = sorted(timed, key=lambda each: statistics.median(timed[each]))
             print(row, *(f"{each}: {spread(timed[each])}" for each in found), sep="| ", flush=True)
@@ -76,6 +78,8 @@ def launches():
     for model, kind, batch in itertools.product(HEADS, STATES, BATCHES):
         case = Case(*HEADS[model], batch, STATES[kind])
         case.run(case.slots[0])
+        for launch in LAUNCHES:
+            case.run(case.slots[0], DecodeLaunch(*launch))
 
 
 class Case:

@@ -22,10 +22,11 @@ from pathlib import Path
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import torch
-import torch.nn.functional as F
 from engine_vs_transformers import FULL_SIZE, transformers_model
-from forced import ForcedEngine, random_ids, shapes_config
+from random_models import random_ids, shapes_config
 
+from upcurve.engine.fidelity.divergence import kl_of_rows
+from upcurve.engine.fidelity.forced import ForcedEngine
 from upcurve.engine.model.model import Model, load_model
 from upcurve.engine.switches import Switches
 
@@ -131,9 +132,7 @@ def report(found, truth):
     for name, by_prompt in found.items():
         logits = torch.cat([by_prompt[each] for each in truth])
         error = (logits - wanted).norm(dim=-1) / wanted.norm(dim=-1)
-        divergence = F.kl_div(
-            logits.log_softmax(-1), wanted.log_softmax(-1), log_target=True, reduction="none"
-        ).sum(-1)
+        divergence = kl_of_rows(wanted, logits)
         same = logits.argmax(-1) == wanted.argmax(-1)
         errors[name] = (error.median().item(), error.quantile(0.99).item())
         table.append(

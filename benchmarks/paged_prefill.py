@@ -15,7 +15,7 @@ import statistics
 
 import torch
 import torch.nn.functional as F
-from paged_attention import copy_bandwidth
+from gpu_timing import COPIED_BYTES
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.attention.bias import causal_lower_right
 
@@ -119,8 +119,11 @@ def main():
         worst = error(dtype, arguments.page_size)
         for title, sizes in CASES.items():
             prefill(kind, title, Memory(sizes, dtype, arguments.page_size), worst, arguments)
-    copied = copy_bandwidth(arguments.repeats)
-    print(f"\na copy of 2 GiB: {copied:.0f} GB/s, read and written\n")
+    source = torch.zeros(COPIED_BYTES // 4, device="cuda")
+    target = torch.empty_like(source)
+    copied = measure(lambda: torch.add(source, 1, out=target), arguments.repeats)
+    rate = 2 * COPIED_BYTES / statistics.median(copied) / 1e3
+    print(f"\ntorch.add(source, 1, out=target) of 1 GiB: {rate:.0f} GB/s\n")
     print("| tokens | norm, rotation, store us | GB/s | torch us | error |")
     print("|---:|---:|---:|---:|---:|")
     for tokens in TOKENS:

@@ -1,4 +1,4 @@
-"""Drawing tokens of the whole vocabulary in two launches, beside torch: time, ratio, same tokens.
+"""Drawing tokens of the whole vocabulary, beside torch: time, ratio, same tokens.
 
     python benchmarks/sampling.py
 
@@ -24,6 +24,8 @@ KINDS = {
     "temperature 0.8": (0.8, 0, 1.0),
     "top-k 50, top-p 0.95": (0.8, 50, 0.95),
     "top-p 0.95": (0.8, 0, 0.95),
+    "top-p 0.5": (0.8, 0, 0.5),
+    "top-p 0.1": (0.8, 0, 0.1),
 }
 
 
@@ -40,16 +42,16 @@ def main():
 def launches(run):
     for kind in KINDS:
         for rows in ROWS:
-            two_launches(logits(run, rows), *how(run, rows, kind))
+            ours_of(logits(run, rows), *how(run, rows, kind))
 
 
 def measured(run, copy, rows, kind):
     """Return the cells of a row."""
     inputs = [logits(run, rows) for _ in range(run.calls(rows * vocabulary(run) * 2))]
-    numbers, filters = how(run, rows, kind)
-    ours = run.measure([lambda x=x: two_launches(x, numbers, filters) for x in inputs])
+    numbers, few, wide = how(run, rows, kind)
+    ours = run.measure([lambda x=x: ours_of(x, numbers, few, wide) for x in inputs])
     torchs = run.measure([lambda x=x: sorting(x, *KINDS[kind]) for x in inputs])
-    found = two_launches(inputs[0], numbers, filters)
+    found = ours_of(inputs[0], numbers, few, wide)
     others = int((found != draw_reference(inputs[0], numbers, no_token=-1)).sum())
     least = share(inputs[0].nbytes / copy, ours)
     ratio = statistics.median(torchs) / statistics.median(ours)
@@ -65,16 +67,16 @@ def logits(run, rows):
 
 
 def how(run, rows, kind):
-    """Return the numbers of a step whose rows are all of a kind, and whether they filter."""
+    """Return the numbers of a step of one kind of rows, and whether they are few or wide."""
     draws = [Draw(*KINDS[kind], seed=7, number=row) for row in range(rows)]
     if kind == "greedy":
-        return None, False
+        return None, False, False
     numbers = torch.tensor(packed(draws), device=run.device).view(5, rows)
-    return numbers, draws[0].filters
+    return numbers, draws[0].few, draws[0].wide
 
 
-def two_launches(x, numbers, filters):
-    return draw(x, numbers, filters=filters, no_token=-1)
+def ours_of(x, numbers, few, wide):
+    return draw(x, numbers, few=few, wide=wide, no_token=-1)
 
 
 def sorting(x, temperature, top_k, top_p):

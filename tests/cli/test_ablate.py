@@ -15,7 +15,12 @@ from pathlib import Path
 import pytest
 import yaml
 
+from tests.accuracy.examples import answers, items, write_answers, write_items
+from tests.sweep.examples import recipe_file
 from upcurve.cli import run
+from upcurve.dashboard.answers.attribution import attribution
+from upcurve.dashboard.contract.questions import AttributionQuestion
+from upcurve.dashboard.reader import Reader
 from upcurve.records.store import Store
 
 SERVE = "upcurve known-server --port {port} --host {host} --first-ms 2"
@@ -251,3 +256,62 @@ def test_bad_input_is_one_line_and_exit_2(
     assert errors.splitlines() == [errors.strip()]
     assert errors.startswith(f"upcurve: error: {line}")
     assert not (tmp_path / "store").exists()
+
+
+def test_the_dashboard_says_the_same_from_the_store(
+    measured: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert again(measured, "--at", "170,180", "--json", "--price", "CPU=1") == 0
+    told = json.loads(capsys.readouterr().out)
+    with Store.open(measured / "store") as store:
+        question = AttributionQuestion(at=["170,180"], price=["CPU=1"])
+        (item,) = attribution(Reader(store), question).items
+    answer = item.model_dump(mode="json")["ablation"]
+    by_series = {each["series"]: each for each in answer.pop("configurations")}
+    assert by_series == {each["series"]: each for each in told.pop("configurations")}
+    assert answer == told
+
+
+def test_what_is_doubtful_about_the_points_is_said_in_every_format(
+    measured: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    few = "runs of 6 requests at the points around it"  # of concurrency 2, three a stream
+    for form in ("table", "markdown", "csv", "json"):
+        # The same target twice is two answers, not a mistake.
+        assert again(measured, "--at", "170,170", "--format", form) == 0
+        output, _ = capsys.readouterr()
+        assert few in output, form
+        assert "no accuracy was measured at the points around it" in output, form
+    (flag, *_) = json.loads(output)["targets"][1]["flags"]
+    assert flag.keys() == {"configuration", "code", "text"}
+    assert flag["configuration"] in LABELS
+
+
+def test_each_configuration_is_gated_once_and_a_failed_gate_is_exit_1(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = items(20)
+    path = recipe_file(
+        tmp_path / "small.yaml",
+        *["--answers", write_answers(tmp_path / "a.json", answers(asked, {1, 2, 3}))],
+        *["--token-ms", 4, "--batch-ms", 2],
+        accuracy={
+            "task": "gsm8k",
+            "data": str(write_items(tmp_path / "items.jsonl", asked)),
+            "shots": 0,
+            "minimum": 0.9,
+            "where": [2],
+        },
+    )
+    store = tmp_path / "store"
+    words = ["--switch", "flag:--batch-ms=1", "--at", "150", "--rounds", "2", "--max-rounds", "2"]
+    assert ablate(path, *words, "--store", store, "--json") == 1
+    errors = capsys.readouterr().err
+    assert "upcurve: error: the accuracy gate failed at " in errors
+    with Store.open(store, create=False) as opened:
+        judged = [
+            (row["series"], row["concurrency"], row["repeat"], row["accuracy"]["score"])
+            for row in opened.rows()
+            if row["accuracy"]
+        ]
+    assert sorted(judged) == [(f"small: {label}", 2, 0, 0.85) for label in LABELS]

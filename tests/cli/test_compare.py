@@ -96,6 +96,7 @@ def test_json_on_stdout_is_the_contract_and_nothing_else(compare):
         "usd_per_million_tokens": pytest.approx(0.3265, abs=5e-5),
         "ratio": 1.0,
         "ratio_interval": None,
+        "round_ratios": None,
         "rule_ratios": None,
         "flags": [
             {
@@ -257,3 +258,37 @@ def test_an_empty_store_says_how_to_fill_it(compare, tmp_path):
     code, out, err = compare(location=str(tmp_path))
     assert (code, out) == (2, "")
     assert "upcurve import or upcurve bench" in err
+
+
+def test_accuracy_that_is_required_and_missing_is_exit_1(compare):
+    code, out, err = compare("baseline", "optimised", "--at", "20", "--require-accuracy")
+    assert code == 1
+    assert "tok/s/GPU" in out
+    assert [line for line in err.splitlines() if "error" in line] == [
+        f"upcurve: error: {name} at 20 tok/s/user: no accuracy was measured at the points around it"
+        for name in ("baseline", "optimised")
+    ]
+
+
+@pytest.mark.parametrize(("passed", "exit_code"), [(True, 0), (False, 1), (None, 1)])
+def test_accuracy_that_is_required_counts_at_the_points_around_a_target(
+    tmp_path, capsys, passed, exit_code
+):
+    rows = [
+        {"concurrency": c, "tput_per_gpu": 10 * c, "interactivity": 40 / c}
+        | {"isl": 64, "osl": 32, "tp": 1, "gpus": 1}
+        for c in (1, 2, 4)
+    ]
+    with Store.open(tmp_path) as opened:
+        fill(opened, "a", "small", "CPU", "2026-11-23", rows)
+        ids = {each.concurrency: each.id for each in opened.points("a")}
+        for concurrency in (2, 4):
+            opened.set_accuracy(ids[concurrency], {"passed": passed})
+    words = ["compare", "a", "--at", "15", "--store", str(tmp_path), "--json"]
+    with pytest.raises(SystemExit) as stopped:
+        run([*words, "--require-accuracy"])
+    assert stopped.value.code == exit_code
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as stopped:
+        run(words)
+    assert stopped.value.code == 0

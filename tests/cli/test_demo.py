@@ -1,10 +1,14 @@
 import subprocess
 import sys
 
+import pytest
+
 from upcurve.cli.demo import _targets
+from upcurve.errors import InputError
 from upcurve.frontier.point import Point
 from upcurve.frontier.targets import round_targets
 from upcurve.records.store import Store
+from upcurve.sweep.demo import question_recipe
 
 
 def upcurve(*words, timeout=100):
@@ -17,12 +21,23 @@ def upcurve(*words, timeout=100):
     )
 
 
-def test_the_demo_serves_sweeps_compares_and_shows(tmp_path):
+@pytest.mark.timeout(240)
+def test_the_demo_serves_sweeps_compares_and_shows(tmp_path, monkeypatch):
+    monkeypatch.setenv("UPCURVE_API_KEY", "secret")  # every engine asks for it
     store = tmp_path / "results"
-    done = upcurve("demo", "--concurrency", "1,2", "--repeats", "1", "--store", str(store))
+    done = upcurve(
+        "demo", "--concurrency", "1,2", "--repeats", "1", "--store", str(store), timeout=220
+    )
     assert done.returncode == 0, done.stderr
     for step in range(1, 6):
         assert f"[{step}/5]" in done.stderr
+    for step in (
+        "The chairs cost 8 * 2 = 16 dollars.",
+        "So the bill is 16 - 9 = 7 dollars.",
+        "Alex has 69 - 7 = 62 dollars left.",
+        "#### 62",
+    ):
+        assert f"    {step}\n" in done.stdout
     for text in ("baseline", "optimised", "19.0x", "unreachable", "tokens/s per CPU"):
         assert text in done.stdout
     page = (store / "reports" / "demo.html").read_text()
@@ -48,6 +63,11 @@ def test_a_store_that_is_no_folder_is_refused_before_any_work(tmp_path):
     done = upcurve("demo", "--store", "postgresql://localhost/none")
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith("upcurve: error: store: ")
+
+
+def test_without_the_trained_model_one_line_says_what_to_do(tmp_path):
+    with pytest.raises(InputError, match=r"no trained model in .*; clone the repository"):
+        question_recipe(tmp_path)
 
 
 def test_curves_that_share_no_interactivity_are_still_compared():

@@ -17,6 +17,8 @@ run({words!r})
     [
         (["serve", "somewhere"], ["torch"], "engine"),
         (["serve", "somewhere"], ["fastapi"], "engine"),
+        (["dashboard"], ["uvicorn"], "dashboard"),
+        (["export", "--site", "public"], ["fastapi"], "dashboard"),
         (["demo"], ["vl_convert"], "report"),
         (["demo"], ["plotext"], "report"),
     ],

@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from upcurve.errors import InputError
-from upcurve.frontier.adaptive import Goal, Target, choose, estimate, is_precise, why
+from upcurve.frontier.adaptive import choose, estimate, is_precise, why
+from upcurve.frontier.goal import Goal, Target
 from upcurve.frontier.point import Point
 
 

@@ -36,7 +36,18 @@ def test_the_json_object_is_the_contract():
     assert (found["targets"], found["baseline"]) == ([5, 12, 20, 30, 40, 70], "old")
     old, new = found["series"]
     assert list(old) == list(new)
-    assert list(old) == ["name", "frontier", "at", "area", "noise_floor", "flags"]
+    assert list(old) == [
+        "name",
+        "frontier",
+        "at",
+        "rounds",
+        "usd_per_gpu_hour",
+        "area",
+        "noise_floor",
+        "flags",
+        "rule",
+    ]
+    assert (old["rule"], old["rounds"], old["usd_per_gpu_hour"]) == ("published", 0, 1.8)
     assert old["frontier"][0] == {
         "interactivity": 10,
         "tput_per_gpu": 1000,
@@ -59,6 +70,7 @@ def test_the_json_object_is_the_contract():
         "usd_per_million_tokens": pytest.approx(1.8 / 600 / 0.0036),
         "ratio": 1.0,
         "ratio_interval": None,
+        "round_ratios": None,
         "rule_ratios": None,
         "flags": old["at"][2]["flags"],
     }

@@ -51,7 +51,7 @@ def test_the_area_ratio_is_scipys(rule):
 
     found = area_ratio(NEW, OLD, rule)
     assert found.band == (15, 30)
-    assert found.ratio == pytest.approx(area(NEW) / area(OLD), rel=1e-3)
+    assert found.ratio == pytest.approx(area(NEW) / area(OLD), rel=1e-12)
     assert found.interval is None
 
 

@@ -2,11 +2,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from upcurve.frontier.comparison import compare
-from upcurve.frontier.flags import Flag
-from upcurve.frontier.grid import flag_places, legend
+from upcurve.frontier.flags import Flag, end_segment
+from upcurve.frontier.grid import legend
+from upcurve.frontier.interpolation import Curve
 from upcurve.frontier.point import Facts, Point
 from upcurve.frontier.uncertainty import NoiseFloor, inside_noise, noise_floor
 
@@ -91,16 +93,32 @@ def test_single_runs_are_held_against_the_noise_of_earlier_ones():
     assert "inside_noise" in flags(20, new=near, **single)
     assert "inside_noise" not in flags(20, new=repeated(NEW, count=1), **single)
     # Two runs of 2 % each: 1.96 x 2.83 % = 5.5 %.
-    assert inside_noise(1.05, floor, floor)
-    assert not inside_noise(1.06, floor, floor)
-    assert not inside_noise(1.05, floor, None)
+    assert inside_noise(1.05, 0.02, 0.02)
+    assert not inside_noise(1.06, 0.02, 0.02)
+    assert not inside_noise(1.05, 0.02, None)
 
 
 def test_the_noise_floor_is_pooled_over_groups():
-    found = noise_floor([[100, 102], [50, 51, 49], [7]])
+    found = noise_floor([[(20, 100), (20, 102)], [(9, 50), (9, 51), (9, 49)], [(1, 7)]])
     assert found.runs == 5
     assert found.variation == pytest.approx(0.0182, abs=5e-4)
-    assert noise_floor([[7], []]) is None
+    assert (found.interactivity, found.covariance) == (0, 0)
+    assert noise_floor([[(1, 7)], []]) is None
+
+
+def test_noise_at_equal_interactivity_is_that_of_readings_of_single_runs():
+    chance = np.random.default_rng(0)
+    x, y = np.array([10.0, 20, 30, 40, 50]), np.array([1000.0, 900, 600, 350, 120])
+    covariance = [[0.004**2, 0.5 * 0.004 * 0.003], [0.5 * 0.004 * 0.003, 0.003**2]]
+    runs = np.exp(chance.multivariate_normal([0, 0], covariance, 4000))
+    floor = noise_floor([[(x[2] * a, y[2] * b) for a, b in runs]])
+    for target in (15, 35, 45):
+        read = [Curve.through(x * a, y * b).at(target).value for a, b in runs]
+        expected = floor.at_interactivity(Curve.through(x, y).elasticity(target))
+        assert np.std(np.log(read)) == pytest.approx(expected, rel=0.03)
+    # At the steep end a run moves far more than its throughput at a concurrency does.
+    assert expected > 4 * floor.variation
+    assert Curve.through([10.0], [5.0]).elasticity(10) == 0
 
 
 def test_flags_of_series_and_readings_are_words_with_their_places():
@@ -109,9 +127,28 @@ def test_flags_of_series_and_readings_are_words_with_their_places():
     found = compare(
         series, baseline="old", targets=[18, 20], usd_per_gpu_hour={}, flags={"new": [price]}
     )
-    places = flag_places(found)
-    assert places["price_assumption", "cost assumes $2"] == "new"
-    few = next(where for (code, _), where in places.items() if code == "too_few_samples")
-    assert few == "old at 18, 20; new at 18, 20"
-    assert "price assumption: cost assumes $2 (new)." in legend(found, {})
+    lines = legend(found, {})
+    assert "price assumption: cost assumes $2 (new)." in lines
+    few = next(line for line in lines if line.startswith("too few samples"))
+    assert few.endswith("(old at 18, 20; new at 18, 20).")
     assert found.to_dict()["series"][1]["flags"] == [price.to_dict()]
+
+
+def test_a_ratio_that_no_rule_moves_is_said_once():
+    assert end_segment(("1.40x", "1.40x")).text.endswith(": 1.40x over the interpolation rules")
+    assert "1.40x to 1.50x" in end_segment(("1.40x", "1.50x")).text
+
+
+def test_a_single_run_against_repeats_may_be_inside_the_noise_of_both():
+    base = [
+        replace(p, tput_per_gpu=p.tput_per_gpu * (1 + wobble))
+        for wobble, own in zip((-0.02, 0.0, 0.02), range(3), strict=True)
+        for p in repeated(OLD, count=3)
+        if p.repeat == own
+    ]
+    floor = {"noise": {"new": NoiseFloor(0.02, 9)}}
+    near = [replace(p, tput_per_gpu=p.tput_per_gpu * 1.03) for p in repeated(OLD, count=1)]
+    far = [replace(p, tput_per_gpu=p.tput_per_gpu * 1.10) for p in repeated(OLD, count=1)]
+    assert "inside_noise" in flags(20, old=base, new=near, **floor)
+    assert "inside_noise" not in flags(20, old=base, new=far, **floor)
+    assert "inside_noise" not in flags(20, old=base, new=near)

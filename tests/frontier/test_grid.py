@@ -9,9 +9,11 @@ from hypothesis import strategies as st
 
 from upcurve.frontier.comparison import compare
 from upcurve.frontier.cost import Price
+from upcurve.frontier.flags import Flag
 from upcurve.frontier.grid import grid, header, legend, markdown, tidy_rows
 from upcurve.frontier.point import Point
 from upcurve.frontier.text import cost_text, ratio_text, throughput_text
+from upcurve.frontier.uncertainty import NoiseFloor
 
 OLD = [Point(10, 1000, 8, 8, 64), Point(20, 600, 8, 8, 16), Point(30, 400, 8, 8, 8)]
 NEW = [Point(15, 2000, 4, 4, 64), Point(25, 1500, 4, 4, 16), Point(60, 300, 4, 4, 4)]
@@ -98,6 +100,66 @@ def test_tidy_rows_have_one_row_per_series_and_target():
     assert (rows[1]["price_tier"], rows[1]["price_valid_from"]) == ("rental", date(2025, 8, 1))
     assert (rows[4]["usd_per_gpu_hour"], rows[4]["usd_per_million_tokens"]) == (None, None)
     assert rows[5]["ratio"] == math.inf
+
+
+def test_json_and_tidy_rows_carry_the_same_numbers():
+    series = {
+        name: [
+            Point(p.interactivity, p.tput_per_gpu * (1 + r / 100), p.tp, p.gpus, p.concurrency, r)
+            for r in range(3)
+            for p in points
+        ]
+        for name, points in {"old": OLD, "new": NEW}.items()
+    }
+    noise = NoiseFloor(0.02, 9)
+    found = compare(
+        series,
+        baseline="old",
+        targets=[5, 20, 26, 50],
+        usd_per_gpu_hour={"old": 1.5},
+        noise={"new": noise},
+        flags={"new": [Flag("price_assumption", "cost assumes $2")]},
+    )
+    rows = iter(tidy_rows(found, {"old": Price("H200", 1.5), "new": None}))
+
+    def both(value, names):
+        """Pairs of columns with the ends of an interval, or with what an object holds."""
+        parts = value.values() if isinstance(value, dict) else value or (None,) * len(names)
+        return dict(zip(names, parts, strict=True))
+
+    shown = 0
+    for own in found.to_dict()["series"]:
+        area, own_noise = own["area"] or {}, own["noise_floor"] or {}
+        for reading in own["at"]:
+            expected = {
+                "series": own["name"],
+                "baseline": "old",
+                "rule": own["rule"],
+                "rounds": own["rounds"],
+                "usd_per_gpu_hour": own["usd_per_gpu_hour"],
+                "area_ratio": area.get("ratio"),
+                "noise_floor": own_noise.get("variation"),
+                **both(area.get("band"), ("area_band_low", "area_band_high")),
+                **both(area.get("interval"), ("area_ratio_low", "area_ratio_high")),
+                **both(reading["interval"], ("interval_low", "interval_high")),
+                **both(reading["ratio_interval"], ("ratio_low", "ratio_high")),
+                **both(reading["rule_ratios"], ("rule_ratio_min", "rule_ratio_max")),
+            }
+            spread = reading["round_ratios"] or dict.fromkeys(("minimum", "median", "maximum"))
+            for name, short in (("minimum", "min"), ("median", "median"), ("maximum", "max")):
+                expected[f"round_ratio_{short}"] = spread[name]
+            for name in ("interactivity", "status", "segment", "tput_per_gpu"):
+                expected[name] = reading[name]
+            expected["usd_per_million_tokens"] = reading["usd_per_million_tokens"]
+            expected["ratio"] = math.inf if reading["ratio"] == "inf" else reading["ratio"]
+            row = next(rows)
+            flags = [*own["flags"], *reading["flags"]]
+            assert row.pop("flags") == "; ".join(f"{f['code']}: {f['text']}" for f in flags)
+            prices = {"price_tier", "price_valid_from"}  # in JSON in the words of a flag
+            assert {name: value for name, value in row.items() if name not in prices} == expected
+            shown += expected["round_ratio_min"] is not None and expected["ratio_low"] is not None
+    assert shown
+    assert next(rows, None) is None
 
 
 def test_heads_name_the_baseline():

@@ -13,6 +13,7 @@ def test_special_characters_stand_as_they_are():
     assert escaped(r"a_b 5% $1 & {x} #1 ~^ \n") == (
         r"a\_b 5\% \$1 \& \{x\} \#1 \textasciitilde{}\textasciicircum{} \textbackslash{}n"
     )
+    assert escaped("[a] <b> | c") == r"{[}a] \textless{}b\textgreater{} \textbar{} c"
 
 
 def test_every_row_has_a_cell_for_each_column():

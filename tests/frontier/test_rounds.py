@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from upcurve.errors import InputError
 from upcurve.frontier.attribution import Value
 from upcurve.frontier.comparison import compare
-from upcurve.frontier.point import Point
-from upcurve.frontier.rounds import common_range, read_rounds, whole_rounds
+from upcurve.frontier.point import Facts, Point
+from upcurve.frontier.rounds import common_range, doubts, read_rounds, whole_rounds
 
 ON, OFF = frozenset({"a"}), frozenset()
 
@@ -57,3 +59,16 @@ def test_the_common_range_is_where_every_round_has_a_value() -> None:
 def test_bad_input_is_named(target: float, rule: str, field: str) -> None:
     with pytest.raises(InputError, match=field):
         read_rounds({OFF: points(1)}, target, rule=rule)
+
+
+def test_doubts_are_of_the_points_beside_the_target() -> None:
+    def known(concurrency: int) -> Facts:
+        return Facts(requests=200, client_saturated=concurrency == 2, accuracy_passed=True)
+
+    own = [replace(point, facts=known(point.concurrency)) for point in points(10, rounds=3)]
+    # 60 / c: concurrencies 1 and 2 lie beside 40 tok/s/user, 4 and 8 beside 10.
+    beside, elsewhere = doubts({ON: own}, 40), doubts({ON: own}, 10)
+    assert [flag.code for flag in beside[ON]] == ["client_saturated"]
+    assert "in 3 of 6 runs" in beside[ON][0].text
+    assert elsewhere == {ON: []}
+    assert doubts({ON: own, OFF: []}, 61) == {}

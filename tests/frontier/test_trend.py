@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from upcurve.frontier.cost import joules_per_token, usd_per_million_tokens
-from upcurve.frontier.point import Point
+from upcurve.frontier.flags import Flag
+from upcurve.frontier.point import Facts, Point
 from upcurve.frontier.trend import (
     METRICS,
     Measurement,
@@ -126,3 +129,32 @@ def test_newest_builds_that_no_longer_reach_are_a_regression():
     hole = Value(None, "not measured", 0, None)
     assert judge([*known, hole, hole], METRICS["tput"], 0.01).state == "no change"
     assert judge([gone, gone], METRICS["tput"], 0.01).state == "insufficient data"
+
+
+def saturated(one, fingerprint):
+    known = Facts(requests=100, client_saturated=True, accuracy_passed=True)
+    return replace(one, point=replace(one.point, facts=known), fingerprint=fingerprint)
+
+
+def test_a_build_carries_what_is_doubtful_about_its_own_points():
+    busy = [saturated(each, name) for each, name in zip(build(), ("one", "two"), strict=True)]
+    clean, found = at_interactivity([build(), busy], 40, METRICS["tput"], None)
+    # Nothing of its ratio over the build before it: a history is no comparison of two.
+    assert [each.code for each in clean.flags] == ["too_few_samples", "accuracy_missing"]
+    codes = ["mixed_fingerprints", "too_few_samples", "client_saturated"]
+    assert [each.code for each in found.flags] == codes
+    assert [each["code"] for each in found.to_dict()["flags"]] == codes
+    there = at_operating_point([busy], (2, 2, 4), METRICS["tput"], None)
+    assert [each.code for each in there[0].flags] == ["too_few_samples", "client_saturated"]
+    beyond = at_interactivity([busy], 61, METRICS["tput"], None)
+    assert beyond[0].flags == ()
+
+
+def test_a_trend_says_its_flags_in_words_with_how_many_builds_have_them():
+    plain, busy = Flag("client_saturated", "in 1 of 3 runs"), Flag("client_saturated", "in 2 of 3")
+    builds = [replace(each, flags=(plain,)) for each in values(1000)]
+    builds[-1] = replace(builds[-1], flags=(busy,))
+    builds[0] = replace(builds[0], flags=())
+    trend = judge(builds, METRICS["tput"], 0.01)
+    assert trend.notes == ("client saturated in 7 of 8 builds, in the newest of them: in 2 of 3",)
+    assert judge(builds[:1], METRICS["tput"], 0.01).reason.startswith("1 build with a value")

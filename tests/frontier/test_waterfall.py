@@ -10,6 +10,7 @@ import pytest
 from tests.frontier.test_attribution import ALL, full, measured
 from upcurve.frontier.attribution import Value, attribute
 from upcurve.frontier.attribution_data import tidy_rows, to_dict
+from upcurve.frontier.flags import Flag
 from upcurve.frontier.waterfall import (
     TOGETHER,
     header,
@@ -107,10 +108,12 @@ def test_machines_get_every_figure() -> None:
     assert total == pytest.approx(data["move"]["log_ratio"]["mean"], abs=1e-12)
     ratio = data["full"]["tput_per_gpu"] / data["baseline"]["tput_per_gpu"]
     assert math.log(ratio) == pytest.approx(total)
-    rows = tidy_rows([found])
+    doubts = [(Flag(code, "x"), "all off", found.interactivity) for code in ("few", "failed")]
+    rows = tidy_rows([found], [doubts])
+    assert {row["flags"] for row in rows} == {"few: all off: x; failed: all off: x"}
     assert [row["switch"] for row in rows] == list("abc")
     assert rows[0]["usd_low"] < rows[0]["usd"] < rows[0]["usd_high"]
     assert rows[0]["log_ratio"] == found.shares[0].log.mean
-    bare = tidy_rows([full(measured(1, 0))])
+    bare = tidy_rows([full(measured(1, 0))], [[]])
     assert (bare[0]["usd"], bare[0]["log_ratio_low"]) == (None, None)
     assert list(bare[0]) == list(rows[0])

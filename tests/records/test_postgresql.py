@@ -16,6 +16,14 @@ import sqlalchemy as sa
 from tests.records.examples import point_record, run_record
 from upcurve.errors import InputError
 from upcurve.records import export
+from upcurve.records.browse import (
+    ablation_recipes,
+    figures,
+    measured,
+    run_details,
+    run_summaries,
+    store_version,
+)
 from upcurve.records.rows import import_rows
 from upcurve.records.store import Store
 
@@ -89,6 +97,9 @@ def test_a_sweep(store: Store, server: str, tmp_path: Path) -> None:
         assert other.find_run(run_id) == (run, [point])
         assert other.trace(point_id).equals(trace)
         assert other.completed(run.fingerprint, "may") == {(2, 1, 1, 2, 4, 8192, 1024, 0)}
+    store.set_accuracy(point_id, {"passed": False})
+    assert store.facts([point_id])[point_id].accuracy_passed is False
+    assert store.latest_points("may") == {4: (point_id, 8192)}
     store.end_run(run_id, "complete")
     assert [(each.name, each.points) for each in store.series()] == [("may", 1)]
     assert (tmp_path / "traces-of-all" / "traces" / run_id).is_dir()
@@ -115,3 +126,36 @@ def test_a_newer_store_is_left_alone(store: Store, server: str) -> None:
     engine.dispose()
     with pytest.raises(InputError, match="written by a newer upcurve"):
         Store.open(server)
+
+
+def test_a_reader_of_the_whole_store(store: Store, server: str) -> None:
+    seen = [store_version(store)]
+    import_rows(store, "published:mi355x-qwen35")
+    seen.append(store_version(store))
+    asked = {"switches": ["a"], "on": [], "design": "full", "seed": 0, "round": 0}
+    run = store.begin_run(run_record(recipe={"name": "x", "ablation": asked}))
+    seen.append(store_version(store))
+    power = {"totals": {"joules_per_output_token": 2.0, "energy_valid": True}}
+    store.add_point(
+        run,
+        point_record(
+            result={"e2e_ms": {"p50": 900.5}, "power": power},
+            output_tput_per_gpu=50.0,
+            accuracy={"task": "t", "passed": False},
+        ),
+    )
+    seen.append(store_version(store))
+    store.end_run(run, "complete")
+    seen.append(store_version(store))
+    assert len(set(seen)) == len(seen)
+    assert store_version(store) == seen[-1]
+    found, highest = measured(store)
+    assert sum(each.points for each in found) == highest == 22
+    assert [(each.checked, each.failed) for each in found if each.run == run] == [(1, 1)]
+    assert {each.id for each in run_summaries(store)} == {each.run for each in found}
+    (only,) = figures(store, [run], 8192, 1024, detailed=True)
+    assert (only.e2e_ms, only.watts_per_gpu) == (900.5, 100.0)
+    assert [key for key, _ in ablation_recipes(store)] == [run]
+    details = run_details(store, run)
+    assert details
+    assert details.recipe["ablation"] == asked

@@ -79,6 +79,27 @@ def test_repeats_count_on_over_runs_of_one_fingerprint_only(store: Store) -> Non
     assert store.fingerprints("may", isl=77) == frozenset()
 
 
+def test_accuracy_is_recorded_at_a_point_and_seen_by_other_tools(
+    store: Store, tmp_path: Path
+) -> None:
+    run_id = store.begin_run(run_record())
+    ids = [store.add_point(run_id, point_record(concurrency=each)) for each in (4, 8)]
+    later = store.add_point(run_id, point_record(concurrency=4, repeat=1, isl=64))
+    assert store.latest_points("may") == {4: (later, 64), 8: (ids[1], 8192)}
+    store.set_accuracy(ids[0], {"score": 0.5, "passed": False})
+    store.set_accuracy(ids[0], {"score": 0.9, "passed": True})
+    found = store.facts([*ids, later])
+    assert [found[each].accuracy_passed for each in (*ids, later)] == [True, None, None]
+    query = "SELECT json_extract(accuracy, '$.score') FROM measurements ORDER BY point_id"
+    with sqlite3.connect(tmp_path / "results" / "store.sqlite") as connection:
+        assert connection.execute(query).fetchall() == [(0.9,), (None,), (None,)]
+    connection.close()
+    with pytest.raises(InputError, match="point 99: there is no such point"):
+        store.set_accuracy(99, {})
+    with pytest.raises(InputError, match="series 'june': not in the store"):
+        store.latest_points("june")
+
+
 def test_completed_is_what_one_fingerprint_measured(store: Store) -> None:
     run_id = store.begin_run(run_record(fingerprint="a"))
     store.add_point(run_id, point_record(repeat=1))

@@ -9,11 +9,14 @@ from typing import Any
 from rich.console import Console
 
 from tests.sweep.examples import recipe
+from upcurve.accuracy.evaluation import Asked
 from upcurve.records.run import PointRecord
 from upcurve.sweep.facts import Machine, run_records
+from upcurve.sweep.gate import GateOutcome
 from upcurve.sweep.plan import Launch, plan
 from upcurve.sweep.runner import Failure, Measured
-from upcurve.sweep.view import LiveView, PlainLines, summary
+from upcurve.sweep.summary import summary
+from upcurve.sweep.view import LiveView, PlainLines
 
 
 def launches(**changes: Any) -> list[Launch]:
@@ -94,6 +97,36 @@ def test_warnings_of_the_load_client_are_shown() -> None:
             view.measured(point)
         line = "upcurve: warning: small, round 1 of 2, concurrency 4: [x] the client was busy"
         assert line in text(screen)
+
+
+JUDGED = {
+    "task": "problems",
+    "metric": "strict",
+    "score": 0.93125,
+    "interval": [0.92, 0.94],
+    "n": 2000,
+    "passed": True,
+    "why": "because",
+}
+
+
+def test_a_gate_is_followed_and_told() -> None:
+    launch = launches()[0]
+    for screen in (console(), console(terminal=True)):
+        with LiveView(screen) if screen.is_terminal else PlainLines(screen) as view:
+            view.launching(launch, "run-1")
+            view.evaluating(launch, 4, Asked(500, 2000, 500, 20.0))
+            if isinstance(view, LiveView):
+                view.refresh()
+            view.evaluated(GateOutcome(launch, "run-1", 4, JUDGED))
+            view.evaluated(GateOutcome(launch, "run-1", 4, JUDGED | {"passed": False}, True))
+        shown = text(screen)
+        line = "accuracy: small, concurrency 4: problems strict 0.9313 [0.9200, 0.9400] of 2,000"
+        assert f"upcurve: {line}: passed, because" in shown
+        assert "concurrency 4 (an earlier sweep): problems" in shown
+        assert "FAILED, because" in shown
+        if screen.is_terminal:
+            assert "accuracy at c4, 500 of 2,000 items, about 60 s left" in shown
 
 
 def test_the_live_view_fills_a_table() -> None:

@@ -12,13 +12,15 @@ from rich.console import Console
 
 from upcurve.cli.ablate_view import print_outcome, print_plan
 from upcurve.cli.compare import PriceType
-from upcurve.cli.options import NumberList, json_option, store_option
+from upcurve.cli.options import FiniteRange, NumberList, json_option, store_option
 from upcurve.errors import InputError
 from upcurve.frontier.interpolation import DEFAULT_RULE, RULES
 from upcurve.frontier.shapley import Configuration
+from upcurve.frontier.waterfall import order_remark
 from upcurve.records.published import prices as published_prices
 from upcurve.records.store import Store
-from upcurve.sweep.ablation import Ablation, run_ablation, splitter
+from upcurve.sweep.ablation import Ablation
+from upcurve.sweep.ablation_rounds import run_ablation, splitter
 from upcurve.sweep.prices import recipe_prices
 from upcurve.sweep.schedule import Schedule
 from upcurve.sweep.switch import Switch, parse_switches
@@ -76,7 +78,7 @@ from upcurve.sweep.view import LiveView, PlainLines
 )
 @click.option(
     "--precision",
-    type=click.FloatRange(min=0, min_open=True),
+    type=FiniteRange(min=0, min_open=True),
     default=0.02,
     show_default=True,
     metavar="P",
@@ -216,10 +218,8 @@ def command(
         click.echo(f"upcurve: what was measured stays in {store}; --resume goes on", err=True)
         raise
     notes += [f"Price: {each.describe()}." for each in prices.values()]
-    notes += [
-        f"Rounds interleaved, launches in random order, seed {seed}; design {schedule.design}."
-    ]
-    print_outcome(outcome, ablation, notes, form, precision)
+    notes.append(order_remark(schedule.design, seed))
+    print_outcome(outcome, ablation, notes, form, precision=precision, rule=rule)
     if chart is not None and any(each.shares for each in outcome.attributions):
         from upcurve.dashboard.waterfall import waterfall_chart, write_chart
 
@@ -228,7 +228,11 @@ def command(
         )
         write_chart(chart, waterfall_chart(outcome.attributions, device=device))
         click.echo(f"upcurve: the chart is {chart}", err=True)
-    if outcome.failures or not all(each.shares for each in outcome.attributions):
+    failed = [gate.launch.recipe.series for gate in outcome.gates if not gate.passed]
+    if failed:
+        listed = ", ".join(dict.fromkeys(failed))
+        click.echo(f"upcurve: error: the accuracy gate failed at {listed}", err=True)
+    if outcome.failures or failed or not all(each.shares for each in outcome.attributions):
         click.get_current_context().exit(1)
 
 

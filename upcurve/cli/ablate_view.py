@@ -6,7 +6,7 @@ import csv
 import json
 import shlex
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import click
@@ -14,29 +14,33 @@ from rich.table import Table
 
 from upcurve.cli.tables import print_table
 from upcurve.frontier.attribution import Attribution
-from upcurve.frontier.attribution_data import tidy_rows, to_dict
+from upcurve.frontier.attribution_data import Doubts, Told, doubtful, tidy_rows
 from upcurve.frontier.rounds import common_range
-from upcurve.frontier.waterfall import header, headline, legend, markdown, remarks, table
+from upcurve.frontier.waterfall import all_remarks, header, headline, markdown, table
 from upcurve.records.store import Store
-from upcurve.sweep.ablation import Ablation, Outcome, planned_round
+from upcurve.sweep.ablation import Ablation, planned_round
+from upcurve.sweep.ablation_rounds import Outcome
 
 
 def print_outcome(
-    outcome: Outcome, ablation: Ablation, notes: Sequence[str], form: str, precision: float
+    outcome: Outcome,
+    ablation: Ablation,
+    notes: Sequence[str],
+    form: str,
+    *,
+    precision: float,
+    rule: str,
 ) -> None:
     """Print what an ablation gave, in one of the formats table, markdown, csv and json."""
     labels = {on: ablation.label(on) for on in ablation.known()}
+    flags = doubtful(outcome.points, outcome.attributions, labels, rule)
     reached = common_range(outcome.points)
-    said = [
-        line
-        for each in outcome.attributions
-        for line in remarks(each, labels, precision=precision, reached=reached)
-    ]
-    notes = [*dict.fromkeys(said), *legend(outcome.attributions), *notes]
+    said = all_remarks(outcome.attributions, labels, flags, precision=precision, reached=reached)
+    notes = [*said, *notes]
     if form == "json":
-        click.echo(json.dumps(_json(outcome, ablation, precision, notes), indent=2))
+        click.echo(json.dumps(_json(outcome, ablation, flags, precision, notes), indent=2))
     elif form == "csv":
-        rows = tidy_rows(outcome.attributions)
+        rows = tidy_rows(outcome.attributions, flags)
         if rows:
             writer = csv.DictWriter(sys.stdout, list(rows[0]), lineterminator="\n")
             writer.writeheader()
@@ -67,33 +71,26 @@ def _table(attribution: Attribution) -> Table:
 
 
 def _json(
-    outcome: Outcome, ablation: Ablation, precision: float, notes: Sequence[str]
-) -> Mapping[str, Any]:
+    outcome: Outcome,
+    ablation: Ablation,
+    flags: Sequence[Doubts],
+    precision: float,
+    notes: Sequence[str],
+) -> dict[str, Any]:
     schedule = ablation.schedule
-    return {
-        "switches": list(schedule.switches),
-        "design": schedule.design,
-        "seed": schedule.seed,
-        "rounds": outcome.rounds,
-        "precision": precision,
-        "configurations": [
-            {
-                "series": ablation.record(on).series,
-                "on": [switch for switch in schedule.switches if switch in on],
-                "fingerprint": ablation.record(on).fingerprint,
-            }
-            for on in ablation.known()
-        ],
-        "targets": [
-            to_dict(each)
-            | {
-                "precise": each.precise(precision),
-                "more_rounds": each.more_rounds(precision),
-            }
-            for each in outcome.attributions
-        ],
-        "notes": list(notes),
-    }
+    configurations = [(ablation.record(on), on) for on in ablation.known()]
+    told = Told(
+        outcome.attributions,
+        schedule.switches,
+        schedule.design,
+        schedule.seed,
+        outcome.rounds,
+        precision,
+        [(record.series, on, record.fingerprint) for record, on in configurations],
+        flags,
+        notes,
+    )
+    return told.to_dict()
 
 
 def print_plan(

@@ -11,7 +11,7 @@ from pathlib import Path
 import click
 
 from upcurve.cli.bisect_view import Lines, decisions_table, json_object, words
-from upcurve.cli.options import json_option, store_option
+from upcurve.cli.options import FiniteRange, json_option, store_option
 from upcurve.cli.tables import print_table
 from upcurve.errors import InputError
 from upcurve.records.store import Store
@@ -36,7 +36,7 @@ from upcurve.sweep.runner import HOST
 @click.option("--bad", required=True, metavar="REV", help="A commit after it.")
 @click.option(
     "--at",
-    type=click.FloatRange(min=0, min_open=True),
+    type=FiniteRange(min=0, min_open=True),
     metavar="INTERACTIVITY",
     help="Compare tok/s/GPU here, in tok/s/user: each run measures all concurrencies.",
 )
@@ -61,7 +61,7 @@ from upcurve.sweep.runner import HOST
 )
 @click.option(
     "--error",
-    type=click.FloatRange(min=0, max=0.5, min_open=True, max_open=True),
+    type=FiniteRange(min=0, max=0.5, min_open=True, max_open=True),
     default=0.05,
     show_default=True,
     help="How often the whole answer may be wrong.",

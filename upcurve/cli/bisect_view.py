@@ -9,9 +9,11 @@ from typing import Any
 import click
 from rich.table import Table
 
+from upcurve.accuracy.evaluation import Asked
 from upcurve.frontier.sequential import Estimate
 from upcurve.load.verdict import FEW_SAMPLES
 from upcurve.sweep.bisection import Answer, Calibration, Decision
+from upcurve.sweep.gate import GateOutcome
 from upcurve.sweep.plan import Launch
 from upcurve.sweep.revision import Revision
 from upcurve.sweep.revision_runs import RevisionRuns
@@ -52,6 +54,12 @@ class Lines:
         for said in point.result.get("warnings", ()):
             if said != FEW_SAMPLES:
                 self._say(f"warning: {place}: {said}")
+
+    def evaluating(self, launch: Launch, concurrency: int, state: Asked) -> None:
+        """Say nothing: a revision is not gated."""
+
+    def evaluated(self, outcome: GateOutcome) -> None:
+        """Say nothing: a revision is not gated."""
 
     def failed(self, failure: Failure) -> None:
         """Say what failed; the revision is then skipped."""

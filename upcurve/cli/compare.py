@@ -6,23 +6,18 @@ import csv
 import json
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from datetime import datetime
 
 import click
 
-from upcurve.cli.options import NumberList, json_option, store_option
+from upcurve.cli.options import FiniteRange, NumberList, json_option, store_option
 from upcurve.cli.tables import comparison_table, print_table
-from upcurve.frontier.comparison import compare
-from upcurve.frontier.grid import legend, markdown, tidy_rows
+from upcurve.frontier.comparison import Comparison
+from upcurve.frontier.grid import legend, markdown
 from upcurve.frontier.interpolation import DEFAULT_RULE, RULES
 from upcurve.frontier.latex import latex
-from upcurve.frontier.targets import round_targets, targets_every
-from upcurve.frontier.what_if import what_if_lines, what_if_readings
-from upcurve.records.comparable import comparable_series, differences, series_flags
-from upcurve.records.published import prices as published_prices
+from upcurve.records.compared import Pricing, Question, compare_stored
 from upcurve.records.store import Store
-from upcurve.records.what_if import electricity, recorded_watts, what_if_prices
 
 
 class Assignment(click.ParamType[tuple[str, float]]):
@@ -79,7 +74,7 @@ class SeriesHardware(click.ParamType[tuple[str, str]]):
         return series, hardware
 
 
-POSITIVE = click.FloatRange(min=0, min_open=True, max=float("inf"), max_open=True)
+POSITIVE = FiniteRange(min=0, min_open=True)
 
 
 @click.command()
@@ -94,7 +89,7 @@ POSITIVE = click.FloatRange(min=0, min_open=True, max=float("inf"), max_open=Tru
 )
 @click.option(
     "--every",
-    type=click.FloatRange(min=0, min_open=True),
+    type=FiniteRange(min=0, min_open=True),
     metavar="N",
     help="Every N tok/s/user that a frontier covers, instead of --at.",
 )
@@ -130,7 +125,7 @@ POSITIVE = click.FloatRange(min=0, min_open=True, max=float("inf"), max_open=Tru
 @click.option("--usd-per-kwh", type=POSITIVE, metavar="USD", help="Price of electricity.")
 @click.option(
     "--pue",
-    type=click.FloatRange(min=1, max=float("inf"), max_open=True),
+    type=FiniteRange(min=1),
     help="Power of the building over that of the machines, where --kw is without it.",
 )
 @click.option(
@@ -148,6 +143,11 @@ POSITIVE = click.FloatRange(min=0, min_open=True, max=float("inf"), max_open=Tru
 )
 @click.option("--isl", type=click.IntRange(min=1), help="Input length, where there are several.")
 @click.option("--osl", type=click.IntRange(min=1), help="Output length, where there are several.")
+@click.option(
+    "--require-accuracy",
+    is_flag=True,
+    help="Exit 1 where a figure rests on points without accuracy, or with one that failed.",
+)
 @click.option(
     "--format",
     "form",
@@ -174,6 +174,7 @@ def command(
     rule: str,
     isl: int | None,
     osl: int | None,
+    require_accuracy: bool,
     form: str,
     as_json: bool,
     store: str,
@@ -190,63 +191,33 @@ def command(
       upcurve compare feb may --every 10 --format latex
       upcurve compare --at 40 --price MI355X=2.10 --format markdown
       upcurve compare --at 40 --kw MI355X=1.9 --usd-per-kwh 0.08 --pue 1.2
+      upcurve compare before after --at 40 --require-accuracy
     """  # noqa: D301
     if as_json and form not in ("table", "json"):
         raise click.UsageError(f"--json and --format {form} exclude each other")
     if targets and every:
         raise click.UsageError("--at and --every exclude each other")
-    if baseline and series and baseline not in series:
-        series = (baseline, *series)
-    with Store.open(store, create=False) as opened:
-        compared = comparable_series(opened, series, isl=isl, osl=osl)
-        watts = recorded_watts(opened, compared)
-    prices, notes = what_if_prices(
-        compared,
-        published_prices(),
+    pricing = Pricing(
+        given=dict(given_prices),
         tier=tier,
         on=on.date() if on else None,
-        given=dict(given_prices),
         as_hardware=dict(as_hardware),
-        electricity=electricity(dict(kw), usd_per_kwh, pue),
+        kw=dict(kw),
+        usd_per_kwh=usd_per_kwh,
+        pue=pue,
     )
-    points = {each.summary.name: each.points for each in compared}
-    baseline = baseline or next(iter(points))
-    if every:
-        targets = targets_every(points, every)
-    if targets is None:
-        targets = round_targets(points)
-        listed = ",".join(f"{target:g}" for target in targets)
-        notes.append(f"Targets: --at {listed}, chosen where every frontier has a value.")
-    comparison = compare(
-        points,
-        baseline=baseline,
-        targets=targets,
-        usd_per_gpu_hour={name: price.usd_per_gpu_hour for name, price in prices.items() if price},
-        rule=rule,
-        noise={each.summary.name: each.noise for each in compared},
-        flags=series_flags(compared, prices),
-    )
-    workloads = {each.summary.name: each.workload for each in compared}
-    further = what_if_readings(comparison, watts, workloads, output_weight)
-    notes += what_if_lines(comparison, further, output_weight)
-    for line in differences(compared):
+    question = Question(series, baseline, targets, every, rule, isl, osl, output_weight, pricing)
+    with Store.open(store, create=False) as opened:
+        compared = compare_stored(opened, question)
+    comparison, notes = compared.comparison, compared.notes
+    for line in compared.warnings:
         click.echo(f"upcurve: warning: {line}", err=True)
-    notes += [
-        f"Price: {line}." for line in sorted({each.describe() for each in prices.values() if each})
-    ]
     if form == "csv":
-        readings = [asdict(each) for of in further.values() for each in of]
-        rows = tidy_rows(comparison, prices)
-        _print_csv([row | more for row, more in zip(rows, readings, strict=True)])
+        _print_csv(compared.tidy_rows())
     elif as_json or form == "json":
-        printed = comparison.to_dict()
-        for each in printed["series"]:
-            for reading, more in zip(each["at"], further[each["name"]], strict=True):
-                reading |= asdict(more)
-        click.echo(json.dumps(printed, indent=2))
+        click.echo(json.dumps(compared.to_dict(), indent=2))
     else:
-        details = {each.summary.name: each.describe() for each in compared}
-        notes = [*legend(comparison, details), *notes]
+        notes = [*legend(comparison, compared.details()), *notes]
         if form == "markdown":
             click.echo(markdown(comparison, notes), nl=False)
         elif form == "latex":
@@ -254,9 +225,24 @@ def command(
         else:
             print_table(comparison_table(comparison))
             click.echo("\n".join(notes))
-        return
+        notes = []
     for line in notes:
         click.echo(f"upcurve: {line}", err=True)
+    if require_accuracy and (doubts := _without_accuracy(comparison)):
+        for line in doubts:
+            click.echo(f"upcurve: error: {line}", err=True)
+        click.get_current_context().exit(1)
+
+
+def _without_accuracy(comparison: Comparison) -> list[str]:
+    """Return what is said against the accuracy of every figure."""
+    return [
+        f"{series.name} at {reading.interactivity:g} tok/s/user: {flag.text}"
+        for series in comparison.series
+        for reading in series.at
+        for flag in reading.flags
+        if flag.code in ("accuracy_missing", "accuracy_failed")
+    ]
 
 
 def _print_csv(rows: Sequence[Mapping[str, object]]) -> None:

@@ -31,11 +31,20 @@ from upcurve.records.comparable import (
 from upcurve.records.published import prices as published_prices
 from upcurve.records.rows import import_rows
 from upcurve.records.store import Store
-from upcurve.sweep.demo import MODEL_NAME, demo_recipes
+from upcurve.sweep.demo import demo_recipes, question_recipe
+from upcurve.sweep.engine_process import EngineError
+from upcurve.sweep.question import ask
+from upcurve.sweep.recipe import Recipe
 from upcurve.sweep.runner import run_sweep
 from upcurve.sweep.view import LiveView, PlainLines
 
 PUBLISHED_TARGETS = [20.0, 30.0, 40.0, 50.0, 60.0]
+MEASURED_MODEL = "random-64-experts"
+QUESTION = (
+    "A shop sells chairs for $8 each. 2 chairs are bought by Alex. The shop takes $9 off the "
+    "price. Alex started with $69. How many dollars are left?"
+)
+"""The last two sentences are worded, and 69 lies in a range, as no problem of its training."""
 
 
 @click.command()
@@ -49,11 +58,13 @@ PUBLISHED_TARGETS = [20.0, 30.0, 40.0, 50.0, 60.0]
 @click.option("--repeats", type=click.IntRange(min=1), default=3, show_default=True, metavar="N")
 @store_option
 def command(concurrency: list[int], repeats: int, store: str) -> None:
-    """Serve a small model, sweep it twice, compare, show: the whole loop in a few minutes.
+    """Ask a small model, sweep another twice, compare, show: the whole loop in a few minutes.
 
-    Makes a random-weight checkpoint of the real Qwen3.5 MoE architecture, serves it on the CPU with
-    every optimisation off and with all of them on, sweeps both in interleaved rounds, and compares
-    the two curves, and the published MI355X ones, at equal interactivity.
+    Serves the trained model of the repository on the CPU and asks it a question. Then makes a
+    random-weight checkpoint of the same Qwen3.5 MoE architecture with 64 experts, where a CPU has
+    something to win, serves it with every optimisation off and with all of them on, sweeps both in
+    interleaved rounds, and compares the two curves, and the published MI355X ones, at equal
+    interactivity.
 
     \b
     Example:
@@ -63,10 +74,13 @@ def command(concurrency: list[int], repeats: int, store: str) -> None:
     if "://" in store:
         raise InputError("store", "the demo keeps its model and its page in a folder", "name one")
     folder, started = Path(store), time.monotonic()
-    checkpoint = _make_model(folder)
-    recipes = demo_recipes(checkpoint, concurrencies=concurrency, repeats=repeats)
+    asked = question_recipe()
     with Store.open(store) as opened:
-        _say("2", "sweep both series: baseline (--off all) and optimised, in interleaved rounds")
+        _say("1", f"serve the trained model {asked.model} and ask it a question")
+        _ask(asked, opened.log_path("demo-question"))
+        checkpoint = _make_model(folder)
+        recipes = demo_recipes(checkpoint, concurrencies=concurrency, repeats=repeats)
+        click.echo("      baseline (--off all) and optimised in interleaved rounds", err=True)
         console = Console(stderr=True)
         with LiveView(console) if console.is_terminal else PlainLines(console) as view:
             result = run_sweep(recipes, opened, resume=False, progress=view)
@@ -91,7 +105,7 @@ def command(concurrency: list[int], repeats: int, store: str) -> None:
     click.echo(f"report    {page.resolve().as_uri()}")
     click.echo(f"records   {folder}/store.sqlite, traces and logs beside it")
     click.echo(f"again     upcurve compare baseline optimised --store {store}")
-    click.echo(f"serve it  upcurve serve {checkpoint}")
+    click.echo(f"ask it    upcurve serve {asked.model}")
     click.echo(f"took      {minutes:.1f} minutes")
 
 
@@ -99,14 +113,24 @@ def _say(step: str, what: str) -> None:
     click.echo(f"\n[{step}/5] {what}", err=True)
 
 
+def _ask(recipe: Recipe, log: Path) -> None:
+    click.echo(QUESTION)
+    try:
+        answer = ask(recipe, QUESTION, log=log)
+    except EngineError as error:
+        raise click.ClickException(f"the engine failed: {error}") from error
+    for line in answer.splitlines():
+        click.echo(f"    {line}")
+
+
 def _make_model(folder: Path) -> Path:
     from upcurve.engine.model.checkpoint import small_config, write_checkpoint
 
-    checkpoint = folder / "models" / MODEL_NAME
+    checkpoint = folder / "models" / MEASURED_MODEL
     config = small_config()
     _say(
-        "1",
-        f"make a random-weight Qwen3.5 MoE checkpoint in {checkpoint}: "
+        "2",
+        f"sweep a random-weight Qwen3.5 MoE checkpoint, made in {checkpoint}: "
         f"{config['num_hidden_layers']} layers (3 of 4 Gated DeltaNet), "
         f"{config['num_experts']} experts, {config['num_experts_per_tok']} a token, 1 shared",
     )

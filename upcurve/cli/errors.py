@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import click
 
 from upcurve.errors import InputError
@@ -31,6 +34,23 @@ def one_line(error: Exception) -> str | None:
     if type(error).__name__ == "EngineInputError":
         return str(error)
     return None
+
+
+@contextmanager
+def needs(extra: str) -> Iterator[None]:
+    """Name the part of the installation that is missing where an import within fails.
+
+    Raises:
+        InputError: in place of ModuleNotFoundError.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if (error.name or "upcurve").partition(".")[0] == "upcurve":
+            raise  # a defect of ours
+        problem = f"this needs {error.name}, which is not installed"
+        mend = f"pip install 'upcurve[{extra}]'"
+        raise InputError("installation", problem, mend) from error
 
 
 def _missing_extra(module: str) -> str | None:

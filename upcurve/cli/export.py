@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from upcurve.cli.errors import needs
 from upcurve.cli.options import store_option
 
 if TYPE_CHECKING:
@@ -25,10 +26,22 @@ if TYPE_CHECKING:
     metavar="FILE",
     help="Write a file, replaced whole or not at all, instead of stdout.",
 )
+@click.option(
+    "--site",
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="DIR",
+    help="Write the dashboard as static files: any web server shows them, and index.html opens "
+    "from the disk. DIR is replaced whole.",
+)
 @store_option
 @click.option("--json", "as_json", is_flag=True, help="The same as --format json.")
 def command(
-    series: tuple[str, ...], form: Form, output: Path | None, store: str, as_json: bool
+    series: tuple[str, ...],
+    form: Form,
+    output: Path | None,
+    site: Path | None,
+    store: str,
+    as_json: bool,
 ) -> None:
     """Write the rows of a store, one per measured point, so that `upcurve import` reads them back.
 
@@ -39,10 +52,16 @@ def command(
     Example:
       upcurve export --series feb --series may --output rows.csv
       upcurve export --format json | jq '.[].tput_per_gpu'
+      upcurve export --site ./public
     """  # noqa: D301
     from upcurve.records import export
     from upcurve.records.store import Store
 
+    if site is not None:
+        if series or output is not None:
+            raise click.UsageError("--site takes all of a store: no --series, no --output")
+        _write_site(site, store, as_json=as_json)
+        return
     form = "json" if as_json else form
     with Store.open(store, create=False) as opened:
         if output is None:
@@ -51,3 +70,24 @@ def command(
         else:
             count = export.write_file(opened, output, form, series)
             click.echo(f"{count} rows written to {output}", err=True)
+
+
+def _write_site(folder: Path, store: str, *, as_json: bool) -> None:
+    from dataclasses import asdict
+
+    import orjson
+
+    with needs("dashboard"):
+        from upcurve.dashboard.reader import Reader
+        from upcurve.dashboard.site import export_site
+    from upcurve.records.store import Store
+
+    def tell(line: str) -> None:
+        click.echo(f"upcurve: {line}", err=True)
+
+    with Store.open(store, create=False) as opened:
+        done = export_site(Reader(opened), folder, tell)
+    if as_json:
+        click.echo(orjson.dumps({"site": str(folder), **asdict(done)}))
+    else:
+        tell(f"{done.files:,} files, {done.bytes / 1e6:,.1f} MB: open {folder / 'index.html'}")

@@ -2,9 +2,23 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import click
+
+
+class FiniteRange(click.FloatRange):
+    """A float range that neither NaN nor infinity is in."""
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        """Parse the number; fail with one line where it is not finite or outside the range."""
+        number = float(super().convert(value, param, ctx))
+        if not math.isfinite(number):
+            self.fail(f"{value} is no finite number", param, ctx)
+        return number
 
 
 class NumberList(click.ParamType[Any]):

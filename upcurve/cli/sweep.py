@@ -14,19 +14,22 @@ import orjson
 from rich.console import Console
 
 from upcurve.cli.compare import Assignment
-from upcurve.cli.options import NumberList, json_option, store_option
+from upcurve.cli.options import FiniteRange, NumberList, json_option, store_option
 from upcurve.cli.tables import print_table
-from upcurve.frontier.adaptive import Goal
+from upcurve.frontier.goal import Goal
 from upcurve.records.published import prices as published_prices
 from upcurve.records.queries import OperatingPoint
 from upcurve.records.run import RunRecord
 from upcurve.records.store import Store
-from upcurve.sweep.adaptive import Course, goals_of, run_adaptive
+from upcurve.sweep.adaptive import goals_of, run_adaptive
+from upcurve.sweep.course import Course
 from upcurve.sweep.facts import Machine, run_records
+from upcurve.sweep.gate import GateOutcome
 from upcurve.sweep.plan import Launch, completed, plan
 from upcurve.sweep.recipe import Recipe, load_recipe
 from upcurve.sweep.runner import HOST, Failure, Measured, run_sweep
-from upcurve.sweep.view import LiveView, PlainLines, summary
+from upcurve.sweep.summary import summary
+from upcurve.sweep.view import LiveView, PlainLines, gate_line
 
 
 @click.command()
@@ -56,7 +59,7 @@ from upcurve.sweep.view import LiveView, PlainLines, summary
 )
 @click.option(
     "--precision",
-    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    type=FiniteRange(0, 1, min_open=True, max_open=True),
     default=0.02,
     show_default=True,
     help="Of a target: relative error at which it is resolved.",
@@ -107,7 +110,7 @@ def command(
     """Run RECIPES: launch each engine, measure every concurrency, record, stop.
 
     Several recipes take turns, round by round, each round with a fresh engine. A point is stored as
-    soon as it is measured. Exits with 1 where an engine or a point failed.
+    soon as it is measured. Exits with 1 where an engine or a point failed, or an accuracy gate.
 
     With a target the list of concurrencies is not measured: each recipe chooses its own, next to
     the target, until the value there is known to the precision, and says why it ended.
@@ -167,7 +170,17 @@ def command(
     ended = f"{len(result.points)} points measured, {result.skipped} skipped"
     lost = sum(len(failure.lost) for failure in result.failures)
     click.echo(f"upcurve: {ended}, {lost} lost; the store is {store}", err=True)
-    if result.failures:
+    failed = [each for each in result.gates if not each.passed]
+    for each in result.gates:
+        if each.before:
+            click.echo(f"upcurve: {gate_line(each)}", err=True)
+    if failed:
+        listed = ", ".join(f"{each.launch.recipe.name} c{each.concurrency}" for each in failed)
+        click.echo(f"upcurve: error: the accuracy gate failed at {listed}", err=True)
+    if result.ungated:
+        listed = ", ".join(f"{recipe.name} c{at}" for recipe, at in result.ungated)
+        click.echo(f"upcurve: error: no accuracy at {listed}", err=True)
+    if result.failures or failed or result.ungated:
         click.get_current_context().exit(1)
 
 
@@ -189,6 +202,13 @@ class _JsonLines(PlainLines):
         point = measured.point
         place = {"tp": point.tp, "gpus": point.gpus, "repeat": point.repeat}
         _print_json(point.result | _place(measured.launch, measured.run_id) | place)
+
+    def evaluated(self, outcome: GateOutcome) -> None:
+        """Print what the accuracy gate said of a point."""
+        super().evaluated(outcome)
+        place = {"concurrency": outcome.concurrency, "repeat": outcome.launch.round}
+        judged = {"accuracy": outcome.accuracy}
+        _print_json(_place(outcome.launch, outcome.run_id) | place | judged)
 
     def failed(self, failure: Failure) -> None:
         """Print what failed and which concurrencies were not measured because of it."""
@@ -256,6 +276,8 @@ def _print_courses(
 def _print_commands(recipes: Sequence[Recipe], records: Sequence[RunRecord]) -> None:
     for recipe, record in zip(recipes, records, strict=True):
         click.echo(f"\n{recipe.name}: series {recipe.series}, fingerprint {record.fingerprint}")
+        if recipe.accuracy is not None:
+            click.echo(f"  {recipe.accuracy.describe()}")
         settings = [f"{name}={value}" for name, value in record.recipe["engine"]["env"].items()]
         words = (["env", *settings] if settings else []) + recipe.command(host=HOST, port="PORT")
         click.echo(f"  {shlex.join(words)}")

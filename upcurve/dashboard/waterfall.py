@@ -87,8 +87,8 @@ def _waterfall(attribution: Attribution, device: str) -> dict[str, Any]:
         "field": "start",
         "type": "quantitative",
         "title": f"Throughput per {device} (tokens/s, logarithmic)",
-        "scale": {"type": "log", "nice": False, "zero": False, "padding": 40},
-        "axis": {"format": ",~g"},
+        "scale": {"type": "log", "nice": False, "zero": False, "padding": 60},
+        "axis": {"format": ",~g", "tickCount": 6, "labelOverlap": "greedy", "labelSeparation": 12},
     }
     kinds = {
         "field": "kind",

@@ -53,7 +53,7 @@ def build_engine(
     Raises:
         EngineInputError: an option or the checkpoint is unusable, or the memory does not do.
     """
-    device = _device(options)
+    device = device_of(options)
     with _room():
         model = _load(folder, options, device, ranks)
         return engine_of(model, options, device, control=control)
@@ -67,7 +67,7 @@ def build_follower(
     Raises:
         EngineInputError: as `build_engine`.
     """
-    device = _device(options)
+    device = device_of(options)
     with _room():
         model = _load(folder, options, device, ranks)
         runner, _ = _runner(model, options, device, control)
@@ -83,7 +83,7 @@ def _load(folder: Path, options: EngineOptions, device: torch.device, ranks: Ran
     dtype = options.dtype if options.dtype != "auto" else ("bf16" if is_gpu(device) else "fp32")
     switches = Switches.without(options.off)
     # The others of a machine find on disk what one of them has compiled.
-    ahead = _compile_ahead(folder, options, device) if ranks.rank == 0 else None
+    ahead = compile_ahead(folder, options, device) if ranks.rank == 0 else None
     model = load_model(
         folder,
         device=device,
@@ -192,10 +192,10 @@ def _runner(
     return runner, sizes
 
 
-def _compile_ahead(
+def compile_ahead(
     folder: Path, options: EngineOptions, device: torch.device
 ) -> subprocess.Popen[bytes] | None:
-    """Begin to compile on the cores that loading weights leaves idle."""
+    """Begin to compile on the cores that loading weights leaves idle; None where nothing is to."""
     # A loop over experts is launched as the numbers want it.
     if not runs_kernels(device) or not Switches.without(options.off).grouped_experts:
         return None
@@ -231,7 +231,12 @@ def _step_tokens(options: EngineOptions, device: torch.device) -> int:
     return options.max_batch_tokens or prompts + options.max_running_requests
 
 
-def _device(options: EngineOptions) -> torch.device:
+def device_of(options: EngineOptions) -> torch.device:
+    """Return the device that options name.
+
+    Raises:
+        EngineInputError: it is a GPU, and torch sees none.
+    """
     if options.device == "cuda" and not torch.cuda.is_available():
         raise EngineInputError("device", "torch sees no GPU", "use --device cpu")
     on_gpu = options.device != "cpu" and torch.cuda.is_available()

@@ -7,12 +7,12 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from upcurve.errors import InputError
-from upcurve.frontier.cost import SECONDS_PER_HOUR
+from upcurve.frontier.goal import Goal, Target
 from upcurve.frontier.interpolation import DEFAULT_RULE, RULES, Curve
 from upcurve.frontier.pareto import frontier
 from upcurve.frontier.point import Point
 from upcurve.frontier.repeats import split_repeats
+from upcurve.frontier.step_time import bracket, crossing, line, nearest, outward
 from upcurve.frontier.uncertainty import student_interval
 
 INFLUENCE = 0.1
@@ -21,62 +21,7 @@ INFLUENCE = 0.1
 CLOSEST = 1.05
 """Ratio of neighbouring concurrencies below which noise hides what lies between them."""
 
-OVERSHOOT = 1.1
-"""How far beyond the model's guess a bracket is closed, so that its far side is likely reached."""
-
 Status = Literal["open", "resolved", "finest", "unreachable", "below_range", "blocked"]
-
-
-@dataclass(frozen=True, slots=True)
-class Target:
-    """Where the frontier is to be known: one axis at one value, the other axis is read there."""
-
-    axis: Literal["interactivity", "tput_per_gpu"]
-    value: float
-    usd_per_million_tokens: float | None = None
-    """The cost that a throughput target stands for."""
-
-    @classmethod
-    def of_cost(cls, usd_per_million_tokens: float, usd_per_gpu_hour: float) -> Target:
-        """Return the throughput per GPU at which a million tokens cost so much."""
-        needed = usd_per_gpu_hour / (usd_per_million_tokens * SECONDS_PER_HOUR / 1e6)
-        return cls("tput_per_gpu", needed, usd_per_million_tokens)
-
-    def describe(self) -> str:
-        """Return the target in words."""
-        if self.usd_per_million_tokens is not None:
-            return f"${self.usd_per_million_tokens:g} per million tokens"
-        return f"{self.value:g} tok/s/{'user' if self.axis == 'interactivity' else 'GPU'}"
-
-
-@dataclass(frozen=True, slots=True)
-class Goal:
-    """What is to be known, how well, and within which bounds."""
-
-    targets: tuple[Target, ...]
-    precision: float
-    """Relative error of the value at each target, 0.02 for 2 %."""
-    highest: int
-    """The highest concurrency that may be measured; the lowest is 1."""
-    max_points: int
-    """Measurements in all, repeats and failed ones included."""
-    rounds: int = 1
-    """How often a point may be measured, each time on a fresh engine."""
-
-    def __post_init__(self) -> None:
-        """Check the values.
-
-        Raises:
-            InputError: one of them cannot be used.
-        """
-        if not self.targets or not all(0 < each.value < math.inf for each in self.targets):
-            raise InputError("targets", "not all positive and finite", "give e.g. 40")
-        if not 0 < self.precision < 1:
-            problem = f"{self.precision:g} is no share between 0 and 1"
-            raise InputError("precision", problem, "give e.g. 0.02 for 2 %")
-        for name in ("highest", "max_points", "rounds"):
-            if getattr(self, name) < 1:
-                raise InputError(name, "it is below 1", "give a positive whole number")
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,23 +71,23 @@ def estimate(
         failed: concurrencies that gave nothing and are not to be tried again.
     """
     by_concurrency = {each.concurrency: each for each in split_repeats(points).operating_points}
-    low, high = _bracket(by_concurrency, target)
+    low, high = bracket(by_concurrency, target)
     if low is not None and high is not None:
         return _between(points, by_concurrency, low, high, target, goal, failed)
     if not by_concurrency:
         start = round(math.sqrt(goal.highest))
-        first = _nearest(start, range(1, goal.highest + 1), failed)
+        first = nearest(start, range(1, goal.highest + 1), failed)
         return Estimate(target, "open" if first else "blocked", next=first)
     if high is None:
         assert low is not None
-        guess = _outward(by_concurrency, target, up=True)
-        found = _nearest(guess, range(low + 1, goal.highest + 1), failed)
+        guess = outward(by_concurrency, target, up=True)
+        found = nearest(guess, range(low + 1, goal.highest + 1), failed)
         ended = low >= goal.highest
         outside: Status = "below_range" if target.axis == "interactivity" else "unreachable"
         best = by_concurrency[low]
     else:
-        guess = _outward(by_concurrency, target, up=False)
-        found = _nearest(guess, range(1, high), failed)
+        guess = outward(by_concurrency, target, up=False)
+        found = nearest(guess, range(1, high), failed)
         ended = high == 1
         outside = "unreachable" if target.axis == "interactivity" else "below_range"
         best = by_concurrency[high]
@@ -222,66 +167,6 @@ def _outside(each: Estimate) -> str:
     )
 
 
-def _bracket(points: Mapping[int, Point], target: Target) -> tuple[int | None, int | None]:
-    """Return the neighbours of the target: the highest before it, the lowest beyond it."""
-    high = min((at for at, each in points.items() if _beyond(each, target)), default=None)
-    # Noise may put a point before the target above one beyond it: the lower one decides.
-    low = max((at for at in points if high is None or at < high), default=None)
-    return low, high
-
-
-def _beyond(point: Point, target: Target) -> bool:
-    if target.axis == "interactivity":
-        return point.interactivity < target.value
-    return point.tput_per_gpu > target.value
-
-
-def _time(point: Point, axis: str) -> float:
-    """Return what is linear in concurrency: the time of a token, or of a request over its size."""
-    if axis == "interactivity":
-        return 1 / point.interactivity
-    return point.concurrency / point.tput_per_gpu
-
-
-def _line(one: Point, other: Point, axis: str) -> tuple[float, float]:
-    slope = (_time(other, axis) - _time(one, axis)) / (other.concurrency - one.concurrency)
-    return _time(one, axis) - slope * one.concurrency, slope
-
-
-def _crossing(one: Point, other: Point, target: Target) -> float | None:
-    """Return the concurrency at which the line through two points meets the target."""
-    fixed, slope = _line(one, other, target.axis)
-    if target.axis == "interactivity":
-        above, below = 1 / target.value - fixed, slope
-    else:
-        above, below = fixed * target.value, 1 - slope * target.value
-    return above / below if above > 0 and below > 0 else None
-
-
-def _outward(points: Mapping[int, Point], target: Target, *, up: bool) -> float:
-    """Return a concurrency that should lie beyond the target, from points all on one side."""
-    nearest = sorted(points, reverse=up)[:2]
-    edge = points[nearest[0]]
-    if len(nearest) == 2:
-        guess = _crossing(points[nearest[1]], edge, target)
-    else:
-        # One point knows no slope: speed falls about with the root of the batch, as published.
-        speed = edge.interactivity if target.axis == "interactivity" else edge.tput_per_gpu
-        power = -2 if target.axis == "interactivity" else 2
-        guess = edge.concurrency * (target.value / speed) ** power
-    if up:
-        guess = 4 * edge.concurrency if guess is None else guess * OVERSHOOT
-        return min(max(guess, edge.concurrency * OVERSHOOT), edge.concurrency * 8)
-    guess = edge.concurrency / 4 if guess is None else guess / OVERSHOOT
-    return max(min(guess, edge.concurrency / OVERSHOOT), edge.concurrency / 8)
-
-
-def _nearest(guess: float, candidates: Sequence[int], failed: Collection[int]) -> int | None:
-    """Return the candidate nearest to a guess by ratio, but for those that failed."""
-    left = [each for each in candidates if each not in failed]
-    return min(left, key=lambda each: abs(math.log(each / guess)), default=None)
-
-
 def _between(
     points: Sequence[Point],
     by_concurrency: Mapping[int, Point],
@@ -292,11 +177,11 @@ def _between(
     failed: Collection[int],
 ) -> Estimate:
     ends = (by_concurrency[low], by_concurrency[high])
-    guess = _crossing(*ends, target)
+    guess = crossing(*ends, target)
     readings = [_read(by_concurrency, ends, target, rule) for rule in RULES]
     value = _read(by_concurrency, ends, target, DEFAULT_RULE)
     if guess is not None:
-        fixed, slope = _line(*ends, _other(target.axis))
+        fixed, slope = line(*ends, _other(target.axis))
         time = fixed + slope * guess
         readings.append(guess / time if target.axis == "interactivity" else 1 / time)
     readings.append(_power_law(ends, target))
@@ -305,7 +190,7 @@ def _between(
     middle = math.sqrt(low * high) if guess is None else guess
     inner = min(max(middle, low * math.exp(step)), high * math.exp(-step))
     worth = [at for at in range(low + 1, high) if at >= low * CLOSEST and at * CLOSEST <= high]
-    following = _nearest(inner, worth, failed)
+    following = nearest(inner, worth, failed)
     status: Status = "open"
     # Two points fit any rule: what the rules then agree on is no knowledge of the curve.
     if spread <= goal.precision / 2 and (len(by_concurrency) > 2 or following is None):
@@ -367,7 +252,7 @@ def _moved(point: Point, axis: str) -> Point:
 
 def _shift(points: Mapping[int, Point], target: Target, value: float) -> float | None:
     """Return the change at the target, in percent; None where the target left the curve."""
-    low, high = _bracket(points, target)
+    low, high = bracket(points, target)
     if low is None or high is None:
         return None
     return 100 * (_read(points, (points[low], points[high]), target) / value - 1)

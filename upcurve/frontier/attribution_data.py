@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from upcurve.frontier.attribution import Attribution, Estimate
+from upcurve.frontier.flags import Flag
+from upcurve.frontier.point import Point
+from upcurve.frontier.rounds import doubts
+from upcurve.frontier.shapley import Configuration, Design
 from upcurve.frontier.waterfall import bar_name
 
 
@@ -38,10 +43,91 @@ def to_dict(attribution: Attribution) -> dict[str, Any]:
     }
 
 
-def tidy_rows(attributions: Sequence[Attribution]) -> list[dict[str, Any]]:
-    """Return one flat row for each target and bar, the same keys in all; None where empty."""
+Doubts = Sequence[tuple[Flag, str, float]]
+"""What is doubtful at one target: the flag, of which configuration, and the target."""
+
+
+def doubtful(
+    points: Mapping[Configuration, Sequence[Point]],
+    attributions: Sequence[Attribution],
+    labels: Mapping[Configuration, str],
+    rule: str,
+) -> list[Doubts]:
+    """Return what is doubtful about the points that each move rests on.
+
+    Args:
+        points: of every configuration.
+        attributions: the move at each target.
+        labels: names of configurations.
+        rule: how to interpolate on a frontier.
+    """
+    return [
+        [
+            (flag, labels[on], each.interactivity)
+            for on, of in doubts(points, each.interactivity, rule).items()
+            for flag in of
+        ]
+        for each in attributions
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """An ablation as it is told to machines: the moves, and what they were made of."""
+
+    attributions: Sequence[Attribution]
+    switches: Sequence[str]
+    design: Design
+    seed: int
+    rounds: int
+    """Rounds that were measured."""
+    precision: float
+    """Wanted half width of every share, in log ratio."""
+    configurations: Sequence[tuple[str, Configuration, str]]
+    """Series, switches that are on, and fingerprint of each."""
+    flags: Sequence[Doubts]
+    """What is doubtful at each target."""
+    notes: Sequence[str]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the object that `upcurve ablate --json` prints."""
+        return {
+            "switches": list(self.switches),
+            "design": self.design,
+            "seed": self.seed,
+            "rounds": self.rounds,
+            "precision": self.precision,
+            "configurations": [
+                {
+                    "series": series,
+                    "on": [switch for switch in self.switches if switch in on],
+                    "fingerprint": fingerprint,
+                }
+                for series, on, fingerprint in self.configurations
+            ],
+            "targets": [
+                to_dict(each)
+                | {
+                    "precise": each.precise(self.precision),
+                    "more_rounds": each.more_rounds(self.precision),
+                    "flags": [{"configuration": name} | flag.to_dict() for flag, name, _ in of],
+                }
+                for each, of in zip(self.attributions, self.flags, strict=True)
+            ],
+            "notes": list(self.notes),
+        }
+
+
+def tidy_rows(attributions: Sequence[Attribution], flags: Sequence[Doubts]) -> list[dict[str, Any]]:
+    """Return one flat row for each target and bar, the same keys in all; None where empty.
+
+    Args:
+        attributions: the move at each target.
+        flags: what is doubtful at each.
+    """
     rows = []
-    for each in attributions:
+    for each, of in zip(attributions, flags, strict=True):
+        words = "; ".join(f"{flag.code}: {name}: {flag.text}" for flag, name, _ in of)
         for bar in each.bars:
             row: dict[str, Any] = {
                 "interactivity": each.interactivity,
@@ -64,7 +150,7 @@ def tidy_rows(attributions: Sequence[Attribution]) -> list[dict[str, Any]]:
                     f"{name}_low": interval[0],
                     f"{name}_high": interval[1],
                 }
-            rows.append(row)
+            rows.append(row | {"flags": words})
     return rows
 
 

@@ -159,6 +159,22 @@ def interval(values: Floats, estimate: float) -> tuple[float, float] | None:
     return min(float(low[outside]), estimate), max(float(high[count - 1 - outside]), estimate)
 
 
+def intervals(values: Floats) -> tuple[Floats, Floats]:
+    """Return the 2.5 and 97.5 percentiles of many sets of draws, as `interval` counts them.
+
+    Args:
+        values: float64 [D, T] without NaN; -inf and +inf take part at their ends.
+
+    Returns:
+        Low and high, float64 [T] each; not finite where more than 2.5 % of the draws are not.
+    """
+    count = len(values)
+    outside = int(count * (1 - CONFIDENCE) / 2)
+    ends = [outside, count - 1 - outside]
+    low, high = np.partition(values, ends, axis=0)[ends]
+    return low, high
+
+
 def draw_ratios(own: Floats, base: Floats) -> Floats:
     """Return own / base by draw: +inf where only the baseline does not reach, NaN where undefined.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -63,7 +63,8 @@ def regime_extension(
 def end_segment(rule_ratios: tuple[str, str]) -> Flag:
     """Flag a ratio that rests on a first or last interval; given lowest and highest, as texts."""
     low, high = rule_ratios
-    words = f"it rests on a first or last interval: {low} to {high} over the interpolation rules"
+    spread = low if low == high else f"{low} to {high}"
+    words = f"it rests on a first or last interval: {spread} over the interpolation rules"
     return Flag("end_segment_sensitivity", words)
 
 
@@ -104,3 +105,31 @@ def reach_uncertain(target: float) -> Flag:
     """Flag a target that the repeats do not surely reach."""
     words = f"no interval: more than 2.5 % of what the repeats allow does not reach {target:g}"
     return Flag("reach_uncertain", words)
+
+
+def mixed_fingerprints(count: int) -> Flag:
+    """Flag what joins runs of several fingerprints."""
+    words = (
+        f"it joins {count} fingerprints in one curve: settings that can change its speed differ "
+        "between its runs"
+    )
+    return Flag("mixed_fingerprints", words)
+
+
+def flag_lines(found: Iterable[tuple[Flag, str, float | None]]) -> list[str]:
+    """Return each flag once as a line for readers, with all that it is about.
+
+    Args:
+        found: flags, the name of the series that each is about, and the target in tok/s/user;
+            None where it is about the whole series.
+    """
+    about: dict[Flag, dict[str, list[str]]] = {}
+    for flag, name, target in found:
+        at = about.setdefault(flag, {}).setdefault(name, [])
+        if target is not None:
+            at.append(f"{target:g}")
+    lines = []
+    for flag, of in about.items():
+        where = "; ".join(f"{name} at {', '.join(at)}" if at else name for name, at in of.items())
+        lines.append(f"{flag.code.replace('_', ' ')}: {flag.text} ({where}).")
+    return lines

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from upcurve.frontier.comparison import Comparison, SeriesComparison, TargetReading
 from upcurve.frontier.cost import Price
-from upcurve.frontier.flags import Flag
+from upcurve.frontier.flags import Flag, flag_lines
 from upcurve.frontier.text import cost_text, ratio_text, throughput_text
 
 END_MARK = "*"
@@ -134,9 +134,11 @@ def legend(comparison: Comparison, details: Mapping[str, str]) -> list[str]:
         lines.append("95 % interval, 95 % of ratio: bootstrap over repeats and their requests.")
     if any(reading.round_ratios for reading in readings):
         lines.append("by round: lowest to highest ratio of a round over the baseline's same round.")
-    return [*lines, *map(_area_line, _with_area(comparison)), *_noise_lines(comparison)] + [
-        f"{code.replace('_', ' ')}: {text} ({where})."
-        for (code, text), where in flag_places(comparison).items()
+    return [
+        *lines,
+        *map(_area_line, _with_area(comparison)),
+        *_noise_lines(comparison),
+        *flag_lines(_flags(comparison)),
     ]
 
 
@@ -162,22 +164,13 @@ def _noise_lines(comparison: Comparison) -> list[str]:
     ]
 
 
-def flag_places(comparison: Comparison) -> dict[tuple[str, str], str]:
-    """Return each flag (code, text) with the series and targets that it is about, in words."""
-    places: dict[Flag, dict[str, list[str]]] = {}
+def _flags(comparison: Comparison) -> Iterator[tuple[Flag, str, float | None]]:
     for series in comparison.series:
         for flag in series.flags:
-            places.setdefault(flag, {})[series.name] = []
+            yield flag, series.name, None
         for reading in series.at:
             for flag in reading.flags:
-                at = places.setdefault(flag, {}).setdefault(series.name, [])
-                at.append(f"{reading.interactivity:g}")
-    return {
-        (flag.code, flag.text): "; ".join(
-            f"{name} at {', '.join(at)}" if at else name for name, at in of.items()
-        )
-        for flag, of in places.items()
-    }
+                yield flag, series.name, reading.interactivity
 
 
 def markdown(comparison: Comparison, notes: Sequence[str]) -> str:

@@ -97,6 +97,15 @@ class Curve:
         ends = self.x[left], self.x[left + 1], self.y[left], self.y[left + 1]
         return hermite(targets, *ends, self.slopes[0][left], self.slopes[1][left])
 
+    def elasticity(self, x: float) -> float:
+        """Return d log y / d log x at an x between the knots; 0 where there is one knot."""
+        step = 1e-4
+        low, high = max(x * (1 - step), self.x[0]), min(x * (1 + step), self.x[-1])
+        if low >= high:
+            return 0.0
+        ends = np.log(self.sample([low, high]))
+        return float((ends[1] - ends[0]) / np.log(high / low))
+
 
 def hermite(
     at: Floats, x0: Floats, x1: Floats, y0: Floats, y1: Floats, slope0: Floats, slope1: Floats

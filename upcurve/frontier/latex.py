@@ -12,6 +12,12 @@ _ESCAPES = str.maketrans(
         "\\": r"\textbackslash{}",
         "~": r"\textasciitilde{}",
         "^": r"\textasciicircum{}",
+        # Other glyphs in LaTeX's own encoding of fonts.
+        "<": r"\textless{}",
+        ">": r"\textgreater{}",
+        "|": r"\textbar{}",
+        # Would begin the optional argument of an item.
+        "[": "{[}",
         **{each: f"\\{each}" for each in "&%$#_{}"},
     }
 )

@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 
 from upcurve.errors import InputError
 from upcurve.frontier.attribution import Value
+from upcurve.frontier.fit import fit_series
+from upcurve.frontier.flags import Flag, bracket, point_flags
 from upcurve.frontier.interpolation import DEFAULT_RULE, RULES, Curve
 from upcurve.frontier.pareto import frontier
 from upcurve.frontier.point import Point
@@ -79,6 +81,24 @@ def common_range(
         return None
     low, high = max(start for start, _ in spans), min(end for _, end in spans)
     return (low, high) if low <= high else None
+
+
+def doubts(
+    points: Mapping[Configuration, Sequence[Point]], target: float, rule: str = DEFAULT_RULE
+) -> dict[Configuration, list[Flag]]:
+    """Return what is doubtful about the points that each configuration's value rests on.
+
+    Those are the neighbours of the target on the frontier of all rounds together; a configuration
+    that does not reach the target is absent.
+    """
+    found = {}
+    for configuration, own in points.items():
+        if own:
+            fit = fit_series("configuration", own, rule)
+            curve = fit.curves[rule]
+            if curve.at(target).value is not None:
+                found[configuration] = list(point_flags(fit.measured[bracket(curve, target)]))
+    return found
 
 
 def _read(points: Sequence[Point], target: float, rule: str) -> Value:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import median
 from typing import Any, Literal
@@ -14,8 +15,9 @@ from upcurve.frontier.changes import (
     Steps,
     find_steps,
 )
-from upcurve.frontier.comparison import compare
+from upcurve.frontier.comparison import SeriesComparison, compare
 from upcurve.frontier.cost import joules_per_token, usd_per_million_tokens
+from upcurve.frontier.flags import Flag, mixed_fingerprints, point_flags
 from upcurve.frontier.point import Point
 from upcurve.frontier.uncertainty import student_interval
 
@@ -57,6 +59,8 @@ class Measurement:
     tpot_ms: float | None
     watts_per_gpu: float | None
     """Mean power of one GPU in the measured span; None where it was not recorded or is invalid."""
+    fingerprint: str = ""
+    """Hash over what can change speed; the empty string where it is not known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +74,8 @@ class Value:
     """Repeats behind the value; 1 where it was measured once, 0 where it was not."""
     interval: tuple[float, float] | None
     """95 % interval, where three repeats or more carry one."""
+    flags: tuple[Flag, ...] = ()
+    """What is doubtful about the points that the value rests on."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON object of this value."""
@@ -78,6 +84,7 @@ class Value:
             "status": self.status,
             "rounds": self.rounds,
             "interval": list(self.interval) if self.interval else None,
+            "flags": [flag.to_dict() for flag in self.flags],
         }
 
 
@@ -101,31 +108,68 @@ def at_interactivity(
     metric: Metric,
     usd_per_gpu_hour: float | None,
 ) -> list[Value]:
-    """Read each build's own frontier at one interactivity, by the rule of `compare`.
+    """Read each build's own frontier at one interactivity, as `at_interactivities` does."""
+    return at_interactivities(builds, [interactivity], metric, usd_per_gpu_hour)[0]
+
+
+def at_interactivities(
+    builds: Sequence[Sequence[Measurement]],
+    targets: Sequence[float],
+    metric: Metric,
+    usd_per_gpu_hour: float | None,
+    read: Sequence[SeriesComparison] | None = None,
+) -> list[list[Value]]:
+    """Read each build's own frontier at several interactivities, by the rule of `compare`.
 
     Args:
         builds: measurements of each, not empty.
-        interactivity: in tok/s/user.
+        targets: in tok/s/user.
         metric: one that has `along_curve`.
         usd_per_gpu_hour: one price for all builds, so that a cost moves with throughput alone.
+        read: what `read_builds` gave for them, where several metrics are followed.
+
+    Returns:
+        One value for each build, for each target.
     """
+    read = read_builds(builds, targets) if read is None else read
+    return [
+        [
+            _of_reading(series, place, build, metric, usd_per_gpu_hour)
+            for build, series in zip(builds, read, strict=True)
+        ]
+        for place in range(len(targets))
+    ]
+
+
+def read_builds(
+    builds: Sequence[Sequence[Measurement]], targets: Sequence[float]
+) -> tuple[SeriesComparison, ...]:
+    """Read each build's frontier at every target: what all metrics along a curve are made of."""
     points = {str(index): [each.point for each in build] for index, build in enumerate(builds)}
-    read = compare(points, baseline="0", targets=[interactivity], usd_per_gpu_hour={})
-    values = []
-    for build, series in zip(builds, read.series, strict=True):
-        (reading,) = series.at
-        tput, interval, status = reading.tput_per_gpu, reading.interval, str(reading.status)
-        value = tput
-        if tput is not None and metric.name == "usd_per_million":
-            value, interval = _cost(usd_per_gpu_hour, tput, interval)
-            status = status if value is not None else "no price"
-        elif tput is not None and metric.name == "joules_per_token":
-            value = joules_per_token(series.frontier, watts(build), interactivity, tput)
-            interval = None
-            status = status if value is not None else "no power recorded"
-        rounds = max(1, series.rounds) if value is not None else 0
-        values.append(Value(value, status, rounds, interval))
-    return values
+    return compare(points, baseline="0", targets=targets, usd_per_gpu_hour={}, whole=False).series
+
+
+def _of_reading(
+    series: SeriesComparison,
+    place: int,
+    build: Sequence[Measurement],
+    metric: Metric,
+    usd_per_gpu_hour: float | None,
+) -> Value:
+    reading = series.at[place]
+    tput, interval, status = reading.tput_per_gpu, reading.interval, str(reading.status)
+    value = tput
+    if tput is not None and metric.name == "usd_per_million":
+        value, interval = _cost(usd_per_gpu_hour, tput, interval)
+        status = status if value is not None else "no price"
+    elif tput is not None and metric.name == "joules_per_token":
+        at = reading.interactivity
+        value = joules_per_token(series.frontier, watts(build), at, tput)
+        interval = None
+        status = status if value is not None else "no power recorded"
+    rounds = max(1, series.rounds) if value is not None else 0
+    flags = (*_mixed(build), *_own_flags(reading.flags)) if value is not None else ()
+    return Value(value, status, rounds, interval, flags)
 
 
 def at_operating_point(
@@ -138,14 +182,28 @@ def at_operating_point(
     show = _of_measurement(usd_per_gpu_hour)[metric.name]
     values = []
     for build in builds:
-        shown = [show(each) for each in build if operating_point(each.point) == where]
-        found = [each for each in shown if each is not None]
-        values.append(
-            Value(median(found), "measured", len(found), student_interval(found))
-            if found
-            else Value(None, "not measured", 0, None)
-        )
+        there = [each for each in build if operating_point(each.point) == where]
+        shown = [(each, value) for each in there if (value := show(each)) is not None]
+        if not shown:
+            values.append(Value(None, "not measured", 0, None))
+            continue
+        found = [value for _, value in shown]
+        flags = *_mixed(there), *point_flags([[each.point for each, _ in shown]])
+        values.append(Value(median(found), "measured", len(found), student_interval(found), flags))
     return values
+
+
+def _mixed(measurements: Sequence[Measurement]) -> Iterator[Flag]:
+    """Flag a build whose runs differ in what can change speed."""
+    count = len({each.fingerprint for each in measurements})
+    if count > 1:
+        yield mixed_fingerprints(count)
+
+
+def _own_flags(flags: Sequence[Flag]) -> Iterator[Flag]:
+    """Yield what is said of a reading itself, not of its ratio over another build."""
+    of_ratio = ("regime_extension", "end_segment_sensitivity", "inside_noise")
+    return (flag for flag in flags if flag.code not in of_ratio)
 
 
 def _of_measurement(
@@ -213,11 +271,13 @@ def judge(values: Sequence[Value], metric: Metric, min_change: float) -> Trend:
     if places and all(each.status == "unreachable" for each in values[len(values) - lost :]):
         if lost >= SEGMENT_VALUES:
             reason = f"the newest {lost} builds do not reach what builds before them reached"
-            return Trend("regression", reason, _moved(steps, places), ())
+            return Trend("regression", reason, _moved(steps, places), tuple(_doubts(values)))
         if lost:
             notes.append("the newest build does not reach what builds before it reached")
+    notes += _doubts(values)
     if steps is None:
-        reason = f"{len(found)} builds with a value; change points need {MINIMUM_VALUES}"
+        builds = "1 build" if len(found) == 1 else f"{len(found)} builds"
+        reason = f"{builds} with a value; change points need {MINIMUM_VALUES}"
         return Trend("insufficient data", reason, None, tuple(notes))
     alone = steps.newest_alone
     if alone is not None and alone.p_value < FAMILY_ERROR:
@@ -237,6 +297,21 @@ def judge(values: Sequence[Value], metric: Metric, min_change: float) -> Trend:
     if abs(size) < min_change:
         return Trend("no change", f"{reason}, below {min_change:.1%}", moved, tuple(notes))
     return Trend(direction(metric, newest.ratio), reason, moved, tuple(notes))
+
+
+def _doubts(values: Sequence[Value]) -> list[str]:
+    """Return each kind of flag in words, with how many builds have it; the newest one's text."""
+    newest: dict[str, str] = {}
+    counts: Counter[str] = Counter()
+    for each in values:
+        for flag in each.flags:
+            newest[flag.code] = flag.text
+        counts.update({flag.code for flag in each.flags})
+    of = sum(each.value is not None for each in values)
+    return [
+        f"{code.replace('_', ' ')} in {counts[code]} of {of} builds, in the newest of them: {text}"
+        for code, text in newest.items()
+    ]
 
 
 def _moved(steps: Steps | None, places: Sequence[int]) -> Steps | None:

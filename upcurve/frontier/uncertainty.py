@@ -74,42 +74,74 @@ def ratio_spread(numerators: Sequence[float], denominators: Sequence[float]) -> 
 
 @dataclass(frozen=True, slots=True)
 class NoiseFloor:
-    """Run-to-run noise of throughput, as repeats of one fingerprint showed it before."""
+    """Run-to-run noise of an operating point, as repeats of one fingerprint showed it before."""
 
     variation: float
-    """Coefficient of variation of one run, pooled; 0.01 is 1 %."""
+    """Coefficient of variation of one run's throughput, pooled; 0.01 is 1 %."""
     runs: int
     """Runs that it was learned from."""
+    interactivity: float = 0.0
+    """The same of its interactivity."""
+    covariance: float = 0.0
+    """Of log interactivity and log throughput."""
+
+    def at_interactivity(self, elasticity: float) -> float:
+        """Return the variation of one run's throughput at equal interactivity.
+
+        A point that comes out faster per user shifts its curve sideways as well: what that is in
+        throughput depends on how steep the curve is.
+
+        Args:
+            elasticity: d log throughput / d log interactivity of the curve there.
+        """
+        variance = (
+            self.variation**2
+            - 2 * elasticity * self.covariance
+            + (elasticity * self.interactivity) ** 2
+        )
+        return math.sqrt(max(0.0, variance))
 
     def describe(self) -> str:
         """Return the noise of one run in words."""
-        return f"one run is within +-{1.96 * self.variation:.1%} ({self.runs} runs before)"
+        spread = f"+-{1.96 * self.variation:.1%} at a concurrency"
+        return f"the throughput of one run is within {spread} ({self.runs} runs before)"
 
 
-def noise_floor(repeats: Iterable[Sequence[float]]) -> NoiseFloor | None:
-    """Pool the variation of log throughput over groups of repeats.
+def noise_floor(repeats: Iterable[Sequence[tuple[float, float]]]) -> NoiseFloor | None:
+    """Pool the variation of logarithms over groups of repeats.
 
     Args:
-        repeats: throughputs of repeats of one operating point under one fingerprint, by group.
+        repeats: (interactivity, throughput) of repeats of one operating point under one
+            fingerprint, by group.
 
     Returns:
         None where no group has two.
     """
-    squares, freedom, runs = 0.0, 0, 0
+    products, freedom, runs = np.zeros((2, 2)), 0, 0
     for group in repeats:
         if len(group) > 1:
             logs = np.log(group)
-            squares += float(((logs - logs.mean()) ** 2).sum())
+            deviations = logs - logs.mean(axis=0)
+            products += deviations.T @ deviations
             freedom += len(group) - 1
             runs += len(group)
-    return NoiseFloor(math.sqrt(squares / freedom), runs) if freedom else None
+    if not freedom:
+        return None
+    (of_x, shared), (_, of_y) = (products / freedom).tolist()
+    return NoiseFloor(math.sqrt(of_y), runs, math.sqrt(of_x), shared)
 
 
-def inside_noise(ratio: float, own: NoiseFloor | None, base: NoiseFloor | None) -> bool:
-    """Whether two single runs of the same thing may well differ by this ratio."""
+def inside_noise(ratio: float, own: float | None, base: float | None) -> bool:
+    """Whether two single runs of the same thing may well differ by this ratio.
+
+    Args:
+        ratio: of their throughputs.
+        own: coefficient of variation of one of them; None where it is not known.
+        base: the same of the other.
+    """
     if own is None or base is None:
         return False
-    return abs(math.log(ratio)) <= 1.96 * math.hypot(own.variation, base.variation)
+    return abs(math.log(ratio)) <= 1.96 * math.hypot(own, base)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from upcurve.frontier.attribution import Attribution, Estimate, Share
+from upcurve.frontier.flags import Flag, flag_lines
+from upcurve.frontier.shapley import Design
 from upcurve.frontier.text import cost_text, ratio_text, throughput_text
 
 TOGETHER = "three or more together"
@@ -187,9 +189,32 @@ def remarks(
         lines.append(
             f"{wanted}; how many rounds it takes is not known yet."
             if more is None
-            else f"{wanted}: about {max(more, 1)} more rounds at this spread (--max-rounds)."
+            else f"{wanted}: about {_rounds(max(more, 1))} at this spread (--max-rounds)."
         )
     return lines
+
+
+def all_remarks(
+    attributions: Sequence[Attribution],
+    labels: Mapping[frozenset[str], str],
+    flags: Sequence[Sequence[tuple[Flag, str, float]]],
+    *,
+    precision: float | None,
+    reached: tuple[float, float] | None,
+) -> list[str]:
+    """Return what a reader must know of every target, each line once, and what columns mean."""
+    said = [
+        line
+        for each in attributions
+        for line in remarks(each, labels, precision=precision, reached=reached)
+    ]
+    said += flag_lines(each for of in flags for each in of)
+    return [*dict.fromkeys(said), *legend(attributions)]
+
+
+def order_remark(design: Design, seed: int) -> str:
+    """Return how the launches were ordered."""
+    return f"Rounds interleaved, launches in random order, seed {seed}; design {design}."
 
 
 def markdown(attribution: Attribution) -> str:
@@ -202,6 +227,10 @@ def markdown(attribution: Attribution) -> str:
         cells = [[cell.replace("|", r"\|") for cell in row] for row in [head, rule, *rows]]
         lines += ["| " + " | ".join(row) + " |" for row in cells] + [""]
     return "\n".join(lines)
+
+
+def _rounds(count: int) -> str:
+    return f"{count} more round{'' if count == 1 else 's'}"
 
 
 def _drawn(step: Step, low: float, high: float) -> str:

@@ -32,7 +32,7 @@ async def probe(target: Target, workload: Workload, *, timeout_s: float = 600.0)
         if again.failure is None:
             target, sent = simpler, again
     if sent.failure is not None:
-        raise _refusal(target, workload, sent)
+        raise refusal(target, f"{workload.isl} tokens in, {workload.osl} out", sent)
     if sent.answer.counted_tokens is not None:
         return target
     # Token ids that are not sent need not be asked for; running usage is the next best count.
@@ -72,8 +72,14 @@ def _refused(sent: Exchange) -> bool:
     return sent.failure is not None and sent.status is not None and 400 <= sent.status < 500
 
 
-def _refusal(target: Target, workload: Workload, sent: Exchange) -> InputError:
-    """Return what is wrong with the target, in words."""
+def refusal(target: Target, asked: str, sent: Exchange) -> InputError:
+    """Return what is wrong with the target, in words.
+
+    Args:
+        target: the server.
+        asked: what it was asked for, in words.
+        sent: the request that failed.
+    """
     said = sent.detail or ""
     if sent.failure == "connect" and said.startswith(TLS_FAILURE):
         mend = "correct the URL, or name the file of its authority in SSL_CERT_FILE"
@@ -90,7 +96,7 @@ def _refusal(target: Target, workload: Workload, sent: Exchange) -> InputError:
         problem = f"{target.model!r} is not served at {target.url} ({said})"
         return InputError("model", problem, "correct the model's name or the URL")
     if sent.status is not None and 400 <= sent.status < 500:
-        problem = f"the server refuses {workload.isl} tokens in, {workload.osl} out ({said})"
+        problem = f"the server refuses {asked} ({said})"
         return InputError("workload", problem, "correct isl, osl, the vocabulary or the model")
     problem = f"{target.url} gives no answer ({said})"
     return InputError("base-url", problem, "look at the server's log")

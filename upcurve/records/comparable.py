@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
+from itertools import islice
 
 from upcurve.errors import InputError
 from upcurve.frontier.bootstrap import MINIMUM_REPEATS
 from upcurve.frontier.cost import Price, PriceTable
-from upcurve.frontier.flags import Flag
+from upcurve.frontier.flags import Flag, mixed_fingerprints
 from upcurve.frontier.pareto import frontier
 from upcurve.frontier.point import Point
 from upcurve.frontier.repeats import Repeats, split_repeats
@@ -41,7 +42,12 @@ class ComparableSeries:
 
 
 def comparable_series(
-    store: Store, names: Sequence[str] = (), *, isl: int | None = None, osl: int | None = None
+    store: Store,
+    names: Sequence[str] = (),
+    *,
+    isl: int | None = None,
+    osl: int | None = None,
+    known: Mapping[str, SeriesSummary] | None = None,
 ) -> list[ComparableSeries]:
     """Return the named series of a store, or all, each with its points of one workload.
 
@@ -50,12 +56,15 @@ def comparable_series(
         names: the series, in the order wanted; none means all, oldest first.
         isl: input length in tokens that chooses among several workloads.
         osl: output length in tokens, likewise.
+        known: all series of the store, where the caller has them.
 
     Raises:
         InputError: the store is empty, it has no such series, or a series has no points of the
             workload or points of several.
     """
-    known = {summary.name: summary for summary in store.series() if summary.points}
+    if known is None:
+        known = {summary.name: summary for summary in store.series()}
+    known = {name: summary for name, summary in known.items() if summary.points}
     if not known:
         raise InputError(
             "store",
@@ -64,10 +73,14 @@ def comparable_series(
         )
     for name in names:
         if name not in known:
-            raise InputError(
-                "series", f"{name!r} is not in the store", f"it holds {', '.join(known)}"
-            )
+            raise InputError("series", f"{name!r} is not in the store", f"it holds {_some(known)}")
     return [_choose(store, known[name], isl, osl) for name in dict.fromkeys(names or known)]
+
+
+def _some(names: Iterable[str]) -> str:
+    """Return names in a line that stays short in a store of thousands."""
+    first = list(islice(names, 11))
+    return ", ".join(first[:10]) + (", ..." if len(first) > 10 else "")
 
 
 def _choose(
@@ -92,12 +105,12 @@ def _choose(
         summary,
         workload,
         store.fingerprints(summary.name, *workload),
-        _with_facts(store, points, repeats),
-        None if repeated else noise_floor(store.repeated_throughputs(summary.name, *workload)),
+        with_facts(store, points, repeats),
+        None if repeated else noise_floor(store.repeated_figures(summary.name, *workload)),
     )
 
 
-def _with_facts(store: Store, points: list[Point], repeats: Repeats) -> list[Point]:
+def with_facts(store: Store, points: list[Point], repeats: Repeats) -> list[Point]:
     """Return the points, those behind the frontier with what a reader must know of them."""
     knots = {id(point) for point in frontier(repeats.operating_points)}
     groups = [
@@ -121,11 +134,7 @@ def series_flags(
         name = each.summary.name
         flags = found.setdefault(name, [])
         if len(each.fingerprints) > 1:
-            words = (
-                f"it joins {len(each.fingerprints)} fingerprints in one curve: settings that can "
-                "change its speed differ between its runs"
-            )
-            flags.append(Flag("mixed_fingerprints", words))
+            flags.append(mixed_fingerprints(len(each.fingerprints)))
         price = prices.get(name)
         if price:
             flags.append(Flag("price_assumption", f"cost assumes {price.describe()}"))

@@ -31,6 +31,24 @@ def log_file(root: Path, run_id: str) -> Path:
     return path
 
 
+def log_tail(root: Path, run_id: str, size: int) -> tuple[str, int, int] | None:
+    """Return the end of a run's log, its bytes, and those of the whole; None where there is none.
+
+    It begins with a whole line, and what is not UTF-8 is replaced.
+    """
+    path = root / "logs" / f"{_checked(run_id)}.log"
+    try:
+        with path.open("rb") as file:
+            whole = file.seek(0, 2)
+            file.seek(max(0, whole - size))
+            data = file.read(size)
+    except FileNotFoundError:
+        return None
+    if len(data) < whole:
+        data = data[data.find(b"\n") + 1 :]
+    return data.decode("utf-8", errors="replace"), len(data), whole
+
+
 def _checked(run_id: str) -> str:
     if not RUN_ID.fullmatch(run_id):
         raise InputError(

@@ -14,6 +14,7 @@ from upcurve.errors import InputError
 from upcurve.frontier.point import Point
 from upcurve.frontier.trend import Measurement
 from upcurve.records import published
+from upcurve.records.facts import facts
 from upcurve.records.rows import read_rows
 from upcurve.records.store import Store
 
@@ -119,7 +120,7 @@ def histories(
     found = []
     for (name, engine, model, hardware, precision, *workload), builds in sorted(groups.items()):
         made = (_make(key, of) for key, of in builds.items())
-        ordered = tuple(_labelled(sorted(made, key=lambda each: each.first)))
+        ordered = tuple(labelled(sorted(made, key=lambda each: each.first)))
         lengths = workload[0], workload[1]
         found.append(History(name, engine, model, hardware, precision, lengths, ordered))
     return found
@@ -163,7 +164,7 @@ def _make(key: tuple[str, ...] | date, rows: Sequence[Mapping[str, Any]]) -> Bui
         for name in ("tp", "gpus"):
             facts[name].add(str(row[name]))
     return Build(
-        label=_label(key),
+        label=build_label(key),
         first=min(row["measured_on"] for row in rows),
         last=max(row["measured_on"] for row in rows),
         series=tuple(dict.fromkeys(row["series"] for row in rows)),
@@ -174,7 +175,8 @@ def _make(key: tuple[str, ...] | date, rows: Sequence[Mapping[str, Any]]) -> Bui
     )
 
 
-def _label(key: tuple[str, ...] | date) -> str:
+def build_label(key: tuple[str, ...] | date) -> str:
+    """Name a build: (version, commit, image, source of the own engine), or a day."""
     if isinstance(key, date):
         return key.isoformat()
     version, commit, image, source = key
@@ -182,7 +184,7 @@ def _label(key: tuple[str, ...] | date) -> str:
     return " ".join(part for part in parts if part) or source[:9] or "(no version)"
 
 
-def _labelled(builds: Sequence[Build]) -> Iterator[Build]:
+def labelled(builds: Sequence[Build]) -> Iterator[Build]:
     """Give builds of equal labels their days, and a number where that is not enough."""
     taken: set[str] = set()
     labels = [build.label for build in builds]
@@ -209,8 +211,10 @@ def measurements(rows: Iterable[Mapping[str, Any]]) -> Iterator[Measurement]:
         used = taken[*where, row["fingerprint"]]
         repeat = max(used) + 1 if row["repeat"] in used else row["repeat"]
         used.add(repeat)
-        point = Point(row["interactivity"], row["tput_per_gpu"], *where, repeat)
-        yield Measurement(point, row["ttft_ms"], row["tpot_ms"], watts_per_gpu(row))
+        known = facts(row["requests"], row["failed"], row["result"], row["accuracy"])
+        point = Point(row["interactivity"], row["tput_per_gpu"], *where, repeat, facts=known)
+        power = watts_per_gpu(row)
+        yield Measurement(point, row["ttft_ms"], row["tpot_ms"], power, row["fingerprint"])
 
 
 def watts_per_gpu(row: Mapping[str, Any]) -> float | None:

@@ -138,6 +138,17 @@ def points_of(
     return found
 
 
+def latest_points(connection: sa.Connection, name: str) -> dict[int, tuple[int, int]]:
+    """Return concurrency -> (id, isl) of the point of a series that was measured last there."""
+    query = (
+        sa.select(*points.c["concurrency", "id", "isl"])
+        .join_from(points, runs)
+        .where(runs.c.series == name)
+        .order_by(points.c.measured_at, points.c.id)
+    )
+    return {concurrency: (key, isl) for concurrency, key, isl in connection.execute(query)}
+
+
 def facts(connection: sa.Connection, ids: Sequence[int]) -> dict[int, tuple[Facts, str | None]]:
     """Return what a reader must know of points, and where their traces are kept, by id."""
     result, found = points.c.result, {}
@@ -155,10 +166,10 @@ def facts(connection: sa.Connection, ids: Sequence[int]) -> dict[int, tuple[Fact
     return found
 
 
-def repeated_throughputs(
+def repeated_figures(
     connection: sa.Connection, name: str, isl: int, osl: int
-) -> list[list[float]]:
-    """Return throughputs of all operating points that were measured more than once.
+) -> list[list[tuple[float, float]]]:
+    """Return (interactivity, throughput) of all operating points measured more than once.
 
     Counted are runs of the recipes, model, hardware and workload of a series, under any series
     name; what was measured under one fingerprint is one group.
@@ -169,7 +180,7 @@ def repeated_throughputs(
     alike = own.distinct().subquery()
     place = [runs.c.fingerprint, *points.c["tp", "ep", "dp", "gpus", "concurrency"]]
     query = (
-        sa.select(*place, points.c.tput_per_gpu)
+        sa.select(*place, points.c.interactivity, points.c.tput_per_gpu)
         .join_from(points, runs)
         .join(
             alike,
@@ -181,9 +192,9 @@ def repeated_throughputs(
         )
         .where(points.c.isl == isl, points.c.osl == osl)
     )
-    groups: dict[Any, list[float]] = defaultdict(list)
-    for *key, tput in connection.execute(query):
-        groups[tuple(key)].append(tput)
+    groups: dict[Any, list[tuple[float, float]]] = defaultdict(list)
+    for *key, interactivity, tput in connection.execute(query):
+        groups[tuple(key)].append((interactivity, tput))
     return [group for group in groups.values() if len(group) > 1]
 
 

@@ -45,6 +45,10 @@ class RowsError(InputError):
         }
 
 
+class OtherRowsError(InputError):
+    """A run is in the store with other rows."""
+
+
 @dataclass(frozen=True, slots=True)
 class Imported:
     """What an import did."""
@@ -96,7 +100,7 @@ def add_rows(store: Store, rows: ReadRows) -> Imported:
     Content that the store has already, from this or another file, is not added again.
 
     Raises:
-        InputError: a run of the file is in the store with other rows.
+        OtherRowsError: a run of the file is in the store with other rows.
     """
     added: defaultdict[str, int] = defaultdict(int)
     there: defaultdict[str, int] = defaultdict(int)
@@ -123,7 +127,7 @@ def _is_stored(store: Store, run_id: str, group: Group, digest: str) -> bool:
     if found is None:
         return False
     if Group(run_id, *found).digest() != digest:
-        raise InputError(
+        raise OtherRowsError(
             f"run {run_id}",
             "the store has it with other rows",
             "remove the column 'run' to import these rows as a run of their own",
@@ -163,7 +167,22 @@ def read_rows(location: str, given: Mapping[str, str]) -> ReadRows:
     """
     scheme, _, name = location.partition(":")
     path = published.measured_file(name) if scheme == "published" else Path(location)
-    rows = sheet.read(path)
+    return checked_rows(sheet.read(path), location, str(path), given)
+
+
+def checked_rows(rows: sheet.Sheet, location: str, path: str, given: Mapping[str, str]) -> ReadRows:
+    """Check rows and group them into runs, as `read_rows` does.
+
+    Args:
+        rows: cells by column.
+        location: where they are from, as the store keeps it.
+        path: what errors call them.
+        given: column -> value, for columns that they lack.
+
+    Raises:
+        RowsError: rows or columns are unusable.
+        InputError: `given` is.
+    """
     columns = dict(rows.columns)
     known = {column.name for column in COLUMNS}
     for name, value in given.items():
@@ -180,7 +199,7 @@ def read_rows(location: str, given: Mapping[str, str]) -> ReadRows:
     if missing and len(rows):
         problems += [_missing(name, unknown) for name in missing]
     if missing:
-        raise RowsError(str(path), rows.unit, problems)
+        raise RowsError(path, rows.unit, problems)
     values: dict[str, list[Any]] = {}
     for column in COLUMNS:
         if column.name in columns:
@@ -191,11 +210,11 @@ def read_rows(location: str, given: Mapping[str, str]) -> ReadRows:
     if not problems:
         problems += _impossible(values, rows.places)
     if problems:
-        raise RowsError(str(path), rows.unit, problems)
+        raise RowsError(path, rows.unit, problems)
     extra = {name: columns[name] for name in unknown}
     groups, bad = grouped(values, extra, rows.places)
     if bad:
-        raise RowsError(str(path), rows.unit, bad)
+        raise RowsError(path, rows.unit, bad)
     return ReadRows(location, groups, unknown, _warnings(values, rows))
 
 

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 import sqlalchemy as sa
 
-SCHEMA = 3
+SCHEMA = 4
 """Number of the newest migration in `migrations/versions`."""
 
 

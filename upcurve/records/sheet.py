@@ -6,6 +6,7 @@ import csv
 import io
 import sys
 from array import array
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -116,7 +117,15 @@ def _names(path: Path, header: list[str]) -> list[str]:
 
 
 def _from_json(path: Path, text: str) -> Sheet:
-    rows, unit = _json_rows(path, text)
+    return of_objects(path, *_json_rows(path, text))
+
+
+def of_objects(path: Path | str, rows: Iterable[tuple[int, Any]], unit: str) -> Sheet:
+    """Return (place, row object) as a sheet; what is no object becomes a problem.
+
+    Raises:
+        InputError: there are none.
+    """
     problems: list[Problem] = []
     places: array[int] = array("q")
     kept: list[dict[str, Any]] = []

@@ -96,6 +96,11 @@ class Store(Closing):
         self._engine.dispose()
 
     @property
+    def name(self) -> str:
+        """Folder or URL, its password hidden."""
+        return self._name
+
+    @property
     def root(self) -> Path:
         """The folder of traces and logs."""
         return self._root
@@ -156,6 +161,17 @@ class Store(Closing):
                 raise _refused(run_id, error) from error
             raise
 
+    def set_accuracy(self, point_id: int, accuracy: dict[str, Any]) -> None:
+        """Record the accuracy at a point, in place of what it had.
+
+        Raises:
+            InputError: there is no such point, or the disk refuses.
+        """
+        judged = points.update().where(points.c.id == point_id).values(accuracy=accuracy)
+        with self._writing() as connection:
+            if connection.execute(judged).rowcount != 1:
+                raise InputError(f"point {point_id}", "there is no such point", "measure it first")
+
     def add_points(self, run_id: str, records: Iterable[PointRecord]) -> None:
         """Add many points without traces to a run: all of them or none."""
         try:
@@ -211,7 +227,7 @@ class Store(Closing):
 
     def _mark_interrupted(self) -> None:
         """Mark runs whose process is gone, and remove the files that they left half-way."""
-        with self._reading() as connection:
+        with self.reading() as connection:
             query = sa.select(runs.c.id, runs.c.process).where(runs.c.status == "running")
             dead = [row.id for row in connection.execute(query) if process.is_dead(row.process)]
         for run_id in dead:
@@ -237,24 +253,24 @@ class Store(Closing):
 
     def completed(self, fingerprint: str, series: str) -> set[OperatingPoint]:
         """Return the points that need no second run."""
-        with self._reading() as connection:
+        with self.reading() as connection:
             return queries.completed(connection, fingerprint, series)
 
     def results(self, fingerprint: str, series: str) -> list[tuple[int, dict[str, Any]]]:
         """Return repeat and figures (as `bench --json` prints) of the same, oldest first."""
-        with self._reading() as connection:
+        with self.reading() as connection:
             return queries.results(connection, fingerprint, series)
 
     def series(self) -> list[SeriesSummary]:
         """Return one summary per series, in the order of their first measurement."""
-        with self._reading() as connection:
+        with self.reading() as connection:
             return queries.series(connection)
 
     def fingerprints(
         self, name: str, isl: int | None = None, osl: int | None = None
     ) -> frozenset[str]:
         """Return the fingerprints of the runs behind `points(name, isl, osl)`."""
-        with self._reading() as connection:
+        with self.reading() as connection:
             return queries.fingerprints(connection, name, isl, osl)
 
     def points(self, name: str, isl: int | None = None, osl: int | None = None) -> list[Point]:
@@ -267,11 +283,21 @@ class Store(Closing):
         Raises:
             InputError: the store has no such series.
         """
-        with self._reading() as connection:
+        with self.reading() as connection:
             found = queries.points_of(connection, name, isl, osl)
         if not found:
             self._require([name])
         return found
+
+    def latest_points(self, name: str) -> dict[int, tuple[int, int]]:
+        """Return concurrency -> (id, isl) of the point of a series that was measured last there.
+
+        Raises:
+            InputError: the store has no such series.
+        """
+        self._require([name])
+        with self.reading() as connection:
+            return queries.latest_points(connection, name)
 
     def facts(self, ids: Sequence[int], *, traced: Sequence[int] = ()) -> dict[int, Facts]:
         """Return what a reader must know of points, by id.
@@ -280,7 +306,7 @@ class Store(Closing):
             ids: of the points.
             traced: those of them whose request noise is wanted, where a trace was kept.
         """
-        with self._reading() as connection:
+        with self.reading() as connection:
             found = queries.facts(connection, ids)
         wanted = set(traced)
         return {
@@ -294,19 +320,19 @@ class Store(Closing):
         with self._errors():
             return folder.read_request_noise(self._root / trace)
 
-    def repeated_throughputs(self, name: str, isl: int, osl: int) -> list[list[float]]:
-        """Return throughputs of repeats, by group, of recipes like those of a series."""
-        with self._reading() as connection:
-            return queries.repeated_throughputs(connection, name, isl, osl)
+    def repeated_figures(self, name: str, isl: int, osl: int) -> list[list[tuple[float, float]]]:
+        """Return (interactivity, throughput) of repeats, by group, of recipes like a series'."""
+        with self.reading() as connection:
+            return queries.repeated_figures(connection, name, isl, osl)
 
     def has_run(self, run_id: str) -> bool:
         """Whether the store has a run of this id."""
-        with self._reading() as connection:
+        with self.reading() as connection:
             return queries.has_run(connection, run_id)
 
     def find_run(self, run_id: str) -> tuple[RunRecord, list[PointRecord]] | None:
         """Return a run with its points; None where the store has none of this id."""
-        with self._reading() as connection:
+        with self.reading() as connection:
             return queries.find_run(connection, run_id)
 
     def rows(self, series: Sequence[str] | None = None) -> Iterator[dict[str, Any]]:
@@ -327,7 +353,7 @@ class Store(Closing):
         Raises:
             InputError: there is no such point, or it was stored without a trace.
         """
-        with self._reading() as connection:
+        with self.reading() as connection:
             path = queries.trace_path(connection, point_id)
         with self._errors():
             return pyarrow.parquet.read_table(self._root / path)
@@ -338,19 +364,19 @@ class Store(Closing):
         Raises:
             InputError: there is no such point, or it was stored without a trace.
         """
-        with self._reading() as connection:
+        with self.reading() as connection:
             path = queries.trace_path(connection, point_id)
         with self._errors():
             return folder.read_telemetry(self._root / path)
 
     def _rows(self, series: Sequence[str] | None) -> Iterator[dict[str, Any]]:
-        with self._reading() as connection:
+        with self.reading() as connection:
             yield from queries.rows(connection, series)
 
     def _require(self, names: Sequence[str]) -> None:
         if not names:
             return
-        with self._reading() as connection:
+        with self.reading() as connection:
             known = queries.names(connection)
         for name in names:
             if name not in known:
@@ -359,7 +385,8 @@ class Store(Closing):
                 raise InputError(f"series '{name}'", f"not in the store {self._name}", mend)
 
     @contextmanager
-    def _reading(self) -> Iterator[sa.Connection]:
+    def reading(self) -> Iterator[sa.Connection]:
+        """Give a connection to read by; what the database refuses is an `InputError`."""
         with self._errors(), self._engine.connect() as connection:
             yield connection
 

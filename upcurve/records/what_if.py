@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
+from typing import Any
 
 from upcurve.errors import InputError
 from upcurve.frontier.cost import Price, PriceTable
@@ -121,9 +122,9 @@ def recorded_watts(
     store: Store, compared: Sequence[ComparableSeries]
 ) -> dict[str, dict[OperatingPoint, float]]:
     """Return the recorded power per GPU of each series' operating points, in W."""
-    found = {}
-    for each in compared:
-        rows = store.rows([each.summary.name])
-        own = [row for row in rows if (row["isl"], row["osl"]) == each.workload]
-        found[each.summary.name] = watts(list(measurements(own)))
-    return found
+    workloads = {each.summary.name: each.workload for each in compared}
+    own: dict[str, list[dict[str, Any]]] = {name: [] for name in workloads}
+    for row in store.rows(list(workloads)):
+        if (row["isl"], row["osl"]) == workloads[row["series"]]:
+            own[row["series"]].append(row)
+    return {name: watts(list(measurements(rows))) for name, rows in own.items()}

@@ -3,156 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import date
-from typing import Any
 
 from upcurve.errors import InputError
-from upcurve.frontier.adaptive import (
-    Estimate,
-    Goal,
-    Target,
-    choose,
-    estimate,
-    is_precise,
-    why,
-)
 from upcurve.frontier.cost import Price, PriceTable
-from upcurve.frontier.point import Point
-from upcurve.records.run import PointRecord, RunRecord
+from upcurve.frontier.goal import Goal, Target
 from upcurve.records.store import Store
+from upcurve.sweep.course import Course, Outcome
 from upcurve.sweep.engine_process import executable
 from upcurve.sweep.facts import Machine, engine_environment, run_records
+from upcurve.sweep.gate import check_gates, stored_outcomes
 from upcurve.sweep.interruption import sigterm_interrupts
 from upcurve.sweep.plan import Launch
 from upcurve.sweep.recipe import Recipe
-from upcurve.sweep.runner import HOST, Failure, LaunchRun, Progress, SweepResult
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """What one recipe's sweep knows at one target, and why it ended."""
-
-    recipe: Recipe
-    estimate: Estimate
-    precise: bool
-    why: str
-    points: int
-    """Points of the recipe that it rests on, those of the store included."""
-
-    def describe(self) -> str:
-        """Return the outcome in one line."""
-        found, read = self.estimate, "tok/s/GPU"
-        if found.target.axis == "tput_per_gpu":
-            read = "tok/s/user"
-        value = "" if found.value is None else f"{found.value:.5g} {read}; "
-        return f"{self.recipe.name} at {found.target.describe()}: {value}{self.why}"
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the JSON object of this outcome."""
-        found = self.estimate
-        other = "tput_per_gpu" if found.target.axis == "interactivity" else "interactivity"
-        return {
-            "series": self.recipe.series,
-            "recipe": self.recipe.name,
-            "target": {
-                found.target.axis: found.target.value,
-                "usd_per_million_tokens": found.target.usd_per_million_tokens,
-            },
-            other: found.value,
-            "status": found.status,
-            "precise": self.precise,
-            "interpolation_error": found.interpolation,
-            "noise": found.noise,
-            "points": self.points,
-            "why": self.why,
-        }
-
-
-@dataclass(slots=True)
-class Course:
-    """One recipe on its way: what it knows, and what it measures next."""
-
-    recipe: Recipe
-    record: RunRecord
-    goal: Goal
-    points: list[Point]
-    failed: list[int] = field(default_factory=list)
-
-    @classmethod
-    def begin(cls, recipe: Recipe, record: RunRecord, goal: Goal, store: Store | None) -> Course:
-        """Return the start, with what the store holds of it, where one is given."""
-        return cls(recipe, record, goal, [] if store is None else _stored(recipe, record, store))
-
-    def next(self, index: int) -> int | None:
-        """Return the concurrency that a round measures next, None at its end."""
-        return choose(self.points, self.goal, index, self.failed)
-
-    def outcomes(self) -> list[Outcome]:
-        """Return what is known at each target."""
-        spent = len(self.points) + len(self.failed)
-        found = [estimate(self.points, each, self.goal, self.failed) for each in self.goal.targets]
-        return [
-            Outcome(
-                self.recipe,
-                each,
-                is_precise(each, self.goal),
-                why(each, self.goal, spent),
-                len(self.points),
-            )
-            for each in found
-        ]
-
-    def planned(self) -> dict[str, Any]:
-        """Return what is known before the next point, as a JSON object."""
-        begin = self._begin()
-        return {
-            "series": self.recipe.series,
-            "recipe": self.recipe.name,
-            "targets": [{each.axis: each.value} for each in self.goal.targets],
-            "precision": self.goal.precision,
-            "highest_concurrency": self.goal.highest,
-            "max_points": self.goal.max_points,
-            "rounds": self.goal.rounds,
-            "skipped": [[each.concurrency, each.repeat] for each in self.points],
-            "next": None if begin is None else {"round": begin[0], "concurrency": begin[1]},
-            "fingerprint": self.record.fingerprint,
-            "command": self.recipe.command(host=HOST, port="PORT"),
-            "env": self.record.recipe["engine"]["env"],
-        }
-
-    def describe(self) -> str:
-        """Return the same in one line."""
-        goal, begin = self.goal, self._begin()
-        targets = ", ".join(each.describe() for each in goal.targets)
-        start = "nothing left"
-        if begin is not None:
-            start = f"round {begin[0] + 1} goes on at concurrency {begin[1]}"
-        return (
-            f"{self.recipe.name}: targets {targets} to {100 * goal.precision:g} %, "
-            f"concurrency 1 to {goal.highest}, at most {goal.max_points} points "
-            f"in {goal.rounds} rounds, {len(self.points)} measured already; {start}"
-        )
-
-    def launches(self) -> list[Launch]:
-        """Return one launch a round, all further points in the first: none is chosen yet."""
-        open_points = 0 if self._begin() is None else self.goal.max_points - len(self.points)
-        return [
-            Launch(
-                self.recipe,
-                self.record,
-                index,
-                (),
-                tuple(each.concurrency for each in self.points if each.repeat == index),
-                0 if index else open_points,
-            )
-            for index in range(self.goal.rounds)
-        ]
-
-    def _begin(self) -> tuple[int, int] | None:
-        """Return the first round that has something to measure, and at which concurrency."""
-        rounds = ((index, self.next(index)) for index in range(self.goal.rounds))
-        return next(((index, at) for index, at in rounds if at is not None), None)
+from upcurve.sweep.runner import (
+    HOST,
+    Failure,
+    LaunchRun,
+    Progress,
+    SweepResult,
+    complete_gate,
+)
 
 
 def goals_of(
@@ -232,6 +104,7 @@ def run_adaptive(
     """
     for recipe in recipes:
         executable(recipe.command(host=HOST, port=0), engine_environment(recipe))
+    check_gates(recipes, store)
     records = run_records(recipes, Machine.here())
     known = store if resume else None
     courses = [
@@ -241,13 +114,21 @@ def run_adaptive(
     launches = [course.launches() for course in courses]
     every = [each for of in launches for each in of]
     result = SweepResult(skipped=sum(len(each.skipped) for each in every))
+    if resume:
+        result.gates.extend(stored_outcomes(every, store))
     progress.planned(every)
     with sigterm_interrupts():
         for index in range(max((goal.rounds for goal in goals), default=0)):
             turns = list(zip(courses, launches, strict=True))
             for course, of in turns if index % 2 == 0 else reversed(turns):
                 if course.next(index) is not None:
-                    _measure(course, replace(of[index], at_most=0), store, progress, result)
+                    launch = replace(of[index], at_most=0, known=tuple(course.points))
+                    _measure(course, launch, store, progress, result)
+        for course in courses:
+            last = Launch(
+                course.recipe, course.record, course.goal.rounds - 1, (), known=tuple(course.points)
+            )
+            complete_gate(last, store, progress, result, course.targets(), resume=resume)
     return result, [each for course in courses for each in course.outcomes()]
 
 
@@ -259,7 +140,7 @@ def _measure(
 
     def take_in() -> None:
         nonlocal points, failures
-        course.points += [_point(each.point) for each in result.points[points:]]
+        course.points += [each.seen for each in result.points[points:]]
         course.failed += [at for each in result.failures[failures:] for at in _tried(each)]
         points, failures = len(result.points), len(result.failures)
 
@@ -267,46 +148,9 @@ def _measure(
         take_in()
         return course.next(launch.round)
 
-    LaunchRun(launch, store, progress, result, following).measure()
+    LaunchRun(launch, store, progress, result, following, course.targets()).measure()
     take_in()
 
 
 def _tried(failure: Failure) -> tuple[int, ...]:
     return failure.lost if failure.concurrency is not None else ()
-
-
-def _point(record: PointRecord) -> Point:
-    return Point(
-        record.interactivity,
-        record.tput_per_gpu,
-        record.tp,
-        record.gpus,
-        record.concurrency,
-        record.repeat,
-    )
-
-
-def _stored(recipe: Recipe, record: RunRecord, store: Store) -> list[Point]:
-    """Return what the store holds of a recipe; of a repeat that stands there twice the latest."""
-    if not any(each.name == recipe.series for each in store.series()):
-        return []
-    place = {
-        "fingerprint": record.fingerprint,
-        "tp": recipe.tp,
-        "gpus": recipe.gpus,
-        "isl": recipe.workload.isl,
-        "osl": recipe.workload.osl,
-    }
-    found = {
-        (row["concurrency"], row["repeat"]): Point(
-            row["interactivity"],
-            row["tput_per_gpu"],
-            row["tp"],
-            row["gpus"],
-            row["concurrency"],
-            row["repeat"],
-        )
-        for row in store.rows([recipe.series])
-        if all(row[name] == value for name, value in place.items())
-    }
-    return list(found.values())

@@ -1,13 +1,30 @@
-"""The demo's two recipes: one small model, every optimisation off and on."""
+"""The demo's recipes: a trained model to ask, and one to measure, every optimisation off and on."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
 
+from upcurve.errors import InputError
 from upcurve.sweep.recipe import Recipe
 
-MODEL_NAME = "qwen35-small"
+SMALL = Path(__file__).parents[2] / "models" / "small"
+"""The trained model of the repository, beside the package."""
+
+
+def question_recipe(model: Path = SMALL) -> Recipe:
+    """Return the recipe whose engine serves the trained model.
+
+    Raises:
+        InputError: the model is not there.
+    """
+    if not (model / "model.safetensors").is_file():
+        raise InputError(
+            "model",
+            f"there is no trained model in {model}",
+            "clone the repository and install it in place (make setup, or pip install -e .)",
+        )
+    return _recipe("question", [], model, [1], 1)
 
 
 def demo_recipes(model: Path, *, concurrencies: Sequence[int], repeats: int) -> list[Recipe]:
@@ -34,7 +51,7 @@ def _recipe(
             "name": f"demo-{series}",
             "series": series,
             "model": str(model),
-            "served_model_name": MODEL_NAME,
+            "served_model_name": model.name,
             "precision": "fp32",
             "hardware": "CPU",
             "engine": {

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
+from upcurve.frontier.point import Point
+from upcurve.records.facts import facts
 from upcurve.records.queries import OperatingPoint
 from upcurve.records.run import RunRecord
 from upcurve.records.store import Store
@@ -26,6 +29,8 @@ class Launch:
     """The points that the store holds already."""
     at_most: int = 0
     """How many further points may be chosen while the sweep runs."""
+    known: tuple[Point, ...] = ()
+    """The points of all rounds that the store holds of the recipe and that count."""
 
 
 def plan(
@@ -66,3 +71,38 @@ def launch_of(recipe: Recipe, record: RunRecord, known: set[OperatingPoint], ind
     )
     left = tuple(each for each in recipe.concurrency if each not in skipped)
     return Launch(recipe, record, index, left, skipped)
+
+
+def stored_rows(recipe: Recipe, record: RunRecord, store: Store) -> list[dict[str, Any]]:
+    """Return what the store holds of a recipe; of a repeat that stands there twice the latest."""
+    if not any(each.name == recipe.series for each in store.series()):
+        return []
+    place = {
+        "fingerprint": record.fingerprint,
+        "tp": recipe.tp,
+        "gpus": recipe.gpus,
+        "isl": recipe.workload.isl,
+        "osl": recipe.workload.osl,
+    }
+    found = {
+        (row["concurrency"], row["repeat"]): row
+        for row in store.rows([recipe.series])
+        if all(row[name] == value for name, value in place.items())
+    }
+    return list(found.values())
+
+
+def stored_points(recipe: Recipe, record: RunRecord, store: Store) -> list[Point]:
+    """Return the points of `stored_rows`."""
+    return [
+        Point(
+            row["interactivity"],
+            row["tput_per_gpu"],
+            row["tp"],
+            row["gpus"],
+            row["concurrency"],
+            row["repeat"],
+            facts=facts(row["requests"], row["failed"], row["result"], row["accuracy"]),
+        )
+        for row in stored_rows(recipe, record, store)
+    ]

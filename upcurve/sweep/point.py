@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TypeVar
 
+from upcurve.accuracy.answers import AnswersFile
+from upcurve.accuracy.evaluation import Asked, Evaluation, Setting, evaluate
 from upcurve.closing import Closing
 from upcurve.errors import InputError
 from upcurve.load.arrivals import ClosedLoop
@@ -90,6 +93,32 @@ class Measurement(Closing):
         if any(trace.failure for trace in result.traces):
             self._check_recovery()
         return self._record(result, repeat, started)
+
+    def evaluate(
+        self, concurrency: int, file: AnswersFile, progress: Callable[[Asked], None]
+    ) -> tuple[Evaluation, Setting]:
+        """Ask the task of the recipe's accuracy section at a point's concurrency and context.
+
+        Args:
+            concurrency: of the point.
+            file: where answers are kept.
+            progress: told how far it is, a few times a second.
+
+        Raises:
+            EngineError: the engine died.
+            PointError: it refuses the first question.
+        """
+        accuracy = self._recipe.accuracy
+        assert accuracy is not None, "asked only where there is one"
+        target = replace(self._session.target, endpoint=accuracy.endpoint)
+        setting = accuracy.setting(concurrency, self._recipe.workload.isl)
+
+        def look(state: Asked) -> None:
+            self._engine.check()
+            progress(state)
+
+        found = self._run(lambda: evaluate(target, accuracy.load(), setting, file, look))
+        return found, setting
 
     def _record(self, result: Result, repeat: int, started: datetime) -> tuple[PointRecord, Result]:
         figures = result.figures

@@ -7,20 +7,21 @@ import re
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Self, get_args
 
 from pydantic import (
     AfterValidator,
     BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     ValidationError,
     model_validator,
 )
 
 from upcurve.errors import InputError
+from upcurve.sweep.accuracy import Accuracy
 from upcurve.sweep.document import override, read
+from upcurve.sweep.section import Positive, Section, Text
 
 PLACEHOLDERS = ("port", "host", "model", "served_model_name", "tp", "ep", "dp", "repository")
 """What `{NAME}` in a command may stand for; other braces are left as they are."""
@@ -76,8 +77,6 @@ def _check_vocabulary(limits: list[int]) -> list[int]:
     return limits
 
 
-Text = Annotated[str, Field(min_length=1)]
-Positive = Annotated[int, Field(ge=1, le=2**31 - 1)]
 Command = Annotated[
     list[Text], Field(min_length=1), BeforeValidator(_words), AfterValidator(_check_command)
 ]
@@ -88,12 +87,6 @@ Concurrencies = Annotated[list[Positive], Field(min_length=1), AfterValidator(_c
 Vocabulary = Annotated[
     list[Annotated[int, Field(ge=0, le=2**31)]], AfterValidator(_check_vocabulary)
 ]
-
-
-class Section(BaseModel):
-    """A part of a recipe: unknown keys and values of another type are errors."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
 class Health(Section):
@@ -112,7 +105,7 @@ class Engine(Section):
     """sglang, vllm, upcurve, ..."""
     command: Command
     """Command line; a string is split as a shell would, but no shell runs it."""
-    env: Variables = {}
+    env: Variables = Field(default_factory=dict)
     """Environment variables beside the inherited ones."""
     version: str = ""
     commit: str = ""
@@ -142,7 +135,7 @@ class Traffic(Section):
     warmup: Positive = 1
     """Unmeasured requests per concurrent stream before them, with other prompts."""
     seed: Annotated[int, Field(ge=0, le=2**63 - 1)] = 0
-    vocabulary: Vocabulary = [256, 1280]
+    vocabulary: Vocabulary = Field(default_factory=lambda: [256, 1280])
     """Prompts are drawn from the token ids LOW <= id < HIGH; keep special tokens out."""
     timeout_s: Annotated[float, Field(gt=0)] = 600.0
     """Seconds until a request counts as failed."""
@@ -179,6 +172,8 @@ class Recipe(Section):
     """Requests in flight, closed loop: one point each."""
     repeats: Positive = 3
     """Rounds: each launches the engine anew and measures every point once."""
+    accuracy: Accuracy | None = None
+    """What is asked of the same engines to see whether they still answer right."""
     change: str | None = None
     """Link to the change (pull request) that the recipe measures."""
 
@@ -292,9 +287,8 @@ def _section(location: Sequence[Any]) -> type[BaseModel]:
     section: type[BaseModel] = Recipe
     for part in location:
         inner = section.model_fields[str(part)].annotation
-        assert isinstance(inner, type)
-        assert issubclass(inner, BaseModel)
-        section = inner
+        kinds = [each for each in (inner, *get_args(inner)) if isinstance(each, type)]
+        section = next(each for each in kinds if issubclass(each, BaseModel))
     return section
 
 

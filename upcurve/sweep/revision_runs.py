@@ -71,10 +71,10 @@ class Question:
 
 
 def recipe_of(recipe: Recipe, revision: Revision, folder: str) -> Recipe:
-    """Return the recipe of one revision: its series, its commit, its folder."""
+    """Return the recipe of one revision: its series, its commit, its folder; it is not gated."""
     engine = recipe.engine.model_copy(update={"commit": revision.sha, "repository": folder})
     series = f"{recipe.series}@{revision.short}"
-    return recipe.model_copy(update={"series": series, "engine": engine})
+    return recipe.model_copy(update={"series": series, "engine": engine, "accuracy": None})
 
 
 class RevisionRuns:

@@ -5,15 +5,28 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from functools import partial
 from typing import Literal, Protocol
 
+from upcurve.accuracy.evaluation import Asked
+from upcurve.frontier.point import Point
 from upcurve.load.trace import to_table
-from upcurve.records.run import PointRecord
+from upcurve.records.facts import as_point
+from upcurve.records.run import PointRecord, RunRecord
 from upcurve.records.store import Store
+from upcurve.sweep.accuracy import Axis
 from upcurve.sweep.engine_process import EngineError, EngineProcess, executable, free_port
 from upcurve.sweep.facts import Machine, engine_environment, run_records
+from upcurve.sweep.gate import (
+    GateOutcome,
+    check_gates,
+    evaluate_point,
+    missing_launch,
+    open_places,
+    stored_outcomes,
+)
 from upcurve.sweep.interruption import sigterm_interrupts
-from upcurve.sweep.plan import Launch, completed, plan
+from upcurve.sweep.plan import Launch, completed, plan, stored_points
 from upcurve.sweep.point import Measurement, PointError
 from upcurve.sweep.recipe import Recipe
 
@@ -45,6 +58,12 @@ class Progress(Protocol):
     def failed(self, failure: Failure) -> None:
         """A launch or a point failed; the sweep goes on."""
 
+    def evaluating(self, launch: Launch, concurrency: int, state: Asked) -> None:
+        """The accuracy at a point is being evaluated; called a few times a second."""
+
+    def evaluated(self, outcome: GateOutcome) -> None:
+        """The accuracy at a point is known and stored."""
+
 
 @dataclass(frozen=True, slots=True)
 class Measured:
@@ -53,6 +72,11 @@ class Measured:
     launch: Launch
     run_id: str
     point: PointRecord
+
+    @property
+    def seen(self) -> Point:
+        """The point as a comparison sees it."""
+        return as_point(self.point)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +101,14 @@ class SweepResult:
     failures: list[Failure] = field(default_factory=list)
     skipped: int = 0
     """Points that the store held already."""
+    gates: list[GateOutcome] = field(default_factory=list)
+    """What the accuracy gates said; on resuming also what the store held."""
+    ungated: list[tuple[Recipe, int]] = field(default_factory=list)
+    """Recipes, and the concurrencies at which their gate has no outcome in the end."""
+
+    def seen(self, record: RunRecord) -> list[Point]:
+        """Return the measured points of a recipe, by what its launches are recorded with."""
+        return [each.seen for each in self.points if each.launch.record is record]
 
 
 def run_sweep(
@@ -102,16 +134,55 @@ def run_sweep(
     """
     for recipe in recipes:
         executable(recipe.command(host=HOST, port=0), engine_environment(recipe))
+    check_gates(recipes, store)
     records = run_records(recipes, Machine.here())
     done = completed(records, store) if resume else [set() for _ in recipes]
     launches = plan(recipes, records, done)
     result = SweepResult(skipped=sum(len(launch.skipped) for launch in launches))
+    if resume:
+        launches = [
+            replace(each, known=tuple(stored_points(each.recipe, each.record, store)))
+            for each in launches
+        ]
+        result.gates.extend(stored_outcomes(launches, store))
     progress.planned(launches)
     with sigterm_interrupts():
         for launch in launches:
             if launch.concurrencies:
                 LaunchRun(launch, store, progress, result).measure()
+        for recipe, record in zip(recipes, records, strict=True):
+            known = stored_points(recipe, record, store) if resume else result.seen(record)
+            last = Launch(recipe, record, recipe.repeats - 1, (), known=tuple(known))
+            complete_gate(last, store, progress, result, resume=resume)
     return result
+
+
+def complete_gate(
+    launch: Launch,
+    store: Store,
+    progress: Progress,
+    result: SweepResult,
+    targets: Sequence[tuple[Axis, float]] = (),
+    *,
+    resume: bool,
+) -> None:
+    """Make up for a gate that a kill cut off, and note where one is missing in the end.
+
+    Args:
+        launch: of the recipe, with all that is known of it.
+        store: where to keep it.
+        progress: who is told.
+        result: what is added to.
+        targets: axis and value of targets whose neighbours the gate looks at.
+        resume: whether there was an earlier sweep. What failed in this one is not tried again.
+    """
+    if resume and not result.failures:
+        further = missing_launch(launch, result.gates, targets)
+        if further is not None:
+            progress.planned([further])
+            LaunchRun(further, store, progress, result, targets=targets).measure()
+    left = sorted(open_places(launch, launch.known, result.gates, targets))
+    result.ungated.extend((launch.recipe, concurrency) for concurrency in left)
 
 
 class LaunchRun:
@@ -124,6 +195,7 @@ class LaunchRun:
         progress: Progress,
         result: SweepResult,
         choose: Callable[[], int | None] | None = None,
+        targets: Sequence[tuple[Axis, float]] = (),
     ) -> None:
         """Take what to measure.
 
@@ -134,9 +206,12 @@ class LaunchRun:
             result: what is added to.
             choose: asked for the next concurrency once the launch's own list is at its end; None
                 ends the launch.
+            targets: axis and value of targets whose neighbours the accuracy gate looks at.
         """
         self._launch = launch
         self._choose = choose
+        self._targets = targets
+        self._ids: dict[int, int] = {}
         self._store = store
         self._progress = progress
         self._result = result
@@ -176,6 +251,7 @@ class LaunchRun:
                     while self._left or self._chosen():
                         self._measure_point(measurement, self._left[0])
                         self._left.pop(0)
+                    self._gate(measurement)
         except EngineError as error:
             self._fail(f"the engine failed: {error}", tuple(self._left))
         except PointError as error:
@@ -199,10 +275,38 @@ class LaunchRun:
         except PointError as error:
             self._fail(str(error), (concurrency,))
             return
-        self._store.add_point(self._id, point, to_table(result.traces), result.telemetry)
+        self._ids[concurrency] = self._store.add_point(
+            self._id, point, to_table(result.traces), result.telemetry
+        )
         measured = Measured(self._launch, self._id, point)
         self._result.points.append(measured)
         self._progress.measured(measured)
+
+    def _gate(self, measurement: Measurement) -> None:
+        """Evaluate the accuracy at those points of this process that the gate looks at."""
+        launch = self._launch
+        points = list(dict.fromkeys([*self._result.seen(launch.record), *launch.known]))
+        wanted = open_places(launch, points, self._result.gates, self._targets)
+        for concurrency in [each for each in self._ids if each in wanted]:
+            self._measuring = concurrency
+            try:
+                kept = evaluate_point(
+                    measurement,
+                    launch.recipe,
+                    concurrency,
+                    run_id=self._id,
+                    point_id=self._ids[concurrency],
+                    store=self._store,
+                    progress=partial(self._progress.evaluating, launch, concurrency),
+                )
+            except (PointError, EngineError) as error:
+                self._fail(f"no accuracy: {error}", ())
+                if isinstance(error, EngineError):
+                    return
+                continue
+            outcome = GateOutcome(launch, self._id, concurrency, kept)
+            self._result.gates.append(outcome)
+            self._progress.evaluated(outcome)
 
     def _request_ended(self, ended: int, of: int) -> None:
         self._progress.request_ended(self._launch, ended, of)

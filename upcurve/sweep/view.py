@@ -1,15 +1,11 @@
-"""What a person sees of a sweep: a live table on a terminal, plain lines elsewhere, a summary."""
+"""What a person sees of a sweep: a live table on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
 import time
-from collections import defaultdict
 from collections.abc import Sequence
-from statistics import median
-from types import TracebackType
 from typing import Self
 
-from rich.box import SIMPLE_HEAD
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.progress_bar import ProgressBar
@@ -17,28 +13,29 @@ from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
+from upcurve.accuracy.evaluation import Asked
+from upcurve.accuracy.outcome import describe
+from upcurve.closing import Closing
 from upcurve.load.verdict import FEW_SAMPLES
-from upcurve.records.run import PointRecord
+from upcurve.sweep.gate import GateOutcome
 from upcurve.sweep.plan import Launch
 from upcurve.sweep.runner import Failure, Measured
+from upcurve.sweep.summary import METRICS, milliseconds, points_table
+from upcurve.sweep.time_left import TimeLeft, duration
+
+SAY_S = 10.0
+"""Seconds between two lines about one evaluation."""
 
 
-class PlainLines:
+class PlainLines(Closing):
     """One line per event, for logs and pipes."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
-        self._left = _TimeLeft()
+        self._left = TimeLeft()
+        self._last_said = time.monotonic()
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
         """Nothing is held open."""
 
     def planned(self, launches: Sequence[Launch]) -> None:
@@ -68,10 +65,19 @@ class PlainLines:
         self._say(
             f"{_place(measured.launch)}: concurrency {point.concurrency}: "
             f"{point.tput_per_gpu:.1f} tok/s/GPU, {point.interactivity:.2f} tok/s/user, "
-            f"TTFT {_ms(point.ttft_ms)}, {point.failed or 0} failed ({self._left})"
+            f"TTFT {milliseconds(point.ttft_ms)}, {point.failed or 0} failed ({self._left})"
         )
         for line in _warnings(measured):
             self._say(line)
+
+    def evaluating(self, launch: Launch, concurrency: int, state: Asked) -> None:
+        """Say now and then how far it is: a line a look is too much."""
+        if time.monotonic() - self._last_said >= SAY_S:
+            self._say(f"{_place(launch)}: accuracy at concurrency {concurrency}: {asked(state)}")
+
+    def evaluated(self, outcome: GateOutcome) -> None:
+        """Say what the gate found."""
+        self._say(gate_line(outcome))
 
     def failed(self, failure: Failure) -> None:
         """Say what failed and what it cost."""
@@ -79,15 +85,16 @@ class PlainLines:
         self._say(_failure(failure))
 
     def _say(self, line: str) -> None:
+        self._last_said = time.monotonic()
         self._console.print(f"upcurve: {line}", markup=False, highlight=False, soft_wrap=True)
 
 
-class LiveView:
+class LiveView(Closing):
     """A bar with the time left and a table that fills; a context manager."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
-        self._left = _TimeLeft()
+        self._left = TimeLeft()
         self._rows: list[tuple[str, ...]] = []
         self._doing = "preparing"
         self._requests = ""
@@ -106,12 +113,8 @@ class LiveView:
         self._live.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
+        """End the drawing."""
         self._live.stop()
 
     def planned(self, launches: Sequence[Launch]) -> None:
@@ -148,13 +151,23 @@ class LiveView:
                 str(point.concurrency),
                 f"{point.tput_per_gpu:.1f}",
                 f"{point.interactivity:.2f}",
-                _ms(point.ttft_ms),
+                milliseconds(point.ttft_ms),
                 str(point.failed or 0),
             )
         )
         for line in _warnings(measured):
             text = Text(f"upcurve: {line}", style="yellow")
             self._live.console.print(text, soft_wrap=True)
+
+    def evaluating(self, launch: Launch, concurrency: int, state: Asked) -> None:
+        """Show how far the evaluation is."""
+        self._doing = f"{_place(launch)}: accuracy at c{concurrency}"
+        self._requests = f", {asked(state)}"
+
+    def evaluated(self, outcome: GateOutcome) -> None:
+        """Print what the gate found above the table."""
+        line = Text(f"upcurve: {gate_line(outcome)}", style="green" if outcome.passed else "red")
+        self._live.console.print(line, soft_wrap=True)
 
     def failed(self, failure: Failure) -> None:
         """Print what failed above the table."""
@@ -167,7 +180,7 @@ class LiveView:
         self._live.refresh()
 
     def _render(self) -> RenderableType:
-        table = _table("series", "round", "concurrency", *_METRICS)
+        table = points_table("series", "round", "concurrency", *METRICS)
         room = max(1, self._console.height - 8)  # a table longer than the screen flickers
         for row in self._rows[-room:]:
             table.add_row(*row)
@@ -179,72 +192,17 @@ class LiveView:
         return Group(table, status) if self._rows else status
 
 
-def summary(points: Sequence[Measured]) -> Table:
-    """Return one row per operating point: medians over its repeats, and their spread.
-
-    The spread is (largest - smallest) / median throughput per GPU in percent. Columns that say
-    nothing (one GPU everywhere, no failure, no warning) are left out.
-    """
-    groups: dict[tuple[str, int, int, int], list[PointRecord]] = defaultdict(list)
-    for each in points:
-        point = each.point
-        place = (each.launch.recipe.series, point.tp, point.gpus, point.concurrency)
-        groups[place].append(point)
-    order = list(dict.fromkeys(series for series, *_ in groups))
-    places = sorted(groups, key=lambda place: (order.index(place[0]), *place[1:]))
-    rows = [(*place, *_medians(groups[place])) for place in places]
-    columns = ("series", "tp", "gpus", "concurrency", *_METRICS, "repeats", "spread", "warnings")
-    silent = {"tp": "1", "gpus": "1", "failed": "0", "warnings": "0"}
-    cells = [dict(zip(columns, map(str, row), strict=True)) for row in rows]
-    shown = [name for name in columns if any(row[name] != silent.get(name) for row in cells)]
-    table = _table(*shown)
-    for row in cells:
-        table.add_row(*(row[name] for name in shown))
-    return table
+def asked(state: Asked) -> str:
+    """Return how far an evaluation is."""
+    share = f"{state.ended:,} of {state.of:,} items"
+    return share if state.left_s is None else f"{share}, about {duration(state.left_s)} left"
 
 
-def _medians(found: Sequence[PointRecord]) -> tuple[object, ...]:
-    """Return the metrics, repeats, spread and warnings of one operating point."""
-    throughput = [point.tput_per_gpu for point in found]
-    middle = median(throughput)
-    waits = [point.ttft_ms for point in found if point.ttft_ms is not None]
-    spread = f"{100 * (max(throughput) - min(throughput)) / middle:.1f} %"
-    return (
-        f"{middle:.1f}",
-        f"{median(point.interactivity for point in found):.2f}",
-        _ms(median(waits) if waits else None),
-        sum(point.failed or 0 for point in found),
-        len(found),
-        spread if len(found) > 1 else "-",
-        sum(len(point.result.get("warnings", ())) for point in found),
-    )
-
-
-_METRICS = ("tok/s/GPU", "tok/s/user", "TTFT", "failed")
-
-
-class _TimeLeft:
-    """How many points are done, and how long the rest takes at the pace so far."""
-
-    def __init__(self) -> None:
-        self.total = 0
-        self.finished = 0
-        self._started = time.monotonic()
-
-    def start(self, launches: Sequence[Launch]) -> None:
-        self.total += sum(len(launch.concurrencies) + launch.at_most for launch in launches)
-        if not self.finished:
-            self._started = time.monotonic()
-
-    def done(self, points: int) -> None:
-        self.finished += points
-
-    def __str__(self) -> str:
-        share = f"{self.finished} of {self.total}"
-        if not 0 < self.finished < self.total:
-            return share
-        each = (time.monotonic() - self._started) / self.finished
-        return f"{share}, about {_duration(each * (self.total - self.finished))} left"
+def gate_line(outcome: GateOutcome) -> str:
+    """Return what a gate said of a point in one line."""
+    recipe, when = outcome.launch.recipe, " (an earlier sweep)" if outcome.before else ""
+    place = f"{recipe.name}, concurrency {outcome.concurrency}{when}"
+    return f"accuracy: {place}: {describe(outcome.accuracy)}"
 
 
 def _extent(launches: Sequence[Launch]) -> str:
@@ -277,25 +235,5 @@ def _failure(failure: Failure) -> str:
     return f"error: {_place(failure.launch)}{point}{lost}: {failure.problem}"
 
 
-def _table(*columns: str) -> Table:
-    table = Table(box=SIMPLE_HEAD, pad_edge=False)
-    for column in columns:
-        if column == "series":  # what gives way on a narrow terminal
-            table.add_column(column, overflow="fold")
-        else:
-            table.add_column(column, justify="right", no_wrap=True)
-    return table
-
-
 def _count(number: int, noun: str, plural: str = "s") -> str:
     return f"{number} {noun}{'' if number == 1 else plural}"
-
-
-def _ms(value: float | None) -> str:
-    return "-" if value is None else f"{value:.1f} ms"
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -8,7 +8,7 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from scipy.stats import chisquare
 
@@ -21,16 +21,15 @@ from upcurve.engine.kernels.sampling import (
     philox,
 )
 from upcurve.engine.kernels.sampling_kernels import draw_kernels
-from upcurve.engine.platform import HAS_TRITON
+from upcurve.engine.kernels.sampling_tile import gumbel_bound_of
+from upcurve.engine.platform import HAS_TRITON, tl, triton
 
 NO_TOKEN = -1
 ways = pytest.mark.parametrize(
     "way",
     [
         pytest.param(
-            lambda logits, numbers, filters: draw(
-                logits, numbers, filters=filters, no_token=NO_TOKEN
-            ),
+            partial(draw, no_token=NO_TOKEN),
             id="torch",
         ),
         pytest.param(
@@ -50,8 +49,8 @@ def draws(rows, **changes):
 
 def tokens_of(way, logits, how):
     numbers = torch.tensor(packed(how)).view(5, -1)
-    filters = any(each.filters for each in how)
-    return way(logits, numbers, filters=filters).tolist()
+    few, wide = any(each.few for each in how), any(each.wide for each in how)
+    return way(logits, numbers, few=few, wide=wide).tolist()
 
 
 def oracle(logits, how):
@@ -124,6 +123,67 @@ def test_the_token_is_that_of_the_definition(way, data):
     ]
     found = tokens_of(way, logits, how)
     assert found == [expected_token(*each) for each in zip(logits, how, strict=True)]
+
+
+def logits_of(kind, rows, vocabulary, generator):
+    """Return logits of which top-p alone may keep most, or one, or the first of equal ones."""
+    normal = torch.randn(rows, vocabulary, generator=generator)
+    if kind == "equal":
+        return torch.zeros(rows, vocabulary)
+    if kind == "two values":
+        return torch.where(normal > 0.5, 1.0, -1.0)
+    if kind == "nothing":
+        normal[:, 1:] = normal[:, 1:].masked_fill(normal[:, 1:] < 0.3, -math.inf)
+    if kind == "one huge":
+        normal[:, vocabulary // 2] = 12.0
+    return normal * (0.01 if kind == "flat" else 1.0)
+
+
+@ways
+@settings(max_examples=10, phases=[Phase.explicit, Phase.reuse, Phase.generate])
+@given(data=st.data())
+def test_top_p_alone_over_many_tokens(way, data):
+    kinds = ["flat", "equal", "two values", "one huge", "nothing"]
+    rows, vocabulary = 2, data.draw(st.sampled_from([900, 8192, 8193, 20_000]))
+    generator = torch.Generator().manual_seed(data.draw(st.integers(0, 99)))
+    logits = logits_of(data.draw(st.sampled_from(kinds)), rows, vocabulary, generator)
+    logits = logits.bfloat16() if data.draw(st.booleans()) else logits
+    how = [
+        Draw(
+            temperature=data.draw(st.sampled_from([0.7, 1.0])),
+            top_k=0,
+            top_p=data.draw(st.sampled_from([0.95017, 0.51171, 0.10119, 0.00317, 1e-9])),
+            seed=data.draw(st.integers(-(2**63), 2**63 - 1)),
+            number=data.draw(st.integers(0, 2**63 - 1)),
+        )
+        for _ in range(rows)
+    ]
+    found = tokens_of(way, logits, how)
+    assert found == [expected_token(*each) for each in zip(logits, how, strict=True)]
+
+
+@pytest.mark.skipif(not HAS_TRITON, reason="there is no Triton")
+def test_no_noise_is_above_its_bound():
+    words = torch.randint(0, 2**32, (60_000,), generator=torch.Generator().manual_seed(0))
+    edges = 2 ** torch.arange(32)
+    words = torch.cat([torch.arange(1000), words, edges, edges - 1, 2 * edges - 1])
+    u = ((words.float() + 0.5) * 2.0**-32).clamp_max_(1 - 2.0**-24).double()
+    noise = -(-torch.log1p(-u)).log()
+    bound = torch.empty(len(words))
+    _bounds[(1,)](
+        words.to(torch.int32), bound, len(words), lanes=triton.next_power_of_2(len(words))
+    )
+    # Of rounding the noise in float32 has at most its own.
+    assert (noise * (1 + 1e-6) <= bound).all()
+    many = words > 1000
+    assert (bound + u.log())[many].max() < 0.07
+
+
+@triton.jit
+def _bounds(words, bounds, count, lanes: tl.constexpr):
+    lane = tl.arange(0, lanes)
+    word = tl.load(words + lane, mask=lane < count, other=0).to(tl.uint32, bitcast=True)
+    tl.store(bounds + lane, gumbel_bound_of(word), mask=lane < count)
 
 
 @pytest.mark.parametrize(
@@ -219,4 +279,4 @@ def test_a_tiny_temperature_is_greedy(way, top_p):
 def test_greedy_rows_need_no_numbers(way):
     logits = torch.tensor([[0.0, 3.0, 3.0], [5.0, 5.0, 5.0], [0.0, math.nan, 1.0]])
     for dtype in (torch.float32, torch.bfloat16):
-        assert way(logits.to(dtype), None, filters=False).tolist() == [1, 0, NO_TOKEN]
+        assert way(logits.to(dtype), None, few=False, wide=False).tolist() == [1, 0, NO_TOKEN]

@@ -80,7 +80,8 @@ class ModelRunner:
         self._device = device
         self._control = control
         self.turns = turns
-        self._sampler = Sampler(device, seed)
+        self.sampler = Sampler(device, seed)
+        """Replaceable: what draws the tokens of a step from its logits."""
         slots = caches.page_tables.shape[0]
         self._last_tokens = torch.zeros(slots, dtype=torch.int64, device=device)
 
@@ -144,7 +145,7 @@ class ModelRunner:
         tokens, logprobs = None, None
         drawing = [each for each in step if each.draws]
         if drawing:
-            tokens = self._take(self._sampler.sample(logits, drawing), sent)
+            tokens = self._take(self.sampler.sample(logits, drawing), sent)
             logprobs = token_logprobs(logits, tokens, [each.request.sampling for each in drawing])
             if logprobs is not None:
                 logprobs = logprobs.copied()

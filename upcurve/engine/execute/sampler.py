@@ -15,7 +15,7 @@ from upcurve.engine.schedule.scheduler import Scheduled
 
 
 class Sampler:
-    """Draws tokens: all of a step in two launches.
+    """Draws tokens: all of a step in two launches, or three.
 
     The noise of a seeded row is that of its seed and of the place of its token in the output, so
     that it depends neither on the rows beside it nor on steps that are computed anew.
@@ -38,8 +38,8 @@ class Sampler:
         numbers = None
         if any(each.temperature > 0 for each in draws):
             numbers = to_device(packed(draws), torch.int64, self._device).view(5, len(draws))
-        filters = any(each.filters for each in draws)
-        return draw(logits, numbers, filters=filters, no_token=NO_TOKEN)
+        few, wide = any(each.few for each in draws), any(each.wide for each in draws)
+        return draw(logits, numbers, few=few, wide=wide, no_token=NO_TOKEN)
 
     def _draw(self, each: Scheduled) -> Draw:
         sampling = each.request.sampling

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass, replace
 
 import torch
@@ -91,10 +92,11 @@ def warm_up(
 
 
 def draw_in_all_ways(logits: torch.Tensor) -> None:
-    """Draw as greedy steps do, as those that keep all tokens do, and as those that filter do."""
+    """Draw as greedy steps do, and as those do whose rows keep all tokens, few, many, or both."""
     numbers = torch.zeros(5, len(logits), dtype=torch.int64, device=logits.device)
-    for given, filters in ((None, False), (numbers, False), (numbers, True)):
-        draw(logits, given, filters=filters, no_token=NO_TOKEN)
+    draw(logits, None, few=False, wide=False, no_token=NO_TOKEN)
+    for few, wide in itertools.product((False, True), repeat=2):
+        draw(logits, numbers, few=few, wide=wide, no_token=NO_TOKEN)
 
 
 def layers_of_each_kind(shapes: ModelShapes) -> int:

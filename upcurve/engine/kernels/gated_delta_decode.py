@@ -11,11 +11,9 @@ from dataclasses import dataclass
 import torch
 
 from upcurve.engine import tuning
+from upcurve.engine.kernels.gated_delta_token import keep, softplus, summed, weighted
 from upcurve.engine.kernels.quantized import GatedRows, QuantizedRows
 from upcurve.engine.platform import compute_capability, overlapping, tl, triton, wait_for_inputs
-
-FEW_ROWS = 8
-"""Up to so many sequences a state is spread over more warps."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,9 +30,10 @@ class DecodeLaunch:
     def of(cls, batch: int, value_dim: int, dtype: torch.dtype) -> DecodeLaunch:
         """Choose for so many sequences, columns of a state and its dtype."""
         whole = triton.next_power_of_2(value_dim)
-        if dtype == torch.float32:
+        if dtype == torch.float32 or batch > 1:
             return cls(columns=min(64, whole))
-        return cls(columns=whole, warps=8 if batch <= FEW_ROWS else 4)
+        # A state alone is spread over more warps.
+        return cls(columns=whole, warps=8)
 
 
 def decode_in_place(
@@ -131,56 +130,19 @@ def decode_in_place(
 
 
 @triton.jit  # type: ignore[untyped-decorator]
-def softplus(x: tl.tensor) -> tl.tensor:
-    """Return log(1 + exp(x)) in float32, small values to their last digits."""
-    # exp(x) would overflow where the logarithm of 1 + exp(x) is x anyway.
-    grown = tl.exp(tl.minimum(x, 20.0))
-    # 1 + exp(x) rounds off what a memory of many thousand tokens decays by: a series does not.
-    small = grown * (1.0 - grown * (0.5 - grown * (1.0 / 3.0)))
-    return tl.where(x > 20.0, x, tl.where(grown < 0.01, small, tl.log(1.0 + grown)))
-
-
-@triton.jit  # type: ignore[untyped-decorator]
-def _weighted(
-    row: tl.tensor,
-    ring: tl.tensor,
-    weight: tl.tensor,
-    channel: tl.tensor,
-    inside: tl.tensor,
-    position: tl.tensor,
-    kernel: tl.constexpr,
-    taps: tl.constexpr,
-    channels: tl.constexpr,
-) -> tuple[tl.tensor, tl.tensor]:
-    """Return what a convolution sums, [taps, some channels], and the token's inputs within it."""
-    back = tl.arange(0, taps)[:, None]
-    before = position - back
-    channel, inside = channel[None, :], inside[None, :]
-    new = tl.load(row + 0 * back + channel, mask=inside & (back == 0), other=0.0)
-    at = ring + ((before + taps * kernel) % kernel) * channels + channel
-    is_old = inside & (back > 0) & (back < kernel) & (before >= 0)
-    old = tl.load(at, mask=is_old, other=0.0)
-    at = weight + (kernel - 1 - back) * channels + channel
-    factor = tl.load(at, mask=inside & (back < kernel), other=0.0)
-    return (new.to(tl.float32) + old.to(tl.float32)) * factor.to(tl.float32), new
-
-
-@triton.jit  # type: ignore[untyped-decorator]
-def _summed(weighted: tl.tensor) -> tl.tensor:
-    """Return silu(convolution)."""
-    # A sum, unlike a loop over taps, is not repeated by every thread that needs its result.
-    total = tl.sum(weighted, 0)
-    return total * tl.sigmoid(total)
-
-
-@triton.jit  # type: ignore[untyped-decorator]
-def _keep(
-    at: tl.tensor, new: tl.tensor, channel: tl.tensor, inside: tl.tensor, taps: tl.constexpr
-) -> None:
-    """Store a token's inputs."""
-    back = tl.arange(0, taps)[:, None]
-    mask = inside[None, :] & (back == 0)
-    tl.store(at + 0 * back + channel[None, :], new, mask=mask)
+def _part(
+    states: tl.tensor,
+    place: tl.tensor,
+    key: tl.tensor,
+    seen: tl.tensor,
+    part: tl.constexpr,
+    value_dim: tl.constexpr,
+    columns: tl.constexpr,
+) -> tl.tensor:
+    """Load some columns of a state; zeros where nothing has been seen."""
+    value = part * columns + tl.arange(0, columns)
+    inside = seen[:, None] & (value < value_dim)[None, :]
+    return tl.load(states + (place + key[:, None]) * value_dim + value[None, :], inside, other=0.0)
 
 
 @triton.jit  # type: ignore[untyped-decorator]
@@ -231,24 +193,42 @@ def _decode(
     x = tl.load(a + row * a_stride + head).to(tl.float32) + tl.load(dt_bias + head)
     rate, strength = tl.load(a_log + head), tl.load(b + row * b_stride + head).to(tl.float32)
     place = (slot * value_heads + head) * key_dim
+    parts: tl.constexpr = (value_dim + columns - 1) // columns
+    # On its way while what it is updated with is computed: loads do not pass a reduction.
+    seen = is_key & (position > 0)
+    following = _part(states, place, key, seen, 0, value_dim, columns)
     ring = rings + slot * kernel * channels
-    q, new_q = _weighted(
-        *(start, ring, convolution, at_q, is_key, position), kernel, taps, channels
-    )
-    k, new_k = _weighted(
-        *(start, ring, convolution, at_k, is_key, position), kernel, taps, channels
-    )
-    q = _summed(q)
-    k = _summed(k)
+    q, new_q = weighted(*(start, ring, convolution, at_q, is_key, position), kernel, taps, channels)
+    k, new_k = weighted(*(start, ring, convolution, at_k, is_key, position), kernel, taps, channels)
+    q = summed(q)
+    k = summed(k)
     q = q * tl.rsqrt(tl.sum(q * q, 0) + 1e-6) * factor
     k = k * tl.rsqrt(tl.sum(k * k, 0) + 1e-6)
     decay = tl.exp(-tl.exp(rate) * softplus(x))
     beta = tl.sigmoid(strength)
     alike = tl.sum(q * k, 0)
 
+    # Whatever else is read comes before the first reduction over a state, too.
+    inputs: tl.tuple = ()
+    news: tl.tuple = ()
+    gates: tl.tuple = ()
+    for part in tl.static_range(parts):
+        value = part * columns + tl.arange(0, columns)
+        is_value = value < value_dim
+        at_v = 2 * key_heads * key_dim + head * value_dim + value
+        v, new_v = weighted(
+            *(start, ring, convolution, at_v, is_value, position), kernel, taps, channels
+        )
+        inputs = inputs + (v,)  # noqa: RUF005
+        news = news + (new_v,)  # noqa: RUF005
+        if norm is not None:
+            at = z + row * z_stride + head * value_dim + value
+            gate = tl.load(at, mask=is_value, other=0.0).to(tl.float32)
+            weight = tl.load(norm + value, mask=is_value, other=0.0)
+            gates = gates + (weight * gate * tl.sigmoid(gate),)  # noqa: RUF005
+
     # No other program reads this row of the ring; those of the same key head write the same.
     into_ring = ring + (position % kernel) * channels
-    parts: tl.constexpr = (value_dim + columns - 1) // columns
     reads: tl.tuple = ()
     squares = 0.0
     for part in tl.static_range(parts):
@@ -257,23 +237,22 @@ def _decode(
         at_v = 2 * key_heads * key_dim + head * value_dim + value
         tile = states + (place + key[:, None]) * value_dim + value[None, :]
         inside = is_key[:, None] & is_value[None, :]
-        state = tl.load(tile, mask=inside & (position > 0), other=0.0).to(tl.float32)
-        v, new_v = _weighted(
-            *(start, ring, convolution, at_v, is_value, position), kernel, taps, channels
-        )
-        v = _summed(v)
+        state = following.to(tl.float32)
+        if part + 1 < parts:
+            following = _part(states, place, key, seen, part + 1, value_dim, columns)
+        v = summed(inputs[part])
         state = state * decay
         correction = (v - tl.sum(state * k[:, None], 0)) * beta
         # What the corrected state gives: what it gave before, and what the correction adds.
         read = tl.sum(state * q[:, None], 0) + alike * correction
         state += k[:, None] * correction[None, :]
         tl.store(tile, state.to(states.dtype.element_ty), mask=inside)
-        _keep(into_ring, new_v, at_v, is_value, taps)
+        keep(into_ring, news[part], at_v, is_value, taps)
         read = tl.where(is_value, read, 0.0)
         reads = reads + (read,)  # noqa: RUF005
         squares += tl.sum(read * read, 0)
-    _keep(into_ring, new_q, at_q, is_key, taps)
-    _keep(into_ring, new_k, at_k, is_key, taps)
+    keep(into_ring, new_q, at_q, is_key, taps)
+    keep(into_ring, new_k, at_k, is_key, taps)
 
     out = rows + row * value_heads * value_dim + head * value_dim
     length = tl.rsqrt(squares / value_dim + eps)
@@ -281,15 +260,11 @@ def _decode(
     normed: tl.tuple = ()
     for part in tl.static_range(parts):
         value = part * columns + tl.arange(0, columns)
-        is_value = value < value_dim
         y = reads[part]
         if norm is not None:
-            at = z + row * z_stride + head * value_dim + value
-            gate = tl.load(at, mask=is_value, other=0.0).to(tl.float32)
-            weight = tl.load(norm + value, mask=is_value, other=0.0)
-            y = y * length * weight * gate * tl.sigmoid(gate)
+            y = y * length * gates[part]
         y = y.to(rows.dtype.element_ty)
-        tl.store(out + value, y, mask=is_value)
+        tl.store(out + value, y, mask=value < value_dim)
         normed = normed + (y,)  # noqa: RUF005
         found = tl.maximum(found, tl.max(tl.abs(y.to(tl.float32)), 0))
     if quantized is not None:

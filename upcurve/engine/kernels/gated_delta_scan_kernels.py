@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from upcurve.engine.kernels.gated_delta_decode import softplus
+from upcurve.engine.kernels.gated_delta_token import softplus
 from upcurve.engine.kernels.groups import tile_of
 from upcurve.engine.platform import INTERPRETED, tl, triton
 

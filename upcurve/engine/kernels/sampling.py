@@ -15,7 +15,8 @@ from dataclasses import dataclass
 
 import torch
 
-from upcurve.engine.kernels.sampling_kernels import LANES, PIECES, ROUNDS, draw_kernels
+from upcurve.engine.kernels.sampling_kernels import draw_kernels
+from upcurve.engine.kernels.sampling_tile import LANES, PIECES, ROUNDS
 from upcurve.engine.platform import runs_kernels
 
 WORD = 0xFFFFFFFF
@@ -41,9 +42,14 @@ class Draw:
     """int64, of the draw: with one seed every number has noise of its own."""
 
     @property
-    def filters(self) -> bool:
-        """Whether some tokens are not kept."""
-        return self.temperature > 0 and (self.top_k > 0 or self.top_p < 1)
+    def few(self) -> bool:
+        """Whether top-k is on: what is kept is looked at token by token."""
+        return self.temperature > 0 and self.top_k > 0
+
+    @property
+    def wide(self) -> bool:
+        """Whether top-p alone is on: it may keep most of the vocabulary."""
+        return self.temperature > 0 and self.top_k == 0 and self.top_p < 1
 
 
 def packed(draws: Sequence[Draw]) -> list[int]:
@@ -60,21 +66,22 @@ def packed(draws: Sequence[Draw]) -> list[int]:
 
 
 def draw(
-    logits: torch.Tensor, numbers: torch.Tensor | None, *, filters: bool, no_token: int
+    logits: torch.Tensor, numbers: torch.Tensor | None, *, few: bool, wide: bool, no_token: int
 ) -> torch.Tensor:
     """Draw one token for each row, without waiting for the device.
 
     Args:
         logits: bfloat16 or float32 [R, V], the last dimension contiguous.
         numbers: int64 [5, R], `packed`, on the same device; None where all rows are greedy.
-        filters: whether any row does.
+        few: whether any row is.
+        wide: whether any row is.
         no_token: returned where a row has a NaN, or its largest logit is not finite.
 
     Returns:
         int64 [R].
     """
     if runs_kernels(logits.device):
-        return draw_kernels(logits, numbers, filters=filters, no_token=no_token)
+        return draw_kernels(logits, numbers, few=few, wide=wide, no_token=no_token)
     return draw_reference(logits, numbers, no_token=no_token)
 
 

@@ -69,6 +69,30 @@ class ServerMetrics:
         }
         return pyarrow.table(columns, schema=SCHEMA)
 
+    @classmethod
+    def from_table(cls, table: pyarrow.Table) -> ServerMetrics:
+        """Return what `table` was made of; failures are not in it."""
+        found: dict[int, list[Reading]] = {}
+        for row in table.to_pylist():
+            pairs = (each.partition("=") for each in row["labels"].split(",") if each)
+            labels = tuple((name, value) for name, _, value in pairs)
+            reading = Reading(row["name"], labels, row["value"])
+            found.setdefault(row["time_ns"], []).append(reading)
+        return cls(tuple(Scrape(at, tuple(found[at])) for at in sorted(found)))
+
+    def requests(self) -> list[tuple[int, float | None, float | None]]:
+        """Return (time in ns, requests running, requests waiting) of every scrape.
+
+        None where the server does not say; empty for an engine that is not known.
+        """
+        known = known_engine(each.name for scrape in self.scrapes for each in scrape.readings)
+        if known is None:
+            return []
+        return [
+            (scrape.time_ns, _total(scrape, known.running), _total(scrape, known.waiting))
+            for scrape in self.scrapes
+        ]
+
     def summary(self, start_ns: int, end_ns: int) -> dict[str, Any]:
         """Return the well-known facts about a span of time.
 

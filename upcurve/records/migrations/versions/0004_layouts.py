@@ -3,8 +3,8 @@
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0003"
-down_revision = "0002"
+revision = "0004"
+down_revision = "0003"
 
 PLACE = ("run_id", "isl", "osl", "tp", "gpus", "concurrency", "repeat", "ep", "dp")
 
@@ -25,7 +25,7 @@ def upgrade() -> None:
         SELECT r.series, p.measured_at, r.hardware, r.engine, r.engine_version, r.image, r.model,
                r.precision, p.isl, p.osl, p.tp, p.ep, p.dp, p.gpus, p.prefill_gpus, p.decode_gpus,
                p.concurrency, p.repeat, p.tput_per_gpu, p.interactivity, p.input_tput_per_gpu,
-               p.output_tput_per_gpu, p.tpot_ms, p.ttft_ms, p.requests, p.failed,
+               p.output_tput_per_gpu, p.tpot_ms, p.ttft_ms, p.requests, p.failed, p.accuracy,
                p.id AS point_id, r.id AS run_id, r.source, r.status, r.fingerprint,
                r.engine_commit, r.change, r.harness_version
         FROM points AS p JOIN runs AS r ON r.id = p.run_id

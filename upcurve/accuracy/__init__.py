@@ -1,0 +1,1 @@
+"""Whether an engine still answers right: problems, tasks, scores and the gate."""

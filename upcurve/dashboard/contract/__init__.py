@@ -1,0 +1,1 @@
+"""What the dashboard's API answers: one pydantic model for each answer, version 1."""

@@ -1,0 +1,1 @@
+"""How far what is served lies from the same model in float32, one operation at a time."""

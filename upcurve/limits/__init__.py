@@ -1,0 +1,1 @@
+"""Model shape x hardware -> bytes, FLOPs, and the throughput that no engine can pass."""
