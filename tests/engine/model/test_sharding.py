@@ -241,7 +241,7 @@ def test_every_rank_is_strict_about_the_whole_checkpoint(
     ("layout", "quantized", "changes", "words"),
     [
         (Layout(3), False, {}, "tp: num_attention_heads 8 is no multiple of 3"),
-        (Layout(16), False, {}, "--tp 8"),
+        (Layout(16), False, {}, "16 ranks; the largest that fits is --tp 8"),
         (Layout(4), False, {"num_key_value_heads": 8, "num_attention_heads": 8}, None),
         (
             Layout(8),

@@ -147,7 +147,7 @@ def route_in_one(
     return weights, ids
 
 
-@triton.jit(do_not_specialize=["tokens", "first"])  # type: ignore[untyped-decorator]
+@triton.jit(do_not_specialize=["tokens", "first_owned"])  # type: ignore[untyped-decorator]
 def _route(
     logits: tl.tensor,
     weights: tl.tensor,
@@ -155,7 +155,7 @@ def _route(
     tokens: tl.tensor,
     row_stride: tl.tensor,
     shared_scale: tl.tensor,
-    first: tl.tensor,
+    first_owned: tl.tensor,
     owned: tl.constexpr,
     experts: tl.constexpr,
     top_k: tl.constexpr,
@@ -208,8 +208,9 @@ def _route(
     weight = grown / tl.sum(grown, 1)[:, None]
     width: tl.constexpr = top_k + shared
     if owned < experts:
-        mine = (chosen_id >= first) & (chosen_id < first + owned)
-        chosen_id = tl.where(mine, chosen_id - first, owned + shared)
+        local_id = chosen_id - first_owned
+        mine = (local_id >= 0) & (local_id < owned)
+        chosen_id = tl.where(mine, local_id, owned + shared)
         weight = tl.where(mine, weight, 0.0)
     if shared:
         is_shared = (choice == top_k)[None, :]

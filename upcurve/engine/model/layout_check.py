@@ -28,7 +28,8 @@ def check_layout(shapes: ModelShapes, layout: Layout, *, quantized: bool) -> Non
         if _problem(shapes, each, quantized=quantized) is None
     ]
     best = max((getattr(each, name) for each in options), default=1)
-    more = "" if name == "ep" or layout.ep == layout.tp else ", or --ep"
+    # Whole experts on each rank have no width that has to be split.
+    more = ", or --ep" if "intermediate_size" in text else ""
     raise EngineInputError(name, text, f"the largest that fits is --{name} {best}{more}")
 
 
