@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import webbrowser
+from pathlib import Path
 
 import click
 import orjson
@@ -77,5 +78,6 @@ def command(
         if opens:
             webbrowser.open(url)
 
-    with Store.open(store) as opened:
+    # A store that is there may be read-only; one that is not may be waited for.
+    with Store.open(store, create=not (Path(store) / "store.sqlite").is_file()) as opened:
         serve(opened, host=host, port=port, token=token, names=names, ready=ready)

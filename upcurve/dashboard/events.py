@@ -44,10 +44,12 @@ class Feed:
         queue: asyncio.Queue[bytes | None] = asyncio.Queue(maxsize=100)
         self._queues.add(queue)
         try:
+            # What the watcher starts from is read first: nothing falls between it and the event.
+            start = await asyncio.to_thread(self._start)
             first = await asyncio.to_thread(self._event, None)
-            yield _encoded(first)
             if self._watcher is None:
-                self._watcher = asyncio.create_task(self._watch())
+                self._watcher = asyncio.create_task(self._watch(*start))
+            yield _encoded(first)
             while not self._closed:
                 try:
                     sent = await asyncio.wait_for(queue.get(), KEEP_ALIVE_SECONDS)
@@ -72,9 +74,10 @@ class Feed:
         if self._watcher is not None:
             self._watcher.cancel()
 
-    async def _watch(self) -> None:
-        version = await asyncio.to_thread(self._reader.version)
-        highest = await asyncio.to_thread(highest_point, self._reader.store)
+    def _start(self) -> tuple[str, int]:
+        return self._reader.version(), highest_point(self._reader.store)
+
+    async def _watch(self, version: str, highest: int) -> None:
         while True:
             await asyncio.sleep(POLL_SECONDS)
             try:

@@ -29,7 +29,9 @@ PRESET = "?view=compare&series=feb&series=apr&series=may&baseline=feb&at=20,30,4
 PRESET += "&isl=8192&osl=1024"
 
 
-@pytest.fixture(scope="session")
+# One for each file: while Playwright is started, its event loop counts as running in this thread,
+# and tests of other files in the same process run loops of their own.
+@pytest.fixture(scope="module")
 def browser() -> Iterator[playwright.Browser]:
     if shutil.which(CHROMIUM) is None:
         pytest.skip(f"there is no {CHROMIUM}: apt-get install chromium")
