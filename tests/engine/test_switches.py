@@ -12,6 +12,7 @@ NAMES = [
     "shared_expert_fusion",
     "fused_topk",
     "fused_norm",
+    "fused_all_reduce",
     "fused_projections",
     "fused_query_key",
     "fused_recurrence",

@@ -17,6 +17,8 @@ from upcurve.errors import InputError
 from upcurve.records import database, schema
 from upcurve.records.store import Store
 
+NOW = "2026-05-19 12:00:00.000000"
+
 
 def store_of_schema(folder: Path, revision: str) -> Path:
     """Make a store as an older upcurve left it."""
@@ -65,6 +67,28 @@ def test_an_older_store_is_upgraded_and_keeps_its_rows(tmp_path: Path) -> None:
         store.add_point("r1", point_record())
     with sqlite3.connect(folder / "store.sqlite") as connection:
         assert connection.execute("SELECT count(*) FROM measurements").fetchone() == (1,)
+
+
+def test_points_of_an_older_store_are_kept_as_of_one_replica(tmp_path: Path) -> None:
+    folder = store_of_schema(tmp_path / "old", "0002")
+    with sqlite3.connect(folder / "store.sqlite") as connection:
+        for table, values in (
+            ("runs", {"id": "r1", "started_at": NOW, "recipe": "{}", "host": "{}", "series": "s"}),
+            ("points", {"run_id": "r1", "measured_at": NOW, "tp": 4, "gpus": 4, "result": "{}"}),
+        ):
+            info = connection.execute(f"PRAGMA table_info({table})").fetchall()
+            needed = {name: 1 for _, name, _, required, _, key in info if required and not key}
+            cells = needed | values
+            if table == "runs":
+                cells |= {"devices": "[]", "software": "{}", "status": "complete"}
+            names, marks = ",".join(cells), ",".join("?" * len(cells))
+            connection.execute(f"INSERT INTO {table} ({names}) VALUES ({marks})", [*cells.values()])
+    connection.close()
+    with Store.open(folder) as store:
+        assert [(point.tp, point.gpus) for point in store.points("s")] == [(4, 4)]
+    with sqlite3.connect(folder / "store.sqlite") as connection:
+        row = connection.execute("SELECT tp, ep, dp, prefill_gpus, run_id FROM measurements")
+        assert row.fetchone() == (4, 1, 1, None, "r1")
 
 
 def test_a_newer_store_is_left_alone(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ import sqlite3
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta, timezone
 from pathlib import Path
+from typing import Any
 
 import pyarrow
 import pytest
@@ -105,7 +106,7 @@ def test_completed_is_what_one_fingerprint_measured(store: Store) -> None:
     store.end_run(run_id, "interrupted", "Ctrl-C")
     other = store.begin_run(run_record(fingerprint="b"))
     store.add_point(other, point_record(repeat=2))
-    assert store.completed("a", "may") == {(2, 2, 4, 8192, 1024, 1)}
+    assert store.completed("a", "may") == {(2, 1, 1, 2, 4, 8192, 1024, 1)}
     assert store.completed("a", "apr") == set()
 
 
@@ -253,3 +254,24 @@ def test_a_file_in_place_of_the_store(tmp_path: Path) -> None:
     (tmp_path / "store.sqlite").write_text("this is no database, whatever its name says" * 50)
     with pytest.raises(InputError, match="not a database; name a folder that upcurve made"):
         Store.open(tmp_path)
+
+
+def test_layouts_of_as_many_gpus_are_points_of_their_own(store: Store) -> None:
+    run_id = store.begin_run(run_record())
+    layouts: list[dict[str, Any]] = [
+        {},
+        {"ep": 2},
+        {"tp": 1, "dp": 2},
+        {"tp": 1, "dp": 2, "ep": 2},
+        {"prefill_gpus": 1, "decode_gpus": 1, "repeat": 1},
+    ]
+    for number, layout in enumerate(layouts):
+        store.add_point(run_id, point_record(tput_per_gpu=1000.0 + number, **layout))
+    with pytest.raises(InputError):
+        store.add_point(run_id, point_record(ep=2))
+    store.end_run(run_id, "complete")
+    found = store.completed("f" * 64, "may")
+    assert {each[:4] for each in found} == {(2, 1, 1, 2), (2, 2, 1, 2), (1, 1, 2, 2), (1, 2, 2, 2)}
+    # None is taken for a repeat of another.
+    points = store.points("may", isl=8192, osl=1024)
+    assert [point.repeat for point in points] == [0, 0, 0, 0, 1]

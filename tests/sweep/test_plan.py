@@ -44,7 +44,9 @@ def test_every_recipe_is_launched_once_a_round(repeats: list[int]) -> None:
 
 def test_points_that_are_stored_are_left_out() -> None:
     tp4 = recipe(tp=4, concurrency=[1, 2, 4])
-    found = launches([tp4], {(4, 4, 2, 8, 4, 0), (4, 4, 1, 8, 4, 1), (8, 8, 1, 8, 4, 0)})
+    found = launches(
+        [tp4], {(4, 1, 1, 4, 2, 8, 4, 0), (4, 1, 1, 4, 1, 8, 4, 1), (8, 1, 1, 8, 1, 8, 4, 0)}
+    )
     assert [(each.concurrencies, each.skipped) for each in found] == [
         ((1, 4), (2,)),
         ((2, 4), (1,)),
@@ -52,5 +54,12 @@ def test_points_that_are_stored_are_left_out() -> None:
 
 
 def test_a_point_of_another_workload_or_layout_does_not_count() -> None:
-    other = {(1, 1, 1, 9, 4, 0), (1, 1, 1, 8, 5, 0), (2, 1, 1, 8, 4, 0), (1, 2, 1, 8, 4, 0)}
+    other = {
+        (1, 1, 1, 1, 1, 9, 4, 0),
+        (1, 1, 1, 1, 1, 8, 5, 0),
+        (2, 1, 1, 1, 1, 8, 4, 0),
+        (1, 2, 1, 1, 1, 8, 4, 0),
+        (1, 1, 2, 1, 1, 8, 4, 0),
+        (1, 1, 1, 2, 1, 8, 4, 0),
+    }
     assert [each.concurrencies for each in launches([recipe()], other)] == [(1, 2), (1, 2)]

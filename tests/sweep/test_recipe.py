@@ -164,3 +164,28 @@ def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
 def test_merge_keys_of_yaml_may_repeat(path: Path) -> None:
     path.write_text(RECIPE.replace("{THREADS: 1, MODE: fast}", "{<<: {A: x}, <<: {B: y}}"))
     assert load_recipe(path).engine.env == {"A": "x", "B": "y"}
+
+
+def test_gpus_follow_from_the_layout(path: Path) -> None:
+    assert load_recipe(path, ["tp=2", "dp=4"]).layout == (2, 1, 4, 8)
+    apart = load_recipe(path, ["tp=2", "prefill_gpus=4", "decode_gpus=2"])
+    assert (apart.gpus, apart.prefill_gpus, apart.decode_gpus) == (6, 4, 2)
+    assert load_recipe(path, ["dp=2", "gpus=3"]).gpus == 3
+    with pytest.raises(InputError, match="one is there without the other"):
+        load_recipe(path, ["prefill_gpus=4"])
+
+
+def test_a_command_may_say_the_layout(path: Path) -> None:
+    command = "engine.command=serve --tp {tp} --ep {ep} --dp {dp} --port {port}"
+    recipe = load_recipe(path, [command, "dp=2", "ep=2"])
+    assert recipe.command(host="h", port=1) == [
+        "serve",
+        "--tp",
+        "1",
+        "--ep",
+        "2",
+        "--dp",
+        "2",
+        "--port",
+        "1",
+    ]

@@ -21,7 +21,7 @@ from upcurve.sweep.view import LiveView, PlainLines
 
 def launches(**changes: Any) -> list[Launch]:
     recipes = [recipe(**changes)]
-    return plan(recipes, run_records(recipes, Machine({}, [], {})), [{(1, 1, 2, 8, 4, 1)}])
+    return plan(recipes, run_records(recipes, Machine({}, [], {})), [{(1, 1, 1, 1, 2, 8, 4, 1)}])
 
 
 def measured(launch: Launch, concurrency: int, tput: float, **changes: Any) -> Measured:

@@ -8,10 +8,11 @@ from typing import Any
 import click
 
 from upcurve.engine.switches import Switches
+from upcurve.errors import InputError
 
 
 @click.command(epilog="Switches for --off: " + ", ".join(Switches.names()) + "; or all.")
-@click.argument("model", type=click.Path(path_type=Path), metavar="MODEL")
+@click.argument("model", type=click.Path(path_type=Path), metavar="MODEL", required=False)
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option(
     "--port",
@@ -142,6 +143,61 @@ from upcurve.engine.switches import Switches
     help="Of dummy weights, and of sampling where a request has none.",
 )
 @click.option(
+    "--tp",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    metavar="N",
+    help="Tensor parallelism: GPUs that share the heads, and the experts, of one replica.",
+)
+@click.option(
+    "--ep",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    metavar="N",
+    help="Expert parallelism: experts are split over so many; divides --tp, or is --tp x --dp.",
+)
+@click.option(
+    "--dp",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    metavar="N",
+    help="Data parallelism: replicas behind a router; with --ep of all GPUs they share experts.",
+)
+@click.option(
+    "--nodes",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    metavar="N",
+    help="Machines that share the ranks evenly; the first serves HTTP. See also torchrun.",
+)
+@click.option(
+    "--node-rank",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=True,
+    metavar="K",
+    help="Which of them this is.",
+)
+@click.option(
+    "--rendezvous", metavar="HOST:PORT", help="Where the ranks meet: an address of the first node."
+)
+@click.option(
+    "--role",
+    type=click.Choice(["server", "router"]),
+    default="server",
+    show_default=True,
+    help="router: send requests on to --replicas; MODEL is left out.",
+)
+@click.option(
+    "--replicas",
+    metavar="URL,...",
+    help="Servers of one model that a router shares requests among.",
+)
+@click.option(
     "--api-key",
     envvar="UPCURVE_API_KEY",
     show_envvar=True,
@@ -149,13 +205,18 @@ from upcurve.engine.switches import Switches
     help="Ask clients of /v1 for this key.",
 )
 def command(
-    model: Path,
+    model: Path | None,
     host: str,
     port: int,
     model_name: str | None,
     api_key: str | None,
     drain_seconds: float,
     max_waiting_requests: int | None,
+    nodes: int,
+    node_rank: int,
+    rendezvous: str | None,
+    role: str,
+    replicas: str | None,
     **options: Any,
 ) -> int:
     """Serve the Qwen3.5 MoE checkpoint in the folder MODEL over the OpenAI API.
@@ -168,17 +229,38 @@ def command(
       upcurve serve ./qwen3.5-35b-a3b --port 8000
       upcurve serve ./small --port 0 --off shared_expert_fusion,fused_norm
       upcurve serve ./config-only --load-format dummy --context-length 2048
+      upcurve serve ./qwen3.5-397b-a17b-fp8 --tp 4
+      upcurve serve ./qwen3.5-35b-a3b --dp 2
+      upcurve serve --role router --replicas http://node0:8000,http://node1:8000
     """  # noqa: D301
     from upcurve.engine.execute.options import EngineOptions
-    from upcurve.engine.serve.launch import serve
+    from upcurve.engine.parallel.seat import node_of
+    from upcurve.engine.serve.launch import serve, serve_ranks
+    from upcurve.engine.serve.router.launch import route, serve_replicas
 
-    return serve(
-        model,
-        EngineOptions(**options),
-        host=host,
-        port=port,
-        model_name=model_name,
-        api_key=api_key or None,
-        drain_seconds=drain_seconds,
-        max_waiting_requests=max_waiting_requests,
-    )
+    if role == "router":
+        if model is not None:
+            raise InputError("model", "a router loads none", f"leave {model} out")
+        return route(replicas, host=host, port=port, drain_seconds=drain_seconds)
+    if replicas is not None:
+        raise InputError("replicas", "only a router has them", "add --role router")
+    if model is None:
+        raise InputError("model", "it is missing", "name a checkpoint folder")
+    own = EngineOptions(**options)
+    serving: dict[str, Any] = {
+        "model_name": model_name,
+        "api_key": api_key or None,
+        "drain_seconds": drain_seconds,
+        "max_waiting_requests": max_waiting_requests,
+    }
+    layout = own.layout
+    if layout.dp > 1:
+        if nodes > 1:
+            raise InputError(
+                "nodes", "replicas of one command are on one node", "start a --role router"
+            )
+        return serve_replicas(model, own, host=host, port=port, **serving)
+    node = node_of(layout.ranks, nodes=nodes, node_rank=node_rank, rendezvous=rendezvous)
+    if not node.leads:
+        return serve_ranks(model, own, node)
+    return serve(model, own, host=host, port=port, node=node, **serving)

@@ -39,6 +39,22 @@ INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 """Kernels run in Python on CPU tensors: slow, for tests."""
 
 
+def take_gpu(index: int) -> int:
+    """Leave this process one of the GPUs that it sees, before it uses any; return how many it saw.
+
+    Where there are fewer, several processes get the same one.
+    """
+    count = torch.cuda.device_count()
+    if count:
+        # Either name does on AMD; NVIDIA knows the second.
+        names = ("HIP_VISIBLE_DEVICES", "CUDA_VISIBLE_DEVICES")
+        name = next((each for each in names if os.environ.get(each)), names[1])
+        seen = os.environ.get(name)
+        numbers = seen.split(",") if seen else [str(each) for each in range(count)]
+        os.environ[name] = numbers[index % count]
+    return count
+
+
 def runs_kernels(device: torch.device) -> bool:
     """Return whether Triton kernels are the way to compute on a device."""
     return HAS_TRITON and device.type == "cuda"

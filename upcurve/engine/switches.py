@@ -19,6 +19,8 @@ class Switches:
     """Top-k, softmax of the chosen and the shared gate in one launch; off: one by one."""
     fused_norm: bool = True
     """Sum of the experts, residual add, RMSNorm and FP8 rows in one launch; off: one by one."""
+    fused_all_reduce: bool = True
+    """Ranks' sums added where the residual and the norm are; off: an all-reduce before them."""
     fused_projections: bool = True
     """One matrix product for all input projections of a mixer; off: one each."""
     fused_query_key: bool = True

@@ -140,10 +140,13 @@ def _fingerprint(row: Mapping[str, Any], workload: dict[str, Any]) -> str:
 
 
 _AS_THEY_ARE = (
-    "isl", "osl", "tp", "gpus", "concurrency", "tput_per_gpu", "interactivity",
+    "isl", "osl", "tp", "ep", "dp", "gpus", "prefill_gpus", "decode_gpus", "concurrency",
+    "tput_per_gpu", "interactivity",
     "input_tput_per_gpu", "output_tput_per_gpu", "tpot_ms", "ttft_ms", "requests", "failed",
     "accuracy",
 )  # fmt: skip
+_PLACE = ("isl", "osl", "tp", "ep", "dp", "gpus", "concurrency")
+"""What tells operating points of one run apart."""
 
 
 def _points(
@@ -159,7 +162,7 @@ def _points(
     for index in of:
         row = {name: values[name][index] for name in _AS_THEY_ARE}
         repeat = values["repeat"][index]
-        used = taken[row["isl"], row["osl"], row["tp"], row["gpus"], row["concurrency"]]
+        used = taken[tuple(row[name] for name in _PLACE)]
         if repeat is None:
             repeat = max(used, default=-1) + 1
         elif repeat in used:

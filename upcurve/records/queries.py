@@ -23,14 +23,15 @@ IDS = 500
 
 _RECIPE = runs.c.recipe["name"].as_string()
 
-OperatingPoint = tuple[int, int, int, int, int, int]
-"""(tp, gpus, concurrency, isl, osl, repeat)."""
+OperatingPoint = tuple[int, int, int, int, int, int, int, int]
+"""(tp, ep, dp, gpus, concurrency, isl, osl, repeat)."""
 
 EXPORTED: list[sa.ColumnElement[Any]] = [
     runs.c.series,
     points.c.measured_at.label("measured_on"),
     *runs.c["hardware", "engine", "engine_version", "image", "model", "precision"],
-    *points.c["isl", "osl", "tp", "gpus", "concurrency", "repeat"],
+    *points.c["isl", "osl", "tp", "ep", "dp", "gpus", "prefill_gpus", "decode_gpus"],
+    *points.c["concurrency", "repeat"],
     *points.c["tput_per_gpu", "interactivity", "input_tput_per_gpu", "output_tput_per_gpu"],
     *points.c["tpot_ms", "ttft_ms", "requests", "failed"],
     runs.c.id.label("run"),
@@ -44,11 +45,11 @@ EXPORTED: list[sa.ColumnElement[Any]] = [
 def completed(connection: sa.Connection, fingerprint: str, series: str) -> set[OperatingPoint]:
     """Return what was measured under a fingerprint and a series name."""
     query = (
-        sa.select(*points.c["tp", "gpus", "concurrency", "isl", "osl", "repeat"])
+        sa.select(*points.c["tp", "ep", "dp", "gpus", "concurrency", "isl", "osl", "repeat"])
         .join_from(points, runs)
         .where(runs.c.fingerprint == fingerprint, runs.c.series == series)
     )
-    return {(tp, n, c, i, o, r) for tp, n, c, i, o, r in connection.execute(query)}
+    return {(tp, ep, dp, n, c, i, o, r) for tp, ep, dp, n, c, i, o, r in connection.execute(query)}
 
 
 def results(
@@ -123,7 +124,7 @@ def points_of(
 ) -> list[Point]:
     """Return the points of a series in the order of their measurement, repeats renumbered."""
     metrics = points.c["interactivity", "tput_per_gpu", "tp", "gpus", "concurrency", "repeat"]
-    place = [*points.c["isl", "osl"], runs.c.fingerprint]
+    place = [*points.c["isl", "osl", "ep", "dp"], runs.c.fingerprint]
     query = sa.select(points.c.id, *metrics, *place).join_from(points, runs)
     query = _of_workload(query, name, isl, osl).order_by(points.c.measured_at, points.c.id)
     taken: dict[Any, set[int]] = defaultdict(set)
@@ -177,7 +178,7 @@ def repeated_figures(
         runs.c.series == name, _RECIPE.is_not(None)
     )
     alike = own.distinct().subquery()
-    place = [runs.c.fingerprint, *points.c["tp", "gpus", "concurrency"]]
+    place = [runs.c.fingerprint, *points.c["tp", "ep", "dp", "gpus", "concurrency"]]
     query = (
         sa.select(*place, points.c.interactivity, points.c.tput_per_gpu)
         .join_from(points, runs)

@@ -225,8 +225,9 @@ def _missing(name: str, unknown: Sequence[str]) -> Problem:
 
 
 def _impossible(values: Mapping[str, list[Any]], places: Sequence[int]) -> Iterator[Problem]:
-    for place, tp, gpus in zip(places, values["tp"], values["gpus"], strict=True):
-        if gpus < tp:
+    sizes = (values[name] for name in ("tp", "dp", "gpus"))
+    for place, tp, dp, gpus in zip(places, *sizes, strict=True):
+        if gpus < tp * dp:
             yield Problem(
                 place, "gpus", f"{gpus} is below tp {tp}", "count every GPU that the run used"
             )

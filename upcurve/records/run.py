@@ -85,6 +85,14 @@ class PointRecord:
     """What `bench --json` printed for the point; of an imported row its further columns."""
     accuracy: dict[str, Any] | None = None
     """Accuracy measured at this very operating point."""
+    ep: int = 1
+    """Expert-parallel size."""
+    dp: int = 1
+    """Data-parallel size: replicas."""
+    prefill_gpus: int | None = None
+    """GPUs that only prefill; None where prefill and decode share all."""
+    decode_gpus: int | None = None
+    """GPUs that only decode."""
 
     @classmethod
     def of_figures(
@@ -95,6 +103,10 @@ class PointRecord:
         gpus: int,
         repeat: int,
         measured_at: datetime,
+        ep: int = 1,
+        dp: int = 1,
+        prefill_gpus: int | None = None,
+        decode_gpus: int | None = None,
     ) -> PointRecord:
         """Return the record of a point whose figures `bench --json` would print.
 
@@ -117,6 +129,10 @@ class PointRecord:
             requests=figures["requests"],
             failed=figures["failed"],
             result=figures,
+            ep=ep,
+            dp=dp,
+            prefill_gpus=prefill_gpus,
+            decode_gpus=decode_gpus,
         )
 
 

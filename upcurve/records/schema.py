@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 import sqlalchemy as sa
 
-SCHEMA = 3
+SCHEMA = 4
 """Number of the newest migration in `migrations/versions`."""
 
 
@@ -83,7 +83,12 @@ points = sa.Table(
     sa.Column("result", sa.JSON, nullable=False),
     sa.Column("accuracy", sa.JSON(none_as_null=True)),
     sa.Column("trace", sa.Text),
+    sa.Column("ep", sa.Integer, nullable=False, server_default="1"),
+    sa.Column("dp", sa.Integer, nullable=False, server_default="1"),
+    sa.Column("prefill_gpus", sa.Integer),
+    sa.Column("decode_gpus", sa.Integer),
     sa.UniqueConstraint(
-        "run_id", "isl", "osl", "tp", "gpus", "concurrency", "repeat", name="one_point"
+        *("run_id", "isl", "osl", "tp", "gpus", "concurrency", "repeat", "ep", "dp"),
+        name="one_point",
     ),
 )

@@ -142,7 +142,8 @@ class Store(Closing):
             with self._errors():
                 if trace is not None:
                     stem = (
-                        f"tp{point.tp}-gpus{point.gpus}-c{point.concurrency}"
+                        f"tp{point.tp}-ep{point.ep}-dp{point.dp}-gpus{point.gpus}"
+                        f"-c{point.concurrency}"
                         f"-{point.isl}x{point.osl}-r{point.repeat}"
                     )
                     path = folder.write_trace(folder.trace_folder(self._root, run_id), stem, trace)
@@ -251,7 +252,7 @@ class Store(Closing):
     # Reading
 
     def completed(self, fingerprint: str, series: str) -> set[OperatingPoint]:
-        """Return the points (tp, gpus, concurrency, isl, osl, repeat) that need no second run."""
+        """Return the points that need no second run."""
         with self.reading() as connection:
             return queries.completed(connection, fingerprint, series)
 

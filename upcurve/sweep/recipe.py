@@ -23,7 +23,7 @@ from upcurve.sweep.accuracy import Accuracy
 from upcurve.sweep.document import override, read
 from upcurve.sweep.section import Positive, Section, Text
 
-PLACEHOLDERS = ("port", "host", "model", "served_model_name", "tp", "ep", "repository")
+PLACEHOLDERS = ("port", "host", "model", "served_model_name", "tp", "ep", "dp", "repository")
 """What `{NAME}` in a command may stand for; other braces are left as they are."""
 
 _PLACEHOLDER = re.compile(r"\{([a-z_]+)\}")
@@ -158,8 +158,14 @@ class Recipe(Section):
     """Tensor-parallel size."""
     ep: Positive = 1
     """Expert-parallel size."""
+    dp: Positive = 1
+    """Data-parallel size: replicas of `tp` GPUs each."""
+    prefill_gpus: Positive | None = None
+    """GPUs that only prefill, where prefill and decode are apart."""
+    decode_gpus: Positive | None = None
+    """GPUs that only decode."""
     gpus: Positive
-    """GPUs that the engine uses; by default `tp`."""
+    """GPUs that the engine uses; by default `prefill_gpus` + `decode_gpus`, or `tp` x `dp`."""
     engine: Engine
     workload: Traffic
     concurrency: Concurrencies
@@ -176,10 +182,22 @@ class Recipe(Section):
     def _derive(cls, values: Any) -> Any:
         if not isinstance(values, dict):
             return values
-        derived = {"series": "name", "served_model_name": "model", "gpus": "tp"}
+        derived = {"series": "name", "served_model_name": "model"}
         found = {key: values.get(source) for key, source in derived.items()}
-        found["gpus"] = values.get("tp", 1)
+        found["gpus"] = _gpus(values)
         return {key: value for key, value in found.items() if value is not None} | values
+
+    @model_validator(mode="after")
+    def _check_gpus(self) -> Self:
+        if (self.prefill_gpus is None) != (self.decode_gpus is None):
+            mend = "give prefill_gpus and decode_gpus, or neither"
+            raise InputError("prefill_gpus, decode_gpus", "one is there without the other", mend)
+        return self
+
+    @property
+    def layout(self) -> tuple[int, int, int, int]:
+        """tp, ep, dp and GPUs: with the concurrency, what tells points of a recipe apart."""
+        return self.tp, self.ep, self.dp, self.gpus
 
     def command(self, *, host: str, port: int | str) -> list[str]:
         """Return the command line with its placeholders filled in."""
@@ -190,11 +208,21 @@ class Recipe(Section):
             "served_model_name": self.served_model_name,
             "tp": str(self.tp),
             "ep": str(self.ep),
+            "dp": str(self.dp),
             "repository": self.engine.repository,
         }
         return [
             _PLACEHOLDER.sub(lambda found: values[found[1]], word) for word in self.engine.command
         ]
+
+
+def _gpus(values: dict[str, Any]) -> Any:
+    """Return how many GPUs a layout has; what is no number is for the validation to refuse."""
+    apart = [values.get(name) for name in ("prefill_gpus", "decode_gpus")]
+    sizes = [values.get("tp", 1), values.get("dp", 1)]
+    if all(isinstance(each, int) for each in apart):
+        return sum(apart)
+    return sizes[0] * sizes[1] if all(isinstance(each, int) for each in sizes) else sizes[0]
 
 
 def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:

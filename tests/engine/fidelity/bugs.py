@@ -56,8 +56,8 @@ BUGS = (
             ),
             Edit(
                 "kernels.routing",
-                "        chosen_id = tl.where(is_shared, experts, chosen_id)\n",
-                "        chosen_id = tl.where(is_shared, experts, chosen_id)\n"
+                "        chosen_id = tl.where(is_shared, owned, chosen_id)\n",
+                "        chosen_id = tl.where(is_shared, owned, chosen_id)\n"
                 "        weight = weight / tl.sum(weight, 1)[:, None]\n",
             ),
         ),
@@ -202,9 +202,9 @@ BUGS = (
         (
             Edit(
                 "kernels.routing",
-                "    ids = ids[:, :top_k].to(torch.int32)\n    if not shared:",
+                "    ids = ids[:, :top_k].to(torch.int32)\n    shared_id = experts",
                 "    same = logits[:, None, :experts].float() == chosen[:, :top_k, None]\n"
-                "    ids = same.int().argmax(-1).to(torch.int32)\n    if not shared:",
+                "    ids = same.int().argmax(-1).to(torch.int32)\n    shared_id = experts",
             ),
             Edit(
                 "kernels.routing",

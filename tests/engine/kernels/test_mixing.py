@@ -72,3 +72,12 @@ def test_a_gpu_gets_the_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
     results, weights, _ = draw(2, 9, 50)
     monkeypatch.setattr(mixing, "runs_kernels", lambda device: True)
     assert torch.equal(mix(results, weights), mix_in_one(results, weights))
+
+
+@needs_interpreter
+def test_what_has_no_weight_is_not_read() -> None:
+    results, weights, _ = draw(4, 3, 70)
+    weights[:, 1] = 0
+    expected = (results.double() * weights.double().unsqueeze(-1)).sum(1)
+    results[:, 1] = torch.nan
+    assert torch.allclose(mix_in_one(results, weights).double(), expected, atol=1e-5)

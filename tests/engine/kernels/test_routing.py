@@ -14,6 +14,7 @@ from upcurve.engine.kernels import routing
 from upcurve.engine.kernels.routing import (
     FEW_TOKENS,
     append_shared,
+    own,
     route,
     route_in_one,
     route_reference,
@@ -205,3 +206,48 @@ def test_what_the_kernel_has_no_room_for_goes_to_torch(
 def test_no_tokens(way: str) -> None:
     weights, ids = routed(way, torch.empty(0, 9), 3, shared=True)
     assert weights.shape == ids.shape == (0, 4)
+
+
+def absent(way: str, logits: torch.Tensor, shared: bool, owned: range) -> tuple[torch.Tensor, ...]:
+    """Route on a rank that has some of the experts."""
+    if way == "reference":
+        count = logits.shape[1] - shared
+        weights, ids = route_reference(logits[:, :count], 3)
+        weights, ids = own(weights, ids, owned, len(owned) + shared)
+        if not shared:
+            return weights, ids
+        return append_shared(weights, ids, logits[:, -1], len(owned), 0.25)
+    if way == "kernel":
+        return route_in_one(logits, 3, shared=shared, shared_scale=0.25, owned=owned)
+    return route(logits, 3, shared=shared, shared_scale=0.25, owned=owned)
+
+
+@ways
+@settings(max_examples=20)
+@given(
+    tokens=st.integers(1, 5),
+    parts=st.sampled_from([2, 4]),
+    shared=st.booleans(),
+    seed=st.integers(0, 9),
+)
+def test_ranks_share_the_experts(
+    way: str, tokens: int, parts: int, shared: bool, seed: int
+) -> None:
+    logits = normal(tokens, 12 + shared, seed=seed)
+    weights, ids = routed("torch", logits, 3, shared=shared)
+    each = 12 // parts
+    total = torch.zeros(tokens, 13)
+    for part in range(parts):
+        owned = range(part * each, (part + 1) * each)
+        mine, local = absent(way, logits, shared, owned)
+        assert local.dtype == torch.int32
+        for row in range(tokens):
+            for weight, expert in zip(mine[row].tolist(), local[row].tolist(), strict=True):
+                if expert == each + shared:
+                    # Nobody here has it.
+                    assert weight == 0
+                else:
+                    total[row, 12 if expert == each else owned[expert]] += weight
+    whole = torch.zeros(tokens, 13).scatter_add_(1, ids.long(), weights)
+    whole[:, 12] *= parts * 0.25
+    assert torch.allclose(total, whole, atol=1e-6)

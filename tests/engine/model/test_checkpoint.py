@@ -5,6 +5,7 @@ from __future__ import annotations
 import pydoc_data.topics
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -81,9 +82,9 @@ def test_experts_are_chosen_evenly(monkeypatch: pytest.MonkeyPatch) -> None:
     plain = routing.route
 
     def watch(
-        logits: torch.Tensor, top_k: int, *, shared: bool
+        logits: torch.Tensor, top_k: int, **options: Any
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        weights, ids = plain(logits, top_k, shared=shared)
+        weights, ids = plain(logits, top_k, **options)
         seen.append(ids[:, :top_k])
         return weights, ids
 

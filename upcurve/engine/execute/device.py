@@ -14,6 +14,10 @@ NO_TOKEN = -1
 """Drawn where no token is the most likely one: the logits are not finite."""
 
 
+class DeviceLostError(RuntimeError):
+    """The device computes no more: other ranks wait for what it could not do, or are gone."""
+
+
 @dataclass(frozen=True, slots=True)
 class Drawn:
     """The tokens that one step drew, in the order of its entries that draw."""
@@ -41,7 +45,12 @@ class Device(Protocol):
         """Whether `launch` returns before the step is computed."""
 
     def launch(self, step: Sequence[Scheduled]) -> Flight:
-        """Begin to compute a step; tokens of earlier ones that it needs are on the device."""
+        """Begin to compute a step; tokens of earlier ones that it needs are on the device.
+
+        Raises:
+            DeviceLostError: no step can be computed any more.
+            Exception: this one cannot.
+        """
 
     def check(self, requests: Sequence[Request]) -> None:
         """Prove that what the device keeps for running requests is theirs, or raise."""

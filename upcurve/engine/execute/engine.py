@@ -5,13 +5,18 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from upcurve.engine.errors import EngineInputError
-from upcurve.engine.execute.device import NO_TOKEN, Device, Flight
+from upcurve.engine.execute.device import NO_TOKEN, Device, DeviceLostError, Flight
 from upcurve.engine.execute.event import Event, FinishReason, TokenLogprobs
 from upcurve.engine.memory.memory import Memory
 from upcurve.engine.schedule.request import TERMINAL, Phase, Request, SamplingParameters
 from upcurve.engine.schedule.scheduler import Scheduled, Scheduler
+
+if TYPE_CHECKING:
+    # It imports torch, which the HTTP side has no use for.
+    from upcurve.engine.execute.turns import Turns
 
 logger = logging.getLogger(__name__)
 
@@ -43,8 +48,11 @@ class Engine:
         overlap: bool = True,
         check_memory: bool = False,
         description: str = "",
+        turns: Turns | None = None,
     ) -> None:
         self.device = device
+        self.turns = turns
+        """With other replicas, whose steps need this engine to take part."""
         self.memory = memory
         self.context_length = context_length
         self.description = description
@@ -82,7 +90,11 @@ class Engine:
     @property
     def has_work(self) -> bool:
         """Whether a step would do anything."""
-        return bool(self._requests) or self._launched is not None
+        return bool(self._requests) or self._launched is not None or self._called
+
+    @property
+    def _called(self) -> bool:
+        return self.turns is not None and self.turns.called
 
     @property
     def unfinished(self) -> list[str]:
@@ -128,14 +140,19 @@ class Engine:
         """Launch the next step and return what the last one gave.
 
         A step that fails ends the requests in it, each with its error.
+
+        Raises:
+            DeviceLostError: no step can be computed any more.
         """
         events: list[Event] = []
         before, self._launched = self._launched, None
         step = self._scheduler.schedule()
-        if step:
+        if step or self._called:
             self.step_tokens = sum(each.count for each in step)
             try:
                 self._launched = _Launched(step, self.device.launch(step))
+            except DeviceLostError:
+                raise
             except Exception as error:
                 events += self._fail(step, error)
         if before is not None:

@@ -60,9 +60,10 @@ class DecodeGraphs:
 
     def fit(self, inputs: StepInputs) -> bool:
         """Pad a step to a captured size, unless there is none for it."""
-        if not inputs.decode_only or inputs.rows > self._sizes[-1]:
+        least = max(inputs.rows, inputs.gathered_rows)
+        if not (inputs.decode_only and inputs.captured) or least > self._sizes[-1]:
             return False
-        rows = next(size for size in self._sizes if size >= inputs.rows)
+        rows = next(size for size in self._sizes if size >= least)
         inputs.pad(rows, self._caches.padding_slot)
         return True
 
@@ -83,7 +84,8 @@ class DecodeGraphs:
                 self._forward(by_row)
         torch.cuda.current_stream().wait_stream(stream)
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=self._pool):
+        # What other threads do, such as those of NCCL, is no part of it.
+        with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
             logits = self._forward(by_row)
         return _Captured(graph, by_row, logits)
 
@@ -99,5 +101,6 @@ class DecodeGraphs:
             longest=self._caches.page_tables.shape[1] * self._caches.page_size,
             chunks=(),
             logit_rows=None,
+            gathered_rows=rows,
         )
         return self._model.forward(batch, self._caches)

@@ -32,21 +32,28 @@ class StepInputs:
     drawing_slots: list[int] = field(default_factory=list)
     beginning_slots: list[int] = field(default_factory=list)
     """Of the sequences that begin with this step."""
-    memories: list[Reservation] = field(default_factory=list)
+    places: list[int] = field(default_factory=list)
+    """Of the page table, that it lacks."""
+    pages: list[int] = field(default_factory=list)
+    """What stands there."""
+    gathered_rows: int = 0
+    """Most rows of any replica, where replicas share their experts."""
+    captured: bool = True
+    """Whether the step may be a graph; not where another replica's cannot."""
 
     @classmethod
-    def of(cls, step: Sequence[Scheduled]) -> StepInputs:
+    def of(cls, step: Sequence[Scheduled], caches: Caches) -> StepInputs:
         """Lay a step out.
 
         Raises:
             RuntimeError: an entry has no memory.
         """
         inputs = cls()
-        for each in step:
-            inputs._append(each)
+        memories = [inputs._append(each) for each in step]
+        inputs.places, inputs.pages = caches.unwritten(memories)
         return inputs
 
-    def _append(self, each: Scheduled) -> None:
+    def _append(self, each: Scheduled) -> Reservation:
         request, memory = each.request, each.request.memory
         if memory is None:
             raise RuntimeError(f"request {request.id} is scheduled without memory")
@@ -66,7 +73,7 @@ class StepInputs:
         if each.draws:
             self.drawing_rows.append(len(self.tokens) - 1)
             self.drawing_slots.append(memory.slot)
-        self.memories.append(memory)
+        return memory
 
     @property
     def rows(self) -> int:
@@ -84,20 +91,20 @@ class StepInputs:
         self.tokens += [0] * more
         self.positions += [0] * more
         self.slots += [slot] * more
+        self.longest = max(self.longest, 1)
 
     def send(self, caches: Caches, device: torch.device) -> SentInputs:
         """Begin to copy everything to the device, and bring the caches up to date with it."""
-        places, pages = caches.unwritten(self.memories)
         parts = (
             *(self.tokens, self.positions, self.slots),
             *(self.drawing_rows, self.drawing_slots, self.beginning_slots),
-            *(places, pages),
+            *(self.places, self.pages),
         )
         numbers = to_device([number for part in parts for number in part], torch.int64, device)
         _, drawing_rows, drawing_slots, beginning_slots, where, what = numbers.split(
             [3 * self.rows, *(len(part) for part in parts[3:])]
         )
-        if pages:
+        if self.pages:
             caches.write_tables(where, what)
         if self.beginning_slots:
             caches.clear(beginning_slots)
@@ -115,6 +122,7 @@ class StepInputs:
             longest=self.longest,
             chunks=tuple(self.chunks),
             logit_rows=None if len(self.drawing_rows) == self.rows else sent.drawing_rows,
+            gathered_rows=self.gathered_rows,
         )
 
 

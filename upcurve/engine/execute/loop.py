@@ -49,6 +49,8 @@ class EngineLoop:
         self._inbox: deque[Request | Abort] = deque()
         self._wake = threading.Condition()
         self._stopping = False
+        if engine.turns is not None:
+            engine.turns.on_call = self._call
         self._thread = threading.Thread(target=self._run, name="upcurve-engine", daemon=True)
 
     def start(self) -> None:
@@ -84,6 +86,10 @@ class EngineLoop:
             self._inbox.append(command)
             self._wake.notify()
             return True
+
+    def _call(self) -> None:
+        with self._wake:
+            self._wake.notify()
 
     def _run(self) -> None:
         try:

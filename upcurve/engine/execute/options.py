@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from upcurve.engine.model.formats import LoadFormat, QuantizationFormat
+from upcurve.engine.parallel.layout import Layout
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,3 +41,15 @@ class EngineOptions:
     """CPU threads; None: one less than the cores, which leaves one to HTTP."""
     seed: int = 0
     """Of dummy weights and of sampling without a seed."""
+    tp: int = 1
+    ep: int = 1
+    dp: int = 1
+
+    @property
+    def layout(self) -> Layout:
+        """Over how many ranks the model is spread.
+
+        Raises:
+            EngineInputError: the sizes do not go together.
+        """
+        return Layout(self.tp, self.ep, self.dp)

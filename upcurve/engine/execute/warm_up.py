@@ -80,7 +80,7 @@ def warm_up(
     weights = replace(
         model.weights, layers=model.weights.layers[: layers_of_each_kind(model.shapes)]
     )
-    model = Model(model.shapes, weights, model.switches, model.dtype)
+    model = Model(model.shapes, weights, model.switches, model.dtype, model.ranks)
     for step in warm_up_steps(
         max_batch_tokens=max_batch_tokens, max_running_requests=max_running_requests
     ):

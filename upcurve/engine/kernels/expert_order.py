@@ -14,12 +14,12 @@ def sort_by_expert(ids: torch.Tensor, experts: int) -> tuple[torch.Tensor, torch
     """Sort the choices of all tokens by expert; those of one expert stay in order.
 
     Args:
-        ids: int32 [T, K], contiguous, below `experts`.
+        ids: int32 [T, K], contiguous, below `experts`; or `experts`, which is left out.
         experts: E.
 
     Returns:
         int32 [T * K]: choices (token * K + k) by expert; int32 [E]: the place after the last of
-        each expert.
+        each expert. Places after the last of all are not written on a GPU.
     """
     if runs_kernels(ids.device):
         return sort_in_one(ids, experts)

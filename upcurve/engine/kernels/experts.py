@@ -54,7 +54,7 @@ def experts_reference(
 
     Args:
         x: [T, H].
-        ids: int32 [T, K].
+        ids: int32 [T, K]; those of E or above count nothing.
         weights: float32 [T, K].
         gate_up: [E, 2 I, H]; with its scale float8_e4m3fn.
         down: [E, H, I], likewise.
@@ -66,6 +66,8 @@ def experts_reference(
     """
     out = torch.zeros(x.shape, dtype=torch.float32, device=x.device)
     for expert in torch.unique(ids).tolist():
+        if expert >= len(gate_up):
+            continue
         rows, choices = torch.where(ids == expert)
         scales = (None if each is None else each[expert] for each in (gate_up_scale, down_scale))
         result = dense(x[rows], gate_up[expert], down[expert], *scales)
@@ -88,7 +90,7 @@ def experts_grouped(
 
     Args:
         x: [T, H].
-        ids: int32 [T, K], contiguous.
+        ids: int32 [T, K], contiguous; E is nobody, whose results are not computed.
         gate_up: [E, 2 I, H], gate rows first; with its scale float8_e4m3fn.
         down: [E, H, I], likewise.
         gate_up_scale: float32 [E, ceil(2 I / 128), ceil(H / 128)], one for each block.
@@ -98,7 +100,7 @@ def experts_grouped(
     On a GPU I is a multiple of 128 where weights are FP8.
 
     Returns:
-        [T, K, H] in the dtype of x.
+        [T, K, H] in the dtype of x; on a GPU results of nobody are whatever was there.
     """
     if not runs_kernels(x.device):
         results = _sorted_in_torch(x, ids, gate_up, down, gate_up_scale, down_scale)
@@ -127,10 +129,11 @@ def _sorted_in_torch(
 ) -> torch.Tensor:
     """Return [T * K, H], one choice a row."""
     order, ends = sort_by_expert(ids, len(gate_up))
+    order = order[: ends[-1]]
     rows = x.index_select(0, order // ids.shape[1])
     gate, up = _grouped_product(rows, gate_up, gate_up_scale, ends).chunk(2, dim=-1)
     results = _grouped_product(F.silu(gate) * up, down, down_scale, ends)
-    back = torch.empty_like(results)
+    back = results.new_zeros(ids.numel(), results.shape[1])
     back[order] = results
     return back
 

@@ -60,7 +60,7 @@ def gate_up_row(
         rows: [T, H], H contiguous.
         weight: [E, 2 I, H], gate rows first, contiguous; float8_e4m3fn where `scale` is given.
         scale: float32 [E, ceil(2 I / 128), ceil(H / 128)], contiguous; I is a multiple of 128 then.
-        ids: int32 [T, K], contiguous.
+        ids: int32 [T, K], contiguous; nothing is written for those of E or above.
         tile: columns of the result of a program, a power of two up to 128; chosen where None.
 
     Returns:
@@ -86,7 +86,7 @@ def down_row(
         rows: [T * K, I], I contiguous.
         weight: [E, H, I], contiguous; float8_e4m3fn where `scale` is given.
         scale: float32 [E, ceil(H / 128), ceil(I / 128)], contiguous.
-        ids: int32 [T, K], contiguous.
+        ids: int32 [T, K], contiguous; nothing is written for those of E or above.
         tile: columns of the result of a program, a power of two up to 128; chosen where None.
 
     Returns:
@@ -122,6 +122,7 @@ def _launch(
         return
     _multiply_row[(triton.cdiv(columns, tile), count)](
         *(rows, weight, scale, ids, out, rows.stride(0)),
+        experts=len(weight),
         columns=columns,
         depth=depth,
         width=width,
@@ -174,6 +175,7 @@ def _multiply_row(
     ids: tl.tensor,
     out: tl.tensor,
     row_stride: tl.tensor,
+    experts: tl.constexpr,
     columns: tl.constexpr,
     depth: tl.constexpr,
     width: tl.constexpr,
@@ -191,6 +193,8 @@ def _multiply_row(
     if ids is not None:
         wait_for_inputs(early)
         expert = tl.load(ids + slot).to(tl.int64)
+        if expert >= experts:
+            return
         weight += expert * total * depth
         if scale is not None:
             scale += expert * ((total + 127) // 128) * ((depth + 127) // 128)

@@ -13,7 +13,8 @@ BLOCK = 1024
 def mix(results: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
     """Return sum over k of weights[t, k] * results[t, k] in float32; on a GPU in one launch.
 
-    There the order of the sum is that of k, so that it is the same on every run.
+    There the order of the sum is that of k, so that it is the same on every run; and what has the
+    weight 0 is not read: nobody computed it where its expert is another rank's.
 
     Args:
         results: [T, K, H], contiguous.
@@ -47,5 +48,6 @@ def _mix(results, weights, out, width, choices: tl.constexpr, block: tl.constexp
     for choice in tl.static_range(choices):
         weight = tl.load(weights + token * choices + choice)
         at = results + (token * choices + choice) * width + channel
-        total += weight * tl.load(at, mask=inside, other=0.0).to(tl.float32)
+        counts = weight.to(tl.int32, bitcast=True) != 0
+        total += weight * tl.load(at, mask=inside & counts, other=0.0).to(tl.float32)
     tl.store(out + token * width + channel, total.to(out.dtype.element_ty), mask=inside)

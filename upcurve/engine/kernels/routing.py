@@ -58,8 +58,31 @@ def append_shared(
     )
 
 
+def own(
+    weights: torch.Tensor, ids: torch.Tensor, owned: range, nobody: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Keep the choices whose experts a rank has.
+
+    Args:
+        weights: float32 [T, K].
+        ids: int32 [T, K].
+        owned: the experts that it has.
+        nobody: the id of all others.
+
+    Returns:
+        Weights, 0 for all others; ids that count from the first of its own.
+    """
+    mine = (ids >= owned.start) & (ids < owned.stop)
+    return weights * mine, torch.where(mine, ids - owned.start, nobody)
+
+
 def route(
-    logits: torch.Tensor, top_k: int, *, shared: bool, shared_scale: float = 1.0
+    logits: torch.Tensor,
+    top_k: int,
+    *,
+    shared: bool,
+    shared_scale: float = 1.0,
+    owned: range | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Choose from the logits and weigh by a softmax of the chosen: the full denominator cancels.
 
@@ -69,6 +92,8 @@ def route(
         top_k: experts per token, without the shared one.
         shared: append the shared expert, with id E and weight sigmoid(gate).
         shared_scale: as `append_shared`.
+        owned: the experts that this rank has, as `own`; all where None. The shared one follows
+            them, and nobody follows it.
 
     Returns:
         As `route_reference`, or with `append_shared`; ties likewise. A token with a NaN gets NaN.
@@ -76,17 +101,26 @@ def route(
     experts = logits.shape[1] - shared
     few = experts <= MOST_EXPERTS and top_k <= MOST_CHOICES
     if few and runs_kernels(logits.device):
-        return route_in_one(logits, top_k, shared=shared, shared_scale=shared_scale)
+        return route_in_one(logits, top_k, shared=shared, shared_scale=shared_scale, owned=owned)
     chosen, ids = torch.sort(logits[:, :experts].float(), dim=-1, descending=True, stable=True)
     weights = torch.softmax(chosen[:, :top_k], dim=-1)
     ids = ids[:, :top_k].to(torch.int32)
+    shared_id = experts
+    if owned is not None:
+        shared_id = len(owned)
+        weights, ids = own(weights, ids, owned, shared_id + shared)
     if not shared:
         return weights, ids.contiguous()
-    return append_shared(weights, ids, logits[:, experts], experts, shared_scale)
+    return append_shared(weights, ids, logits[:, experts], shared_id, shared_scale)
 
 
 def route_in_one(
-    logits: torch.Tensor, top_k: int, *, shared: bool, shared_scale: float = 1.0
+    logits: torch.Tensor,
+    top_k: int,
+    *,
+    shared: bool,
+    shared_scale: float = 1.0,
+    owned: range | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Compute `route` in one launch, for up to 512 experts and 16 choices."""
     tokens, columns = logits.shape
@@ -95,13 +129,16 @@ def route_in_one(
     weights = torch.empty(size, dtype=torch.float32, device=logits.device)
     ids = torch.empty(size, dtype=torch.int32, device=logits.device)
     rows = 1 if tokens <= FEW_TOKENS else 4
+    experts = columns - shared
     if tokens:
         _route[(triton.cdiv(tokens, rows),)](
             *(logits, weights, ids, tokens, logits.stride(0), shared_scale),
-            experts=columns - shared,
+            0 if owned is None else owned.start,
+            owned=experts if owned is None else len(owned),
+            experts=experts,
             top_k=top_k,
             shared=shared,
-            lanes=triton.next_power_of_2(columns - shared),
+            lanes=triton.next_power_of_2(experts),
             choices=triton.next_power_of_2(top_k + shared),
             rows=rows,
             num_warps=rows,
@@ -110,7 +147,7 @@ def route_in_one(
     return weights, ids
 
 
-@triton.jit(do_not_specialize=["tokens"])  # type: ignore[untyped-decorator]
+@triton.jit(do_not_specialize=["tokens", "first_owned"])  # type: ignore[untyped-decorator]
 def _route(
     logits: tl.tensor,
     weights: tl.tensor,
@@ -118,6 +155,8 @@ def _route(
     tokens: tl.tensor,
     row_stride: tl.tensor,
     shared_scale: tl.tensor,
+    first_owned: tl.tensor,
+    owned: tl.constexpr,
     experts: tl.constexpr,
     top_k: tl.constexpr,
     shared: tl.constexpr,
@@ -168,10 +207,15 @@ def _route(
     grown = tl.exp(chosen - tl.max(chosen, 1)[:, None])
     weight = grown / tl.sum(grown, 1)[:, None]
     width: tl.constexpr = top_k + shared
+    if owned < experts:
+        local_id = chosen_id - first_owned
+        mine = (local_id >= 0) & (local_id < owned)
+        chosen_id = tl.where(mine, local_id, owned + shared)
+        weight = tl.where(mine, weight, 0.0)
     if shared:
         is_shared = (choice == top_k)[None, :]
         weight = tl.where(is_shared, (tl.sigmoid(gate) * shared_scale)[:, None], weight)
-        chosen_id = tl.where(is_shared, experts, chosen_id)
+        chosen_id = tl.where(is_shared, owned, chosen_id)
     at = row.to(tl.int64)[:, None] * width + choice[None, :]
     written = is_row[:, None] & (choice < width)[None, :]
     tl.store(weights + at, weight, mask=written)

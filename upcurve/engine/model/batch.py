@@ -29,3 +29,5 @@ class ForwardBatch:
     chunks: tuple[Chunk, ...]
     logit_rows: torch.Tensor | None
     """int64 [R]: rows whose logits are wanted; None where all are."""
+    gathered_rows: int = 0
+    """Most rows of any replica in this step, where replicas share their experts."""

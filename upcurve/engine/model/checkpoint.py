@@ -17,7 +17,8 @@ from upcurve.engine.kernels import block_scaled
 from upcurve.engine.model.matrix import Rows, pieces
 from upcurve.engine.model.quantization import BLOCK_SIZE
 from upcurve.engine.model.shapes import ModelShapes
-from upcurve.engine.model.weights import ModelWeights, weight_map
+from upcurve.engine.model.sharding import Cuts, take, whole_shape
+from upcurve.engine.model.weights import ModelWeights, Target, weight_map
 
 SPECIAL_TOKENS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
 CHAT_TEMPLATE = (
@@ -31,26 +32,27 @@ def fill_dummy(weights: ModelWeights, seed: int) -> None:
     """Draw every parameter at random, so that activations stay of order one.
 
     Experts are chosen evenly, because router rows are independent; decays spread over the range
-    that trained models use (time constants of about 1 to 1,000 tokens).
+    that trained models use (time constants of about 1 to 1,000 tokens). A rank draws the whole
+    model, tensor by tensor, and keeps its part: a seed gives the same model in every layout.
     """
     dtype = weights.embedding.dtype
     for name, target in weight_map(weights).items():
         generator = torch.Generator(weights.embedding.device).manual_seed(seed)
         seed += 1
-        if isinstance(target, Rows):
+        cuts = weights.sharding.cuts(name)
+        if cuts and len(target.shape) > 1:
+            _fill_part(name, target, cuts, generator, dtype)
+        elif cuts and isinstance(target, torch.Tensor):
+            whole = torch.empty(whole_shape(target.shape, cuts), device=generator.device)
+            _fill_vector(whole, name, generator)
+            target.copy_(take(whole, cuts))
+        elif isinstance(target, Rows):
             for piece in pieces(target.shape):
                 part = target[piece]
                 drawn = torch.empty(part.shape, device=generator.device, dtype=dtype)
                 part.fill(_fill_matrix(drawn, generator))
-        elif name.endswith("linear_attn.A_log"):
-            target.uniform_(1.0, 16.0, generator=generator).log_()
-        elif name.endswith("linear_attn.dt_bias"):
-            step = target.uniform_(math.log(1e-3), math.log(1e-1), generator=generator).exp_()
-            target.copy_(step + torch.log(-torch.expm1(-step)))
-        elif name.endswith("linear_attn.norm.weight"):
-            target.normal_(1.0, 0.1, generator=generator)
         elif target.dim() == 1:
-            target.normal_(0.0, 0.1, generator=generator)
+            _fill_vector(target, name, generator)
         elif name == "embed_tokens.weight":
             target.normal_(0.0, 1.0, generator=generator)
         else:
@@ -58,6 +60,50 @@ def fill_dummy(weights: ModelWeights, seed: int) -> None:
             for piece in pieces(target.shape):
                 _fill_matrix(target[piece], generator)
     weights.prepare()
+
+
+def _fill_vector(vector: torch.Tensor, name: str, generator: torch.Generator) -> None:
+    if name.endswith("linear_attn.A_log"):
+        vector.uniform_(1.0, 16.0, generator=generator).log_()
+    elif name.endswith("linear_attn.dt_bias"):
+        step = vector.uniform_(math.log(1e-3), math.log(1e-1), generator=generator).exp_()
+        vector.copy_(step + torch.log(-torch.expm1(-step)))
+    elif name.endswith("linear_attn.norm.weight"):
+        vector.normal_(1.0, 0.1, generator=generator)
+    else:
+        vector.normal_(0.0, 0.1, generator=generator)
+
+
+def _fill_part(
+    name: str, target: Target, cuts: Cuts, generator: torch.Generator, dtype: torch.dtype
+) -> None:
+    """Draw the pieces of a whole tensor, one after the other, and keep what a rank has of each."""
+    shape = whole_shape(target.shape, cuts)
+    is_experts = ".experts." in name
+    mine = range(shape[0])
+    if is_experts and cuts[0].dim == 0:
+        mine, cuts = range(*cuts[0].pieces[0]), cuts[1:]
+    for piece in pieces(shape) if is_experts else [slice(None)]:
+        here = range(shape[0])[piece]
+        drawn = torch.empty(len(here), *shape[1:], device=generator.device, dtype=dtype)
+        if name.endswith("conv1d.weight"):
+            # Numbers are drawn in the order of memory, which has the channels innermost.
+            drawn = drawn.new_empty(shape[2], shape[0]).t().unsqueeze(1)
+        if name == "embed_tokens.weight":
+            drawn.normal_(0.0, 1.0, generator=generator)
+        else:
+            _fill_matrix(drawn, generator)
+        place = slice(None)
+        if is_experts:
+            first, stop = max(here.start, mine.start), min(here.stop, mine.stop)
+            if first >= stop:
+                continue
+            drawn = drawn[first - here.start : stop - here.start]
+            place = slice(first - mine.start, stop - mine.start)
+        if isinstance(target, Rows):
+            (target[place] if is_experts else target).fill(take(drawn, cuts))
+        else:
+            target[place].copy_(take(drawn, cuts))
 
 
 def _fill_matrix(matrix: torch.Tensor, generator: torch.Generator) -> torch.Tensor:

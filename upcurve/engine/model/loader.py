@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -12,6 +12,7 @@ import torch
 from upcurve.engine.errors import EngineInputError
 from upcurve.engine.model.matrix import Rows, pieces
 from upcurve.engine.model.quantization import Quantization
+from upcurve.engine.model.sharding import Cut, Cuts, take, whole_shape
 from upcurve.engine.model.stored import StoredTensor, stored_tensors
 from upcurve.engine.model.weights import ModelWeights, Target, weight_map
 
@@ -27,20 +28,37 @@ FP8_TYPE = "F8_E4M3"
 
 
 @dataclass(frozen=True, slots=True)
+class _Place:
+    """Where a checkpoint tensor goes."""
+
+    target: Target
+    """What this rank has of it."""
+    cuts: Cuts
+    """What that is of the whole."""
+    held: bool = True
+    """False where this rank has nothing of it: it has to fit all the same."""
+
+    @property
+    def shape(self) -> torch.Size:
+        """Of the whole tensor."""
+        return whole_shape(self.target.shape, self.cuts)
+
+
+@dataclass(frozen=True, slots=True)
 class _Fill:
     """One parameter, or a part of it, and the tensors that fill it."""
 
-    target: Target
+    place: _Place
     weight: StoredTensor
     scale: StoredTensor | None
 
     def check(self, quantization: Quantization | None) -> None:
-        name, target, dtype = self.weight.name, self.target, self.weight.dtype
-        if self.weight.shape != target.shape:
+        name, dtype = self.weight.name, self.weight.dtype
+        if self.weight.shape != self.place.shape:
             raise EngineInputError(
                 "model",
                 f"tensor {name} is {list(self.weight.shape)}, "
-                f"config.json says {list(target.shape)}",
+                f"config.json says {list(self.place.shape)}",
                 "use the config.json that belongs to the weights",
             )
         if dtype not in (*PLAIN_TYPES, FP8_TYPE):
@@ -59,7 +77,7 @@ class _Fill:
             )
 
     def _check_fp8(self, quantization: Quantization | None) -> None:
-        name, target, scale = self.weight.name, self.target, self.scale
+        name, target, scale = self.weight.name, self.place.target, self.scale
         if not isinstance(target, Rows):
             raise EngineInputError(
                 "model",
@@ -82,7 +100,7 @@ class _Fill:
                 f"tensor {scale.name} has the type {scale.dtype}",
                 f"give it as {', '.join(PLAIN_TYPES)}",
             )
-        blocks = target.scale_shape
+        blocks = whole_shape(target.scale_shape, self._block_cuts())
         if scale.shape != blocks and scale.shape.numel() not in (1, blocks[:-2].numel()):
             raise EngineInputError(
                 "model",
@@ -92,23 +110,35 @@ class _Fill:
             )
 
     def run(self) -> None:
-        if not isinstance(self.target, Rows):
-            self.target.copy_(self.weight.read())
+        if not self.place.held:
+            return
+        target, values = self.place.target, self.weight.read(self.place.cuts)
+        if not isinstance(target, Rows):
+            target.copy_(values)
         elif self.scale is None:
-            values = self.weight.read()
             for piece in pieces(values.shape):
-                self.target[piece].fill(values[piece])
+                target[piece].fill(values[piece])
         else:
-            shape = self.target.scale_shape
-            scale = self.scale.read().float()
+            scale = self._scale(self.scale, target)
             if not scale.isfinite().all():
                 raise EngineInputError(
                     "model", f"tensor {self.scale.name} is not finite", "fetch it anew"
                 )
-            if scale.shape != shape:
-                lead = shape[:-2] if scale.numel() > 1 else [1] * len(shape[:-2])
-                scale = scale.reshape(*lead, 1, 1).expand(shape)
-            self.target.fill_quantized(self.weight.read(), scale)
+            target.fill_quantized(values, scale)
+
+    def _scale(self, stored: StoredTensor, target: Rows) -> torch.Tensor:
+        cuts = self._block_cuts()
+        shape = whole_shape(target.scale_shape, cuts)
+        if stored.shape == shape:
+            return stored.read(cuts).float()
+        scale = stored.read().float()
+        lead = shape[:-2] if scale.numel() > 1 else [1] * len(shape[:-2])
+        return take(scale.reshape(*lead, 1, 1).expand(shape), cuts)
+
+    def _block_cuts(self) -> Cuts:
+        """Return the cuts of the scales: a block is of the last two dimensions."""
+        matrix = len(self.place.shape) - 2
+        return tuple(each.blocks() if each.dim >= matrix else each for each in self.place.cuts)
 
 
 def load_weights(
@@ -116,9 +146,10 @@ def load_weights(
 ) -> None:
     """Fill `weights` from the safetensors files of a checkpoint folder, one tensor at a time.
 
-    Names, shapes and types of all tensors are checked before the first is read. Matrices that
-    `weights` has in FP8 are taken as they are, with one scale for each block of 128 x 128 or one
-    for the whole, or quantised one at a time where the checkpoint has them in another type.
+    Of each tensor no more is read than this rank has of it. Names, shapes and types of all tensors
+    are checked before the first is read. Matrices that `weights` has in FP8 are taken as they are,
+    with one scale for each block of 128 x 128 or one for the whole, or quantised one at a time
+    where the checkpoint has them in another type.
 
     Args:
         folder: with `model.safetensors`, or with several such files and their index.
@@ -131,18 +162,23 @@ def load_weights(
             name.
     """
     with ExitStack() as files:
-        fills = _plan(stored_tensors(folder, files), weight_map(weights))
+        sharding = weights.sharding
+        table = {
+            name: _Place(target, sharding.cuts(name))
+            for name, target in weight_map(weights).items()
+        }
+        fills = _plan(stored_tensors(folder, files), table)
         for fill in fills:
             fill.check(quantization)
         for fill in fills:
             fill.run()
     weights.prepare()
-    converted = sum(isinstance(fill.target, Rows) and fill.scale is None for fill in fills)
+    converted = sum(isinstance(fill.place.target, Rows) and fill.scale is None for fill in fills)
     if converted:
         logger.info("quantised %d tensors to FP8 while loading", converted)
 
 
-def _plan(stored: dict[str, StoredTensor], table: dict[str, Target]) -> list[_Fill]:
+def _plan(stored: dict[str, StoredTensor], table: dict[str, _Place]) -> list[_Fill]:
     """Say which tensors fill what, in the order of the files; all names are checked."""
     found = {name: each for name, each in stored.items() if not name.startswith(SKIPPED)}
     if len(found) < len(stored):
@@ -186,15 +222,15 @@ def _scales(stored: dict[str, StoredTensor]) -> dict[str, StoredTensor]:
 
 
 def _claim(
-    name: str, table: dict[str, Target], filled: dict[str, set[tuple[int, str]] | None]
-) -> Target:
-    """Return what a checkpoint tensor fills, and note that it is taken.
+    name: str, table: dict[str, _Place], filled: dict[str, set[tuple[int, str]] | None]
+) -> _Place:
+    """Return where a checkpoint tensor goes, and note that it is taken.
 
     `filled` holds None for a tensor filled whole, else the (expert, part) pairs filled singly.
     """
     if name == "lm_head.weight" and name not in table:
         # A head that is tied to the embedding is a copy of it: it must only fit.
-        return torch.empty(table["embed_tokens.weight"].shape, device="meta")
+        return replace(table["embed_tokens.weight"], held=False)
     short = next((name.removeprefix(each) for each in PREFIXES if name.startswith(each)), name)
     if short in table and short not in filled:
         filled[short] = None
@@ -205,20 +241,20 @@ def _claim(
         taken = filled.setdefault(fused, set())
         if taken is not None and (expert, part) not in taken:
             taken.add((expert, part))
-            return _expert_target(table[fused], expert, part)
+            return _expert_place(table[fused], expert, part)
     if short in table or found is not None:
         raise EngineInputError("model", f"tensor {name} comes a second time", "remove one of them")
     raise EngineInputError("model", f"tensor {name} is not part of the model", "remove it")
 
 
-def _complete(target: Target, taken: set[tuple[int, str]] | None) -> bool:
+def _complete(place: _Place, taken: set[tuple[int, str]] | None) -> bool:
     if taken is None:
         return True
     parts = {part for _, part in taken}
-    return bool(parts) and len(taken) == target.shape[0] * (1 if parts == {"down"} else 2)
+    return bool(parts) and len(taken) == place.shape[0] * (1 if parts == {"down"} else 2)
 
 
-def _single_expert(name: str, table: dict[str, Target]) -> tuple[str, int, str] | None:
+def _single_expert(name: str, table: dict[str, _Place]) -> tuple[str, int, str] | None:
     """Split the name of one expert's tensor, as in `layers.0.mlp.experts.7.up_proj.weight`.
 
     Returns:
@@ -236,10 +272,25 @@ def _single_expert(name: str, table: dict[str, Target]) -> tuple[str, int, str] 
     return fused, int(parts[0]), parts[1].removesuffix("_proj")
 
 
-def _expert_target(fused: Target, expert: int, part: str) -> Target:
-    """Return what one expert's "gate", "up" or "down" fills in a fused target."""
-    rows = fused.shape[-2]
+def _expert_place(fused: _Place, expert: int, part: str) -> _Place:
+    """Return where one expert's "gate", "up" or "down" goes in a fused tensor."""
+    target, experts = fused.target, range(fused.shape[0])
+    inner: list[Cut] = []
+    for cut in fused.cuts:
+        if cut.dim == 0:
+            experts = range(*cut.pieces[0])
+        elif part == "down":
+            inner.append(replace(cut, dim=cut.dim - 1))
+        else:
+            # Gate and up are halves, of which a rank has the same rows.
+            inner.append(Cut(cut.dim - 1, cut.size // 2, cut.pieces[:1]))
+    held = expert in experts
+    index = experts.index(expert) if held else 0
+    rows = target.shape[-2]
     start, stop = {"gate": (0, rows // 2), "up": (rows // 2, rows), "down": (0, rows)}[part]
-    if isinstance(fused, Rows):
-        return Rows(fused.matrix[expert], start, stop)
-    return fused[expert, start:stop]
+    single: Target = (
+        Rows(target.matrix[index], start, stop)
+        if isinstance(target, Rows)
+        else target[index, start:stop]
+    )
+    return _Place(single, tuple(inner), held)

@@ -19,6 +19,7 @@ from upcurve.engine.model.batch import ForwardBatch
 from upcurve.engine.model.checkpoint import fill_dummy
 from upcurve.engine.model.delta_rule import DeltaRule
 from upcurve.engine.model.formats import LoadFormat, QuantizationFormat
+from upcurve.engine.model.layout_check import check_layout
 from upcurve.engine.model.loader import load_weights
 from upcurve.engine.model.matrix import Matrix
 from upcurve.engine.model.plan import StepPlan, plan_step
@@ -30,8 +31,13 @@ from upcurve.engine.model.weights import (
     ModelWeights,
     Norm,
 )
+from upcurve.engine.parallel.ranks import ALONE, Ranks
 from upcurve.engine.platform import runs_kernels
 from upcurve.engine.switches import Switches
+
+GATHERED_BYTES = 2**21
+"""Up to so many, every rank takes the others' parts and sums them where it adds them; more is
+summed on the way, where each rank receives less. Not measured; two ranks receive the same."""
 
 
 def load_model(
@@ -43,8 +49,9 @@ def load_model(
     load_format: LoadFormat = "auto",
     seed: int = 0,
     quantization: QuantizationFormat = "none",
+    ranks: Ranks = ALONE,
 ) -> Model:
-    """Load a checkpoint folder.
+    """Load a checkpoint folder, or what one rank has of it.
 
     Args:
         folder: with config.json and, but for dummy weights, safetensors files.
@@ -55,18 +62,21 @@ def load_model(
         seed: of dummy weights.
         quantization: "none": as the checkpoint is; "fp8": in FP8, quantised while it is loaded
             where it is not FP8 already.
+        ranks: among which this one is.
 
     Raises:
-        EngineInputError: the folder is not a complete checkpoint of a supported model.
+        EngineInputError: the folder is not a complete checkpoint of a supported model, or the
+            model cannot be spread so.
     """
     shapes = ModelShapes.from_folder(folder)
     quantized = quantization == "fp8" or shapes.quantization is not None
-    weights = ModelWeights.empty(shapes, device, dtype, quantized=quantized)
+    check_layout(shapes, ranks.layout, quantized=quantized)
+    weights = ModelWeights.empty(shapes, device, dtype, quantized=quantized, share=ranks.share)
     if load_format == "dummy":
         fill_dummy(weights, seed)
     else:
         load_weights(folder, weights, shapes.quantization)
-    return Model(shapes, weights, switches, dtype)
+    return Model(weights.sharding.shapes, weights, switches, dtype, ranks)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +88,11 @@ class Update:
     mixing: torch.Tensor | None = None
     """float32 [T, P]: weights of the parts; None where they count fully."""
 
+    def summed(self) -> torch.Tensor:
+        """Return the sum of the parts, [T, H]."""
+        assert self.parts is not None
+        return self.parts if self.mixing is None else mix(self.parts, self.mixing)
+
     def rows(self, where: torch.Tensor) -> Update:
         """Return that of some tokens, int64 [R]."""
         some = None if self.parts is None else self.parts[where]
@@ -85,7 +100,11 @@ class Update:
 
 
 class Model:
-    """Shapes, parameters and switches: everything of the forward pass but the batch's memory."""
+    """Shapes, parameters and switches: everything of the forward pass but the batch's memory.
+
+    Where several ranks compute together, each has its heads and experts of every layer: what the
+    mixer and the experts of a layer give are summed over the ranks, and all else is done by each.
+    """
 
     def __init__(
         self,
@@ -93,12 +112,16 @@ class Model:
         weights: ModelWeights,
         switches: Switches,
         dtype: torch.dtype,
+        ranks: Ranks = ALONE,
     ) -> None:
         self.shapes = shapes
+        """Heads and widths are this rank's, vocabulary and experts the whole model's."""
+        self.ranks = ranks
         self.weights = weights
         self.switches = switches
         self.dtype = dtype
-        fusable = len(weights.layers[0].experts.gate_up.weight) > shapes.num_experts
+        experts = weights.layers[0].experts
+        fusable = len(experts.gate_up.weight) > experts.routed
         self.shared_expert_fused = switches.shared_expert_fusion and fusable
         """False too where the shared expert has another size than the routed ones."""
         self._kernels = runs_kernels(weights.embedding.device)
@@ -115,13 +138,14 @@ class Model:
         switches = self.switches
         paged = switches.paged_attention and self._kernels
         # A loop over experts asks the device which have rows.
-        return switches.cuda_graphs and paged and switches.grouped_experts
+        captured = switches.cuda_graphs and self.ranks.capturable
+        return captured and paged and switches.grouped_experts
 
     @torch.inference_mode()
     def forward(self, batch: ForwardBatch, caches: Caches) -> torch.Tensor:
         """Run one step: write the tokens into the caches, return float32 logits [R, vocab]."""
         plan = plan_step(batch, self.shapes, caches)
-        residual = F.embedding(batch.token_ids, self.weights.embedding)
+        residual = self._embed(batch.token_ids)
         update = Update(None)
         for index, layer in enumerate(self.weights.layers):
             x = self._add_norm(residual, update, layer.input_norm, quantize=len(residual) > 1)
@@ -131,15 +155,43 @@ class Model:
             else:
                 update = self._gated_delta(x, layer.mixer, index, plan, caches)
             slots = len(residual) * (self.shapes.num_experts_per_tok + 1)
-            quantize = slots > experts.FEW_SLOTS
+            # What is gathered from replicas is quantised where it arrives.
+            quantize = slots > experts.FEW_SLOTS and self.ranks.replicas.size == 1
             x = self._add_norm(residual, update, layer.post_norm, quantize=quantize)
             residual = x.residual
-            update = self._experts(x, layer.experts)
+            update = self._all_experts(x, layer.experts, batch.gathered_rows)
         if batch.logit_rows is not None:
             residual = residual[batch.logit_rows]
             update = update.rows(batch.logit_rows)
         x = self._add_norm(residual, update, self.weights.norm, quantize=False)
-        return matrix_vector.linear(x.rows, self.weights.head).float()
+        return self._all_columns(matrix_vector.linear(x.rows, self.weights.head)).float()
+
+    def _embed(self, token_ids: torch.Tensor) -> torch.Tensor:
+        """Return the rows of the embedding, each from the rank that has it: [T, H]."""
+        heads, mine = self.ranks.heads, self.weights.sharding.vocabulary
+        if heads.size == 1:
+            return F.embedding(token_ids, self.weights.embedding)
+        here = (token_ids >= mine.start) & (token_ids < mine.stop)
+        rows = F.embedding((token_ids - mine.start).where(here, 0), self.weights.embedding)
+        return heads.add_up(rows * here.unsqueeze(-1))
+
+    def _all_columns(self, logits: torch.Tensor) -> torch.Tensor:
+        """Return the logits of the whole vocabulary [R, vocab] from every rank's [R, columns]."""
+        heads = self.ranks.heads
+        if heads.size == 1 or not len(logits):
+            return logits
+        parts = heads.gather(logits).view(heads.size, *logits.shape)
+        return parts.transpose(0, 1).flatten(1)[:, : self.shapes.vocab_size]
+
+    def _joined(self, partial: torch.Tensor) -> Update:
+        """Return the sum over the ranks of what each has computed, [T, H]; or its parts."""
+        heads, switches = self.ranks.heads, self.switches
+        if switches.fused_all_reduce and switches.fused_norm and heads.size > 1:
+            received = (heads.size - 1) * partial.numel() * partial.element_size()
+            if heads.size == 2 or received <= GATHERED_BYTES:
+                parts = heads.gather(partial).view(heads.size, *partial.shape)
+                return Update(parts.transpose(0, 1))
+        return Update(heads.add_up(partial))
 
     def _add_norm(
         self, residual: torch.Tensor, update: Update, norm: Norm, *, quantize: bool
@@ -165,6 +217,8 @@ class Model:
         self, rows: torch.Tensor, quantized: QuantizedRows | None, matrix: Matrix
     ) -> Update:
         """Multiply by the last matrix of a mixer; who adds the result may sum shares of it."""
+        if self.ranks.heads.size > 1:
+            return self._joined(matrix.multiply(rows, quantized))
         if self.switches.fused_norm:
             return Update(matrix.multiply_shares(rows, quantized))
         return Update(matrix.multiply(rows, quantized))
@@ -227,22 +281,44 @@ class Model:
         rows = parts[0] if len(parts) == 1 else torch.cat(parts)
         return self._output(rows, quantized, weights.output)
 
+    def _all_experts(self, x: Normed, weights: ExpertWeights, gathered_rows: int) -> Update:
+        """Compute the experts, which replicas and ranks may share."""
+        replicas = self.ranks.replicas
+        if self.ranks.alone:
+            return self._experts(x, weights)
+        if replicas.size == 1:
+            return self._joined(self._experts(x, weights).summed())
+        # Every replica's tokens go to the experts of every rank.
+        count = len(x.rows)
+        rows = F.pad(x.rows, (0, 0, 0, max(gathered_rows, count) - count))
+        everywhere = Normed(x.residual, replicas.gather(rows), None)
+        partial = replicas.add_up_part(self._experts(everywhere, weights).summed())
+        return self._joined(partial[:count])
+
     def _experts(self, x: Normed, weights: ExpertWeights) -> Update:
+        """Compute the experts that this rank has."""
         count, top_k = self.shapes.num_experts, self.shapes.num_experts_per_tok
         shared = self.shared_expert_fused
+        scale = self.ranks.share.shared_scale
+        mine = self.weights.sharding.experts
+        owned = None if len(mine) == count else mine
         rows = x.rows
         if self.switches.fused_topk:
             logits = matrix_vector.linear(rows, weights.aligned_router)
             shared_logit = logits[:, count : count + 1]
             chosen = logits[:, : count + shared]
-            mixing, ids = routing.route(chosen, top_k, shared=shared)
+            mixing, ids = routing.route(
+                chosen, top_k, shared=shared, shared_scale=scale, owned=owned
+            )
         else:
             shared_logit = F.linear(rows, weights.router[count:])
             mixing, ids = routing.route_reference(F.linear(rows, weights.router[:count]), top_k)
+            if owned is not None:
+                mixing, ids = routing.own(mixing, ids, owned, len(mine) + shared)
             if shared:
                 gate = shared_logit.squeeze(-1)
-                mixing, ids = routing.append_shared(mixing, ids, gate, count)
-        size = count + shared
+                mixing, ids = routing.append_shared(mixing, ids, gate, len(mine), scale)
+        size = len(mine) + shared
         matrices = _tensors(weights.gate_up[:size], weights.down[:size])
         if self.switches.grouped_experts:
             results = experts.experts_grouped(rows, ids, *matrices, quantized=x.quantized)
@@ -254,7 +330,7 @@ class Model:
         if shared:
             return Update(routed)
         alone = experts.dense(rows, *_tensors(weights.shared_gate_up, weights.shared_down))
-        return Update(routed + torch.sigmoid(shared_logit) * alone)
+        return Update(routed + torch.sigmoid(shared_logit) * scale * alone)
 
 
 def _tensors(

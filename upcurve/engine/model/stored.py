@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from upcurve.engine.errors import EngineInputError
+from upcurve.engine.model.sharding import Cuts
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,13 +27,30 @@ class StoredTensor:
     dtype: str
     """As the safetensors format names it: BF16, F32, F8_E4M3."""
 
-    def read(self) -> torch.Tensor:
-        """Return the tensor on the CPU: the mapped file itself, until it is copied."""
+    def read(self, cuts: Cuts = ()) -> torch.Tensor:
+        """Return the tensor, or what `cuts` leave of it, on the CPU; nothing else is read.
+
+        A whole tensor is the mapped file itself, until it is copied.
+        """
         try:
-            tensor: torch.Tensor = self.reader.get_tensor(self.name)
+            tensor: torch.Tensor = self._pieces(cuts) if cuts else self.reader.get_tensor(self.name)
         except SafetensorError as error:
             raise _corrupt(self.file, error) from error
         return tensor
+
+    def _pieces(self, cuts: Cuts) -> torch.Tensor:
+        stored = self.reader.get_slice(self.name)
+        pieces: list[torch.Tensor] = []
+        for chosen in itertools.product(*(cut.pieces for cut in cuts)):
+            where = [slice(None)] * len(self.shape)
+            for cut, (begin, end) in zip(cuts, chosen, strict=True):
+                where[cut.dim] = slice(begin, end)
+            pieces.append(stored[tuple(where)])
+        if len(pieces) == 1:
+            return pieces[0]
+        # Of one tensor only one dimension is cut into several.
+        (dim,) = (cut.dim for cut in cuts if len(cut.pieces) > 1)
+        return torch.cat(pieces, dim)
 
 
 def stored_tensors(folder: Path, files: ExitStack) -> dict[str, StoredTensor]:

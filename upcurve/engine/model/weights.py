@@ -11,6 +11,8 @@ import torch.nn.functional as F
 from upcurve.engine.kernels.block_scaled import FP8
 from upcurve.engine.model.matrix import Matrix, Rows
 from upcurve.engine.model.shapes import ModelShapes
+from upcurve.engine.model.sharding import Sharding
+from upcurve.engine.parallel.layout import WHOLE, Share
 from upcurve.engine.platform import runs_kernels
 
 Target = torch.Tensor | Rows
@@ -70,10 +72,12 @@ class GatedDeltaWeights:
 
 @dataclass(slots=True)
 class ExpertWeights:
-    """Parameters of one mixture-of-experts block."""
+    """Parameters of one mixture-of-experts block: the router of all, and the E that a rank has."""
 
     router: torch.Tensor
-    """[E + 1, H]: the shared expert's gate is row E."""
+    """[all experts + 1, H]: the shared expert's gate is the last row."""
+    routed: int
+    """E."""
     gate_up: Matrix
     """[E or E + 1, 2 I, H], gate rows first; row E is the shared expert where its size is I."""
     down: Matrix
@@ -98,10 +102,11 @@ class LayerWeights:
 
 @dataclass(slots=True)
 class ModelWeights:
-    """All parameters."""
+    """All parameters, or those that one rank has; sizes are then the rank's."""
 
+    sharding: Sharding
     embedding: torch.Tensor
-    """[vocab, H]."""
+    """[vocab, H]; where ranks share it, each has as many rows, and the last ones may be zeros."""
     layers: list[LayerWeights]
     norm: Norm
     head: torch.Tensor
@@ -115,30 +120,37 @@ class ModelWeights:
         dtype: torch.dtype,
         *,
         quantized: bool = False,
+        share: Share = WHOLE,
     ) -> ModelWeights:
         """Allocate every parameter, uninitialised.
 
         Args:
-            shapes: of the model.
+            shapes: of the whole model.
             device: "meta" allocates nothing.
             dtype: of plain matrices.
             quantized: hold in FP8 the matrices that published FP8 checkpoints have in FP8: experts,
                 the shared expert, and the projections of both mixers but those of b and a.
+            share: what this rank has.
 
         Raises:
             EngineInputError: the kernels of a GPU do not take these sizes in FP8.
         """
+        sharding = Sharding(shapes, share)
+        shapes, rows = sharding.shapes, sharding.vocabulary_rows
         if quantized and runs_kernels(device):
             shapes.check_fp8_on_gpu()
         new = _Allocator(device, dtype, FP8 if quantized else dtype)
-        embedding = new.tensor(shapes.vocab_size, shapes.hidden_size)
+        embedding = new.tensor(rows, shapes.hidden_size)
+        head = embedding if shapes.tie_word_embeddings else new.tensor(rows, shapes.hidden_size)
+        if len(sharding.vocabulary) < rows:
+            for each in (embedding, head):
+                each[len(sharding.vocabulary) :].zero_()
         return cls(
+            sharding=sharding,
             embedding=embedding,
-            layers=[_empty_layer(shapes, i, new) for i in range(shapes.num_layers)],
+            layers=[_empty_layer(sharding, i, new) for i in range(shapes.num_layers)],
             norm=Norm.empty(shapes.hidden_size, device),
-            head=embedding
-            if shapes.tie_word_embeddings
-            else new.tensor(shapes.vocab_size, shapes.hidden_size),
+            head=head,
         )
 
     @property
@@ -194,9 +206,10 @@ class _Allocator:
         return Matrix.empty(parts, width, device=self.device, dtype=self.dtype)
 
 
-def _empty_layer(shapes: ModelShapes, index: int, new: _Allocator) -> LayerWeights:
+def _empty_layer(sharding: Sharding, index: int, new: _Allocator) -> LayerWeights:
+    shapes = sharding.shapes
     hidden = shapes.hidden_size
-    experts, width = shapes.num_experts, shapes.moe_intermediate_size
+    experts, width = len(sharding.experts), shapes.moe_intermediate_size
     shared = shapes.shared_expert_intermediate_size
     fusable = shared == width
     gate_up = new.matrix(width, width, width=hidden, experts=experts + fusable)
@@ -206,7 +219,8 @@ def _empty_layer(shapes: ModelShapes, index: int, new: _Allocator) -> LayerWeigh
         mixer=_empty_mixer(shapes, index, new),
         post_norm=Norm.empty(hidden, new.device),
         experts=ExpertWeights(
-            router=new.tensor(experts + 1, hidden),
+            router=new.tensor(shapes.num_experts + 1, hidden),
+            routed=experts,
             gate_up=gate_up,
             down=down,
             shared_gate_up=gate_up[experts]
@@ -250,11 +264,11 @@ def weight_map(weights: ModelWeights) -> dict[str, Target]:
     Names are those of the text model without their prefix (`model.` or `model.language_model.`).
     """
     table: dict[str, Target] = {
-        "embed_tokens.weight": weights.embedding,
+        "embed_tokens.weight": weights.embedding[: len(weights.sharding.vocabulary)],
         "norm.weight": weights.norm.weight,
     }
     if weights.head is not weights.embedding:
-        table["lm_head.weight"] = weights.head
+        table["lm_head.weight"] = weights.head[: len(weights.sharding.vocabulary)]
     for index, layer in enumerate(weights.layers):
         for name, target in _layer_map(layer).items():
             table[f"layers.{index}.{name}"] = target
@@ -271,8 +285,8 @@ def _layer_map(layer: LayerWeights) -> dict[str, Target]:
         **_mixer_map(layer.mixer),
         "mlp.gate.weight": experts.router[:count],
         "mlp.shared_expert_gate.weight": experts.router[count:],
-        "mlp.experts.gate_up_proj": _whole(experts.gate_up[:count]),
-        "mlp.experts.down_proj": _whole(experts.down[:count]),
+        "mlp.experts.gate_up_proj": _whole(experts.gate_up[: experts.routed]),
+        "mlp.experts.down_proj": _whole(experts.down[: experts.routed]),
         "mlp.shared_expert.gate_proj.weight": gate,
         "mlp.shared_expert.up_proj.weight": up,
         "mlp.shared_expert.down_proj.weight": _whole(experts.shared_down),

@@ -28,6 +28,7 @@ from upcurve.engine.memory.caches import Caches, CacheTypes
 from upcurve.engine.model.model import Model
 from upcurve.engine.model.shapes import ModelShapes
 from upcurve.engine.model.weights import ModelWeights
+from upcurve.engine.parallel.ranks import Ranks
 from upcurve.engine.portability.chips import Chip, as_if_on
 from upcurve.engine.portability.compilation import fill_cache
 from upcurve.engine.portability.fake import fake_tensors
@@ -94,9 +95,11 @@ def variants(request: Request, chip: Chip) -> dict[tuple[str, str], Variant]:
     launches = Launches()
     with as_if_on(chip), launches.catch(), fake_tensors():
         device = torch.device("cuda", 0)
-        weights = ModelWeights.empty(shapes, device, dtype, quantized=quantized)
+        ranks = Ranks.absent(options.layout)
+        weights = ModelWeights.empty(shapes, device, dtype, quantized=quantized, share=ranks.share)
         weights.prepare()
-        model = Model(shapes, weights, Switches.without(options.off), dtype)
+        shapes = weights.sharding.shapes
+        model = Model(shapes, weights, Switches.without(options.off), dtype, ranks)
         caches = Caches(
             shapes,
             CacheTypes.of(dtype, options.kv_cache_dtype, options.state_dtype),

@@ -13,69 +13,109 @@ import sys
 import threading
 from collections import deque
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from upcurve.engine.errors import EngineInputError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from upcurve.engine.execute.engine import Engine
     from upcurve.engine.execute.loop import EngineLoop
     from upcurve.engine.execute.options import EngineOptions
+    from upcurve.engine.parallel.control import Control
+    from upcurve.engine.parallel.seat import Seat
 
 SWITCH_SECONDS = 5e-4
 """Longest time that the thread which reads commands keeps the engine's thread waiting."""
 READ_BYTES = 2**18
 
 
-def load(folder: Path, options: EngineOptions) -> Engine:
-    """Load a checkpoint folder: what `run` builds for a server.
+@dataclass(frozen=True, slots=True)
+class Load:
+    """Loads a checkpoint folder as the leader of a replica: what `run` builds for a server."""
 
-    Raises:
-        EngineInputError: as `build_engine`.
-    """
-    # Only here: the HTTP side has no use for torch.
-    from upcurve.engine.build import build_engine
+    folder: Path
+    options: EngineOptions
+    seat: Seat
 
-    return build_engine(folder, options)
+    def __call__(
+        self, listener: socket.socket | None, lost: Callable[[str], None]
+    ) -> tuple[Engine, Control | None]:
+        """Meet the other ranks and load.
+
+        Raises:
+            EngineInputError: as `build_engine`.
+        """
+        # Only here: the HTTP side has no use for torch.
+        from upcurve.engine.build import build_engine
+        from upcurve.engine.parallel.rendezvous import meet
+
+        options = self.options
+        ranks, control = meet(
+            self.seat, options.layout, gpu=options.device != "cpu", lost=lost, listener=listener
+        )
+        try:
+            return build_engine(self.folder, options, ranks, control), control
+        except EngineInputError:
+            if control is not None:
+                control.part()
+            raise
 
 
-def run(connection: socket.socket, builder: bytes) -> None:
+def run(connection: socket.socket, builder: bytes, listener: socket.socket | None = None) -> None:
     """Build an engine, run it, and end with the connection; the target of the process.
 
     Args:
         connection: to the HTTP side; frames of `messages` both ways.
-        builder: a pickled function that returns the engine. What it needs is imported only once
-            this process ignores signals and watches the connection.
+        builder: a pickled function that returns the engine, or a pickled `Load`. What it needs is
+            imported only once this process ignores signals and watches the connection.
+        listener: listens where the ranks meet.
     """
     # A terminal and a process manager signal the whole group; the HTTP side says when to end.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
     sys.setswitchinterval(SWITCH_SECONDS)
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="upcurve: %(message)s")
-    threading.Thread(target=_exit_when_closed, args=(connection,), daemon=True).start()
+    threading.Thread(target=exit_when_closed, args=(connection,), daemon=True).start()
 
-    from upcurve.engine.serve.messages import Capacity, Refused, frame
+    from upcurve.engine.serve.messages import Broken, Capacity, Refused, frame
     from upcurve.engine.serve.reporter import Reporter
 
+    outbox = Outbox(connection)
+
+    def lost(reason: str) -> None:
+        # Nothing that waits for the other ranks can be waited for.
+        outbox.put(frame(Broken(reason)))
+        os._exit(1)
+
+    control = None
     try:
-        engine = pickle.loads(builder)()  # noqa: S301 - from the process that started this one
+        build = pickle.loads(builder)  # noqa: S301 - from the process that started this one
+        if isinstance(build, Load):
+            engine, control = build(listener, lost)
+        else:
+            engine = build()
     except EngineInputError as error:
         connection.sendall(frame(Refused(error.field, error.problem, error.mend)))
         return
     # What is loaded stays: the collector need not look at it again.
     gc.collect()
     gc.freeze()
-    outbox = Outbox(connection)
     loop = Reporter(engine, lambda report: outbox.put(frame(report))).loop
     outbox.put(frame(Capacity.of(engine)))
     loop.start()
-    _obey(connection, loop)
+    if _obey(connection, loop):
+        if control is not None:
+            control.part()
+        os._exit(0)
 
 
-def _obey(connection: socket.socket, loop: EngineLoop) -> None:
-    from upcurve.engine.serve.messages import Frames, Submit, decode_command
+def _obey(connection: socket.socket, loop: EngineLoop) -> bool:
+    """Hand commands to the engine until there are no more; return whether the last was to stop."""
+    from upcurve.engine.serve.messages import Frames, Stop, Submit, decode_command
 
     frames = Frames()
     # Where the other side is gone, `_exit_when_closed` ends this process, if this does not.
@@ -85,11 +125,14 @@ def _obey(connection: socket.socket, loop: EngineLoop) -> None:
                 command = decode_command(message)
                 if isinstance(command, Submit):
                     loop.submit(command.request())
+                elif isinstance(command, Stop):
+                    return True
                 else:
                     loop.abort(command.request_id)
+    return False
 
 
-def _exit_when_closed(connection: socket.socket) -> None:
+def exit_when_closed(connection: socket.socket) -> None:
     """End the process at once when the other side is gone, even while a model is being loaded."""
     hang_up = select.poll()
     hang_up.register(connection, 0)

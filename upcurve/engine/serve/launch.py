@@ -9,9 +9,8 @@ import resource
 import signal
 import socket
 import sys
-from collections.abc import Generator
-from contextlib import contextmanager
-from functools import partial
+from collections.abc import Callable, Generator
+from contextlib import contextmanager, nullcontext
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -19,13 +18,17 @@ import uvicorn
 
 from upcurve.engine.errors import EngineInputError
 from upcurve.engine.execute.options import EngineOptions
-from upcurve.engine.serve import engine_process
+from upcurve.engine.model.layout_check import check_layout
+from upcurve.engine.model.shapes import ModelShapes
+from upcurve.engine.parallel.seat import Node, node_of
 from upcurve.engine.serve.app import Server
 from upcurve.engine.serve.bridge import Bridge
 from upcurve.engine.serve.chat import ChatTemplate
 from upcurve.engine.serve.connection import Connection
+from upcurve.engine.serve.engine_process import Load
 from upcurve.engine.serve.intake import Intake
 from upcurve.engine.serve.metrics import Metrics
+from upcurve.engine.serve.rank_process import RankProcesses
 from upcurve.engine.serve.remote import EngineEndedError, RemoteEngine
 from upcurve.engine.serve.tokenizer import ByteTokenizer
 
@@ -45,6 +48,9 @@ def serve(
     api_key: str | None = None,
     drain_seconds: float = 5.0,
     max_waiting_requests: int | None = None,
+    node: Node | None = None,
+    meeting: socket.socket | None = None,
+    ready: Callable[[int], None] | None = None,
 ) -> int:
     """Serve a checkpoint folder until SIGTERM or SIGINT, or until the engine fails for good.
 
@@ -57,6 +63,11 @@ def serve(
         api_key: what clients have to send; None asks for nothing.
         drain_seconds: how long requests may go on after the signal.
         max_waiting_requests: more are refused; None is the default of `Bridge`.
+        node: the ranks that this server has, the leader of a replica first; None is all of the
+            layout.
+        meeting: listens where the ranks meet, if the first one is this server's and they do not
+            meet at an address that was given.
+        ready: called with the port once requests are taken; None says it in the log.
 
     Returns:
         The exit code: 0, or 1 if the engine was given up.
@@ -64,22 +75,30 @@ def serve(
     Raises:
         EngineInputError: the address cannot be bound, or the model or an option is unusable.
     """
-    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="upcurve: %(message)s")
-    if find_spec("torch") is None:
-        # Here, not in the engine's process: the mend is the same as for any other package.
-        raise ModuleNotFoundError("No module named 'torch'", name="torch")
-    _raise_file_limit()
+    prepare()
+    layout = options.layout
+    if layout.ranks > 1:
+        # Here, before a process is started for each rank.
+        shapes = ModelShapes.from_folder(folder)
+        quantized = options.quantization == "fp8" or shapes.quantization is not None
+        check_layout(shapes, layout, quantized=quantized)
+    node = node or node_of(layout.engine_ranks)
+    if node.ranks > 1 and node.leads and not node.port and meeting is None:
+        meeting = socket.create_server((node.host, 0))
+    first, *others = node.seats(meeting.getsockname()[1] if meeting else None)
     with (
+        meeting or nullcontext(),
         bind(host, port) as listener,
-        RemoteEngine(partial(engine_process.load, folder, options)) as engine,
+        RankProcesses(folder, options, others) as ranks,
+        RemoteEngine(Load(folder, options, first), meeting) as engine,
     ):
         # The engine loads meanwhile.
         tokenizer = ByteTokenizer.from_folder(folder)
         template = ChatTemplate.from_folder(folder)
         try:
-            engine.wait()
+            engine.wait(ranks.sentinels)
         except EngineEndedError as error:
-            logger.error("the engine's process: %s", error)
+            logger.error("the engine's process: %s", _with(error, ranks))
             return 1
         logger.info(engine.capacity.description)
         metrics = Metrics()
@@ -92,12 +111,44 @@ def serve(
             api_key=api_key,
         )
         _listen(listener, host, port)
-        http = HttpServer(server, bridge, host, drain_seconds)
+        http = HttpServer(server, bridge, host, drain_seconds, ready)
         http.run(sockets=[listener])
-    if bridge.failure is not None:
-        logger.error("the engine stopped: %s", bridge.failure)
-        return 1
+        if bridge.failure is not None:
+            logger.error("the engine stopped: %s", _with(bridge.failure, ranks))
+            return 1
     return 0
+
+
+def serve_ranks(folder: Path, options: EngineOptions, node: Node) -> int:
+    """Run ranks whose leader is on another machine, until it ends.
+
+    Returns:
+        The exit code: 0 if the leader was told to stop, 1 if any rank died.
+    """
+    prepare()
+    with RankProcesses(folder, options, node.seats()) as ranks:
+        if ranks.wait():
+            return 0
+        logger.error("the engine stopped: %s", ranks.ends() or "a rank of another machine ended")
+    return 1
+
+
+def _with(reason: object, ranks: RankProcesses) -> str:
+    ends = ranks.ends()
+    return f"{reason} ({ends})" if ends else str(reason)
+
+
+def prepare() -> None:
+    """Set up this process as a server's.
+
+    Raises:
+        ModuleNotFoundError: there is no torch.
+    """
+    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="upcurve: %(message)s")
+    if find_spec("torch") is None:
+        # Here, not in the engine's process: the mend is the same as for any other package.
+        raise ModuleNotFoundError("No module named 'torch'", name="torch")
+    _raise_file_limit()
 
 
 def _raise_file_limit() -> None:
@@ -150,7 +201,14 @@ def _taken(host: str, port: int, error: OSError) -> EngineInputError:
 class HttpServer(uvicorn.Server):
     """uvicorn, with an orderly end: requests may finish for a while, then they are aborted."""
 
-    def __init__(self, server: Server, bridge: Bridge, host: str, drain_seconds: float) -> None:
+    def __init__(
+        self,
+        server: Server,
+        bridge: Bridge,
+        host: str,
+        drain_seconds: float,
+        ready: Callable[[int], None] | None = None,
+    ) -> None:
         super().__init__(
             uvicorn.Config(
                 server.app(),
@@ -169,6 +227,7 @@ class HttpServer(uvicorn.Server):
         self._bridge = bridge
         self._host = host
         self._drain_seconds = drain_seconds
+        self._ready = ready
         self._drain: asyncio.Task[None] | None = None
         bridge.on_failure = self._stop
 
@@ -192,8 +251,12 @@ class HttpServer(uvicorn.Server):
         gc.collect()
         gc.freeze()
         for each in sockets or []:
+            port = each.getsockname()[1]
+            if self._ready is not None:
+                self._ready(port)
+                continue
             host = f"[{self._host}]" if ":" in self._host else self._host
-            logger.info("ready at http://%s:%d", host, each.getsockname()[1])
+            logger.info("ready at http://%s:%d", host, port)
 
     def drain(self) -> None:
         """Refuse new requests, let the others finish for a while, stop; at once if repeated."""

@@ -39,6 +39,10 @@ class Abort(msgspec.Struct, frozen=True, array_like=True, tag="abort"):
     request_id: str
 
 
+class Stop(msgspec.Struct, frozen=True, array_like=True, tag="stop"):
+    """The command to end the engine, on all its ranks; the last one."""
+
+
 class Capacity(msgspec.Struct, frozen=True, array_like=True, tag="capacity"):
     """The first report of an engine that is loaded: what it can hold."""
 
@@ -145,7 +149,7 @@ class Step(msgspec.Struct, frozen=True, array_like=True, tag="step"):
         yield from self.others
 
 
-Command = Submit | Abort
+Command = Submit | Abort | Stop
 Report = Capacity | Refused | Broken | Step
 
 _encoder = msgspec.msgpack.Encoder()

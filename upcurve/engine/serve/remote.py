@@ -8,6 +8,7 @@ import pickle
 import signal
 import socket
 from collections.abc import Callable, Sequence
+from multiprocessing.connection import wait
 from types import TracebackType
 from typing import Self
 
@@ -24,11 +25,14 @@ from upcurve.engine.serve.messages import (
     Frames,
     Refused,
     Report,
+    Stop,
     Submit,
     decode_report,
     frame,
 )
 
+REPORT_SECONDS = 3.0
+"""How long an engine may take to say why a process that it needs has ended."""
 EXIT_SECONDS = 10.0
 """How long a process that is told to end may take before it is killed."""
 
@@ -45,18 +49,23 @@ class RemoteEngine:
 
     capacity: Capacity
 
-    def __init__(self, build: Callable[[], Engine]) -> None:
+    def __init__(
+        self,
+        build: Callable[[], Engine] | engine_process.Load,
+        listener: socket.socket | None = None,
+    ) -> None:
         """Start the process, which begins to load; `wait` for it.
 
         Args:
             build: picklable; called there.
+            listener: listens where the ranks meet, if the engine has several; it is handed over.
         """
         self._connection, theirs = socket.socketpair()
         with theirs:
             # Never by fork: a copy of a process that has used a GPU cannot use it.
             self.process = multiprocessing.get_context("spawn").Process(
                 target=engine_process.run,
-                args=(theirs, pickle.dumps(build)),
+                args=(theirs, pickle.dumps(build), listener),
                 name="upcurve-engine",
             )
             self.process.start()
@@ -64,17 +73,26 @@ class RemoteEngine:
         self._receive: Callable[[Sequence[Report]], None] = lambda _: None
         self._frames = Frames()
 
-    def wait(self) -> None:
+    def wait(self, needed: Sequence[int] = ()) -> None:
         """Wait until the engine is loaded.
+
+        Args:
+            needed: sentinels of processes that it may wait for, and would for ever if one ended.
 
         Raises:
             EngineInputError: an option or the checkpoint is unusable.
-            EngineEndedError: the process ended, for another reason.
+            EngineEndedError: the process ended, for another reason, or one that it needs has.
         """
+        if self._connection not in wait([self._connection, *needed]) and not wait(
+            [self._connection], REPORT_SECONDS
+        ):
+            raise EngineEndedError("a rank ended while it was loading")
         head = self._read(HEAD_BYTES)
         report = decode_report(self._read(int.from_bytes(head, "little")))
         if isinstance(report, Refused):
             raise EngineInputError(report.field, report.problem, report.mend)
+        if isinstance(report, Broken):
+            raise EngineEndedError(report.reason)
         assert isinstance(report, Capacity)
         self.capacity = report
 
@@ -98,6 +116,8 @@ class RemoteEngine:
         """End the process, with all that it computes."""
         self._receive = lambda _: None
         if self._transport is not None:
+            self._send(Stop())
+            await asyncio.to_thread(self.process.join, EXIT_SECONDS)
             self._transport.abort()
         await asyncio.to_thread(self.close)
 

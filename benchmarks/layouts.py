@@ -1,0 +1,307 @@
+"""Layouts on several GPUs: a sweep of each, all of them at equal interactivity, and their sums.
+
+    python benchmarks/layouts.py                                      two GPUs, 35B shapes, FP8
+    python benchmarks/layouts.py --layouts tp2,tp2ep2 --concurrency 4,32,128
+    python benchmarks/layouts.py --device cpu --model small           the same on the CPU, to try it
+
+A layout is tpN, epN and dpN put together: `tp2ep2` splits heads and experts over two GPUs, `dp2` is
+two replicas behind a router, `dp2ep2` two replicas that share their experts. Every layout is one
+server (random weights) under the load client, closed loop, at each concurrency in turn; a row is
+printed as soon as it is measured. Throughput is input and output tokens per second and GPU.
+
+The second table reads each frontier at the same interactivities, and all of them pooled. The third
+times the sums over the ranks of a tp layout by themselves, on rows as wide as the model: all-reduce
+(fused_all_reduce off), and the gather that is summed where the norm is (on); on GPUs as captured
+graphs. "of a step" is what the sums of a decode step of so many rows take of the time between two
+tokens that was measured at this concurrency.
+"""
+
+import argparse
+import csv
+import json
+import multiprocessing
+import os
+import re
+import socket
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+from engine_vs_transformers import FULL_SIZE
+
+from upcurve.engine.model.checkpoint import small_config
+from upcurve.engine.model.shapes import ModelShapes
+from upcurve.engine.parallel.layout import Layout
+from upcurve.engine.parallel.seat import Seat
+from upcurve.frontier.interpolation import Curve
+from upcurve.frontier.pareto import frontier
+from upcurve.frontier.point import Point
+from upcurve.load.arrivals import ClosedLoop
+from upcurve.load.session import Session, Settings
+from upcurve.load.target import Target
+from upcurve.load.workload import SyntheticWorkload
+from upcurve.sweep.engine_process import EngineError, EngineProcess, free_port
+
+HOST = "127.0.0.1"
+REPEATS = 30
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--device", default="cuda", choices=["cpu", "cuda"])
+    parser.add_argument("--model", default="35b", choices=["small", "35b"])
+    parser.add_argument("--layouts", default="tp1,tp2,tp2ep2,dp2,dp2ep2")
+    parser.add_argument("--concurrency", help="[default: 4,16,64,128; on the CPU 1,4]")
+    parser.add_argument("--isl", type=int, help="[default: 8192; on the CPU 64]")
+    parser.add_argument("--osl", type=int, help="[default: 1024; on the CPU 16]")
+    parser.add_argument("--requests-per-stream", type=int, default=1)
+    parser.add_argument("--at", default="10,20,40,60,80", help="tokens/s per user of the table")
+    parser.add_argument("--off", default="", help="switches to turn off")
+    parser.add_argument("--csv", type=Path, help="write the points for `upcurve import`")
+    parser.add_argument("--no-sums", action="store_true", help="leave the third table out")
+    arguments = parser.parse_args()
+    gpu = arguments.device == "cuda"
+    arguments.isl = arguments.isl or (8192 if gpu else 64)
+    arguments.osl = arguments.osl or (1024 if gpu else 16)
+    chosen = arguments.concurrency or ("4,16,64,128" if gpu else "1,4")
+    arguments.concurrency = [int(each) for each in chosen.split(",")]
+    layouts = {name: layout_of(name) for name in arguments.layouts.split(",")}
+    config = FULL_SIZE if arguments.model == "35b" else small_config()
+    points = {}
+    with tempfile.TemporaryDirectory() as folder:
+        model = Path(folder) / "model"
+        model.mkdir()
+        (model / "config.json").write_text(json.dumps(config))
+        print(
+            f"{'layout':8s} {'GPUs':>4s} {'conc':>5s} {'tok/s/GPU':>10s} {'tok/s/user':>10s}",
+            end="",
+        )
+        print(f" {'TTFT ms':>9s} {'TPOT ms':>8s} {'ready s':>8s} {'failed':>6s}", flush=True)
+        for name, layout in layouts.items():
+            try:
+                points[name] = sweep(name, layout, model, Path(folder), arguments)
+            except EngineError as error:
+                print(f"{name:8s} {error}", flush=True)
+    if arguments.csv:
+        write_csv(arguments, layouts, points)
+    at_equal_interactivity(points, [float(each) for each in arguments.at.split(",")])
+    widths = sorted({layout.tp for layout in layouts.values() if layout.tp > 1})
+    for tp in [] if arguments.no_sums else widths:
+        tpot = {row["concurrency"]: row["tpot"] for row in points.get(f"tp{tp}", [])}
+        sums(tp, ModelShapes.from_config(config), gpu, tpot)
+
+
+def layout_of(name):
+    """Return the layout that a name such as tp2ep2 says."""
+    sizes = re.fullmatch(r"(?:tp(\d+))?(?:dp(\d+))?(?:ep(\d+))?", name)
+    if not name or sizes is None:
+        sys.exit(f"{name!r} is no layout: write e.g. tp2, tp2ep2, dp2 or dp2ep2")
+    tp, dp, ep = (int(each or 1) for each in sizes.groups())
+    return Layout(tp, ep, dp)
+
+
+def sweep(name, layout, model, folder, arguments):
+    """Measure one layout at every concurrency; return its rows."""
+    port = free_port(HOST)
+    largest = max(arguments.concurrency)
+    per_replica = -(-largest // layout.dp) if layout.dp > 1 else largest
+    command = [
+        *(sys.executable, "-m", "upcurve", "serve", str(model)),
+        *("--host", HOST, "--port", str(port), "--served-model-name", "model"),
+        *("--load-format", "dummy", "--device", arguments.device, "--off", arguments.off),
+        *("--context-length", str(arguments.isl + arguments.osl + 256)),
+        # A router is not exact: one replica may have more than its part.
+        *("--max-running-requests", str(max(1, per_replica + per_replica // 4))),
+        *("--tp", str(layout.tp), "--ep", str(layout.ep), "--dp", str(layout.dp)),
+    ]
+    if arguments.model == "35b":
+        command += ["--quantization", "fp8"]
+    rows = []
+    target = Target(f"http://{HOST}:{port}", "model")
+    with EngineProcess(command, dict(os.environ), folder / f"{name}.log") as engine:
+        ready = engine.wait_until_ready(HOST, port, "/health", 600)
+        with Session(target, Settings(gpus=layout.ranks, timeout_s=600)) as session:
+            session.probe(workload(arguments, "probe"))
+            for concurrency in arguments.concurrency:
+                found = session.point(
+                    workload(arguments, f"c{concurrency}"),
+                    ClosedLoop(concurrency, requests=concurrency * arguments.requests_per_stream),
+                    warmup=min(concurrency, 4),
+                )
+                engine.check()
+                figures = found.figures
+                row = {
+                    "concurrency": concurrency,
+                    "tput_per_gpu": figures["tput_per_gpu"],
+                    "interactivity": figures["interactivity"],
+                    "ttft": figures["ttft_ms"]["p50"],
+                    "tpot": figures["tpot_ms"]["p50"],
+                }
+                rows.append(row)
+                print(f"{name:8s} {layout.ranks:4d} {concurrency:5d}", end="")
+                for key, width, digits in (
+                    *(("tput_per_gpu", 10, 0), ("interactivity", 10, 1)),
+                    *(("ttft", 9, 0), ("tpot", 8, 2)),
+                ):
+                    value = row[key]
+                    text = "-" if value is None else f"{value:,.{digits}f}"
+                    print(f" {text:>{width}s}", end="")
+                print(f" {ready:8.0f} {figures['failed']:6d}", flush=True)
+    return [row for row in rows if row["tput_per_gpu"] and row["interactivity"]]
+
+
+def workload(arguments, salt):
+    return SyntheticWorkload.exact(
+        arguments.isl, arguments.osl, seed=0, vocabulary=(256, 1280), salt=salt
+    )
+
+
+def write_csv(arguments, layouts, points):
+    """Write what `upcurve import` takes: one series for each layout."""
+    with arguments.csv.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(
+            [
+                "series",
+                "measured_on",
+                "hardware",
+                "engine",
+                "model",
+                "precision",
+                "isl",
+                "osl",
+                "tp",
+                "ep",
+                "dp",
+                "gpus",
+                "concurrency",
+                "tput_per_gpu",
+                "interactivity",
+            ]
+        )
+        for name, rows in points.items():
+            layout = layouts[name]
+            for row in rows:
+                writer.writerow(
+                    [
+                        *(name, time.strftime("%Y-%m-%d"), arguments.device, "upcurve"),
+                        *(arguments.model, "fp8" if arguments.model == "35b" else "fp32"),
+                        *(arguments.isl, arguments.osl, layout.tp, layout.ep, layout.dp),
+                        *(layout.ranks, row["concurrency"]),
+                        *(row["tput_per_gpu"], row["interactivity"]),
+                    ]
+                )
+
+
+def at_equal_interactivity(points, targets):
+    """Print throughput per GPU of each layout's frontier, and of all pooled, at the targets."""
+    pooled = [(name, row) for name, rows in points.items() for row in rows]
+    series = {
+        **{name: [(name, row) for row in rows] for name, rows in points.items()},
+        "all": pooled,
+    }
+    print(f"\n{'tok/s/user':>10s} " + " ".join(f"{name:>9s}" for name in series))
+    for target in targets:
+        cells = []
+        for rows in series.values():
+            found = read_frontier([row for _, row in rows], target)
+            cells.append("-" if found is None else f"{found:,.0f}")
+        print(f"{target:10g} " + " ".join(f"{cell:>9s}" for cell in cells))
+
+
+def read_frontier(rows, target):
+    """Return throughput per GPU at an interactivity, None where the frontier does not reach it."""
+    points = frontier(
+        [Point(row["interactivity"], row["tput_per_gpu"], 1, 1, row["concurrency"]) for row in rows]
+    )
+    if not points:
+        return None
+    x, y = ([getattr(each, name) for each in points] for name in ("interactivity", "tput_per_gpu"))
+    return Curve.through(x, y).at(target).value
+
+
+def sums(tp, shapes, gpu, tpot):
+    """Print what the sums over the ranks take."""
+    batches = sorted({1, 8, 32, 128, *tpot})
+    with socket.create_server((HOST, 0)) as listener:
+        seats = [Seat(rank, tp, rank, HOST, listener.getsockname()[1]) for rank in range(tp)]
+        context = multiprocessing.get_context("spawn")
+        answers = context.SimpleQueue()
+        ranks = [
+            context.Process(
+                target=time_sums,
+                args=(seat, None if seat.rank else listener, shapes, batches, gpu, answers),
+            )
+            for seat in seats
+        ]
+        for rank in ranks:
+            rank.start()
+    found = answers.get()
+    for rank in ranks:
+        rank.join()
+    count = 2 * shapes.num_layers
+    print(f"\ntp{tp}: {count} sums of [rows, {shapes.hidden_size}] a step; us each")
+    print(f"{'rows':>6s} {'all-reduce':>11s} {'gather':>8s} {'ms a step':>10s} {'of a step':>10s}")
+    for rows, (reduced, gathered) in found.items():
+        step = count * min(reduced, gathered) / 1e3
+        share = f"{step / tpot[rows]:.0%}" if tpot.get(rows) else "-"
+        print(f"{rows:6d} {reduced:11.1f} {gathered:8.1f} {step:10.3f} {share:>10s}")
+
+
+def time_sums(seat, listener, shapes, batches, gpu, answers):
+    """Time both ways to sum, on one rank."""
+    import torch
+
+    from upcurve.engine.parallel.rendezvous import meet
+
+    ranks, _ = meet(seat, Layout(seat.ranks), gpu=gpu, lost=lambda _: None, listener=listener)
+    on_gpu = gpu and torch.cuda.is_available()
+    device = torch.device("cuda" if on_gpu else "cpu")
+    dtype = torch.bfloat16 if on_gpu else torch.float32
+    found = {}
+    for rows in batches:
+        x = torch.ones(rows, shapes.hidden_size, device=device, dtype=dtype)
+        ways = (lambda x=x: ranks.heads.add_up(x), lambda x=x: ranks.heads.gather(x))
+        found[rows] = tuple(time_one(way, ranks, on_gpu) for way in ways)
+    if seat.rank == 0:
+        answers.put(found)
+
+
+def time_one(way, ranks, on_gpu):
+    """Return the median time of one call in us."""
+    import torch
+
+    calls = 16
+    for _ in range(3):
+        way()
+    if not on_gpu or not ranks.capturable:
+        took = []
+        for _ in range(REPEATS):
+            started = time.perf_counter()
+            way()
+            if on_gpu:
+                torch.cuda.synchronize()
+            took.append(time.perf_counter() - started)
+        return statistics.median(took) * 1e6
+    torch.cuda.synchronize()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+        for _ in range(calls):
+            way()
+    took = []
+    for _ in range(REPEATS):
+        begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        begin.record()
+        graph.replay()
+        end.record()
+        end.synchronize()
+        took.append(begin.elapsed_time(end) * 1e3 / calls)
+    return statistics.median(took)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,214 @@
+"""`upcurve serve` over several ranks and replicas, as processes on loopback."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.cli.test_serve import Process, post, refuse
+from upcurve.engine.model.checkpoint import small_config, write_checkpoint
+
+CONFIG = small_config(
+    vocab_size=400,
+    hidden_size=32,
+    num_hidden_layers=2,
+    full_attention_interval=2,
+    num_experts=4,
+    num_experts_per_tok=2,
+    moe_intermediate_size=16,
+    shared_expert_intermediate_size=16,
+    max_position_embeddings=50_000,
+)
+OPTIONS = ["--port", "0", "--context-length", "20000", "--max-running-requests", "4"]
+OPTIONS += ["--device", "cpu", "--threads", "1"]
+BODY = {"model": "mini", "prompt": [1, 2, 3], "temperature": 0, "ignore_eos": True}
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("models") / "mini"
+    write_checkpoint(folder, CONFIG, seed=0)
+    return folder
+
+
+@contextmanager
+def command(
+    folder: Path, log: Path, *options: str, environment: dict[str, str] | None = None
+) -> Iterator[Process]:
+    with log.open("w") as stderr:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "upcurve", "serve", str(folder), *OPTIONS, *options],
+            stderr=stderr,
+            env={**os.environ, **(environment or {})},
+        )
+    try:
+        yield Process(process, log)
+    finally:
+        process.kill()
+        process.wait()
+
+
+def ready(running: Process) -> None:
+    running.url = running.wait(r"ready at (http://\S+)")[1]
+
+
+def descendants(running: Process) -> list[psutil.Process]:
+    return psutil.Process(running.process.pid).children(recursive=True)
+
+
+def gone(processes: list[psutil.Process]) -> bool:
+    return not any(each.is_running() and each.status() != "zombie" for each in processes)
+
+
+def wait_until_gone(processes: list[psutil.Process]) -> None:
+    deadline = time.monotonic() + 30
+    while not gone(processes):
+        assert time.monotonic() < deadline, processes
+        time.sleep(0.05)
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return server.getsockname()[1]
+
+
+def tokens(running: Process, count: int = 8) -> list[int]:
+    body = {**BODY, "max_tokens": count, "return_token_ids": True}
+    return json.load(post(running.url, body))["choices"][0]["token_ids"]
+
+
+@pytest.fixture(scope="module")
+def expected(checkpoint: Path) -> list[int]:
+    from upcurve.engine.build import build_engine
+    from upcurve.engine.execute.options import EngineOptions
+    from upcurve.engine.schedule.request import SamplingParameters
+
+    options = EngineOptions(device="cpu", threads=1, context_length=64, max_running_requests=1)
+    sampling = SamplingParameters(max_tokens=8, temperature=0, ignore_eos=True)
+    return build_engine(checkpoint, options).generate([[1, 2, 3]], sampling)[0]
+
+
+def test_two_nodes_and_a_rank_that_dies(
+    checkpoint: Path, tmp_path: Path, expected: list[int]
+) -> None:
+    nodes = ["--tp", "2", "--ep", "2", "--nodes", "2", "--check-memory"]
+    nodes += ["--rendezvous", f"127.0.0.1:{free_port()}"]
+    with ExitStack() as stack:
+        first = stack.enter_context(command(checkpoint, tmp_path / "0", *nodes))
+        other = command(checkpoint, tmp_path / "1", *nodes, "--node-rank", "1")
+        second = stack.enter_context(other)
+        ready(first)
+        assert tokens(first) == expected
+        stream = post(first.url, {**BODY, "max_tokens": 15_000, "stream": True})
+        assert stream.readline().startswith(b"data: ")
+        all_of_them = [*descendants(first), *descendants(second)]
+        rank = next(each for each in descendants(second) if "spawn_main" in str(each.cmdline()))
+        rank.kill()
+        rest = stream.read().split(b"\n\n")
+        assert b"the engine stopped: rank 1 ended" in rest[-2]
+        assert first.process.wait(60) == second.process.wait(60) == 1
+        wait_until_gone(all_of_them)
+    for running, words in ((first, "rank 1 ended"), (second, "rank 1 was ended by SIGKILL")):
+        (line,) = [line for line in running.lines() if "the engine stopped" in line]
+        assert words in line
+        assert "Traceback" not in running.log.read_text()
+
+
+def test_ranks_that_torchrun_starts_end_together(
+    checkpoint: Path, tmp_path: Path, expected: list[int]
+) -> None:
+    shared = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+    with ExitStack() as stack:
+        ranks = [
+            stack.enter_context(
+                command(
+                    *(checkpoint, tmp_path / str(rank), "--tp", "2"),
+                    environment={**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)},
+                )
+            )
+            for rank in range(2)
+        ]
+        ready(ranks[0])
+        assert tokens(ranks[0]) == expected
+        ranks[0].process.send_signal(signal.SIGTERM)
+        assert [each.process.wait(60) for each in ranks] == [0, 0]
+        assert "Traceback" not in ranks[1].log.read_text()
+
+
+def test_replicas_that_share_their_experts_end_with_their_router(
+    checkpoint: Path, tmp_path: Path, expected: list[int]
+) -> None:
+    with command(checkpoint, tmp_path / "log", "--dp", "2", "--ep", "2") as running:
+        ready(running)
+        with urllib.request.urlopen(f"{running.url}/health") as answer:
+            assert [each["up"] for each in json.load(answer)["replicas"]] == [True, True]
+        # Both replicas compute: the second request goes to the one that has less to do.
+        stream = post(running.url, {**BODY, "max_tokens": 2000, "stream": True})
+        assert stream.readline().startswith(b"data: ")
+        assert tokens(running) == expected
+        with urllib.request.urlopen(f"{running.url}/metrics") as answer:
+            text = answer.read().decode()
+        used = [line for line in text.splitlines() if line.startswith("upcurve_prompt_tokens_to")]
+        assert [line.split()[-1] for line in used] == ["3.0", "3.0"]
+        all_of_them = descendants(running)
+        running.process.kill()
+        wait_until_gone(all_of_them)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--tp", "4", "--ep", "3"], "ep: 3 does not divide tp 4"),
+        (["--tp", "2", "--nodes", "2"], "rendezvous: several nodes need one"),
+        (["--dp", "2", "--nodes", "2"], "nodes: replicas of one command are on one node"),
+        (["--replicas", "http://a"], "replicas: only a router has them"),
+        (["--tp", "16"], "the largest that fits is --tp 4"),
+    ],
+)
+def test_layouts_that_cannot_be(checkpoint: Path, options: list[str], words: str) -> None:
+    assert words in refuse(checkpoint, *OPTIONS, *options)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ([], "replicas: a router needs some"),
+        (["--replicas", "http://a,http://a"], "replicas: an address stands there twice"),
+        (["--replicas", "ftp://a"], "replicas: 'ftp://a' is no address"),
+    ],
+)
+def test_a_router_without_replicas(options: list[str], words: str) -> None:
+    assert words in refuse("--role", "router", *options)
+
+
+def test_a_router_with_a_model(checkpoint: Path) -> None:
+    assert "model: a router loads none" in refuse(checkpoint, "--role", "router")
+
+
+def test_a_server_without_a_model() -> None:
+    assert "model: it is missing" in refuse("--port", "0")
+
+
+def test_a_rank_that_dies_while_it_loads_ends_the_server(checkpoint: Path, tmp_path: Path) -> None:
+    with command(checkpoint, tmp_path / "log", "--tp", "2") as running:
+        deadline = time.monotonic() + 60
+        while not (found := [p for p in descendants(running) if "spawn_main" in str(p.cmdline())]):
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        # The first is rank 1: it has not even met the other.
+        found[0].kill()
+        assert running.process.wait(60) == 1
+        (line,) = [line for line in running.lines() if "the engine" in line]
+        assert "rank 1 was ended by SIGKILL" in line

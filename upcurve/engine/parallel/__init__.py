@@ -1,0 +1,1 @@
+"""Several ranks as one engine: which layout, who has which share, and how they talk."""

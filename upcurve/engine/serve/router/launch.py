@@ -1,0 +1,155 @@
+"""Start a router: in front of servers that run already, or of replicas that it starts itself."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import socket
+import sys
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import uvloop
+
+from upcurve.engine.errors import EngineInputError
+from upcurve.engine.execute.options import EngineOptions
+from upcurve.engine.parallel.seat import Node
+from upcurve.engine.serve.launch import bind, prepare
+from upcurve.engine.serve.router.client import Client
+from upcurve.engine.serve.router.replica import Replica
+from upcurve.engine.serve.router.replica_process import ReplicaProcesses
+from upcurve.engine.serve.router.router import Router
+
+logger = logging.getLogger(__name__)
+
+
+def route(replicas: str | None, *, host: str, port: int, drain_seconds: float) -> int:
+    """Route among servers that somebody else runs, until SIGTERM or SIGINT.
+
+    Args:
+        replicas: their addresses, comma-separated.
+        host: name or address to listen on.
+        port: 0 picks a free one.
+        drain_seconds: how long requests may go on after the signal.
+
+    Returns:
+        The exit code, 0.
+
+    Raises:
+        EngineInputError: an address is unusable.
+    """
+    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="upcurve: %(message)s")
+    urls = [each.strip() for each in (replicas or "").split(",") if each.strip()]
+    if not urls:
+        raise EngineInputError("replicas", "a router needs some", "add --replicas URL,URL")
+    if len(set(urls)) < len(urls):
+        raise EngineInputError("replicas", "an address stands there twice", "give each once")
+    found = [Replica.at(url) for url in urls]
+    with bind(host, port) as listener:
+        return _run(found, listener, host, drain_seconds)
+
+
+def serve_replicas(
+    folder: Path,
+    options: EngineOptions,
+    *,
+    host: str,
+    port: int,
+    drain_seconds: float = 5.0,
+    **serving: Any,
+) -> int:
+    """Serve a checkpoint folder by `options.dp` replicas behind a router.
+
+    Args:
+        folder: as `launch.serve`.
+        options: of each replica.
+        host: name or address to listen on.
+        port: 0 picks a free one.
+        drain_seconds: how long requests may go on after a signal.
+        serving: more of `launch.serve`.
+
+    Returns:
+        The exit code: 0, or 1 if no replica is left, or one that shares its experts ended.
+
+    Raises:
+        EngineInputError: the address cannot be bound, or the model or an option is unusable.
+    """
+    prepare()
+    layout = options.layout
+    with ExitStack() as stack:
+        listener = stack.enter_context(bind(host, port))
+        meeting = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+        where = meeting.getsockname()[1] if layout.joined else 0
+        nodes = [
+            Node(
+                first=replica * layout.tp if layout.joined else 0,
+                count=layout.tp,
+                ranks=layout.engine_ranks,
+                host="127.0.0.1",
+                port=where,
+                gpu=replica * layout.tp,
+            )
+            for replica in range(layout.dp)
+        ]
+        processes = stack.enter_context(
+            ReplicaProcesses(folder, options, nodes, meeting if layout.joined else None, serving)
+        )
+        ports = processes.wait()
+        if ports is None:
+            logger.error("a replica ended while it was loading: %s", processes.ends())
+            return 1
+        replicas = [Replica.at(f"http://127.0.0.1:{each}") for each in ports]
+        needed = layout.dp if layout.joined else 1
+        return _run(replicas, listener, host, drain_seconds, processes, needed)
+
+
+def _run(
+    replicas: list[Replica],
+    listener: socket.socket,
+    host: str,
+    drain_seconds: float,
+    processes: ReplicaProcesses | None = None,
+    needed: int = 0,
+) -> int:
+    """Route until a signal, or until fewer processes than needed are left."""
+
+    async def main() -> int:
+        loop = asyncio.get_running_loop()
+        stop = asyncio.Event()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, stop.set)
+        router = Router(replicas)
+        await router.start()
+        server = await loop.create_server(lambda: Client(router), sock=listener, backlog=2048)
+        shown = f"[{host}]" if ":" in host else host
+        logger.info("ready at http://%s:%d", shown, listener.getsockname()[1])
+        if processes is not None:
+            _watch(loop, processes, needed, stop.set)
+        await stop.wait()
+        failed = processes is not None and processes.running < needed
+        server.close()
+        await router.stop(0.0 if failed else drain_seconds)
+        if failed and processes is not None:
+            logger.error("the replicas stopped: %s", processes.ends())
+        return int(failed)
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(main())
+
+
+def _watch(
+    loop: asyncio.AbstractEventLoop,
+    processes: ReplicaProcesses,
+    needed: int,
+    stop: Callable[[], None],
+) -> None:
+    def ended(sentinel: int) -> None:
+        loop.remove_reader(sentinel)
+        if processes.running < needed:
+            stop()
+
+    for sentinel in processes.sentinels:
+        loop.add_reader(sentinel, ended, sentinel)

@@ -1,0 +1,178 @@
+"""Replicas as processes of this machine, each a server of its own on a free port."""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+import multiprocessing.connection
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from multiprocessing.connection import Connection
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from upcurve.engine.errors import EngineInputError
+from upcurve.engine.execute.options import EngineOptions
+from upcurve.engine.parallel.seat import Node
+from upcurve.engine.serve.engine_process import exit_when_closed
+from upcurve.engine.serve.launch import serve
+
+EXIT_SECONDS = 20.0
+"""How long processes that are told to end may take before they are killed."""
+
+
+def run(
+    life: socket.socket,
+    told: Connection,
+    number: int,
+    folder: Path,
+    options: EngineOptions,
+    node: Node,
+    meeting: socket.socket | None,
+    serving: dict[str, Any],
+) -> None:
+    """Serve one replica; the target of the process.
+
+    Args:
+        life: to the parent, which closes it when this process shall end at once.
+        told: gets the port, or the parts of an EngineInputError.
+        number: of the replica.
+        folder: of the checkpoint.
+        options: of the engine.
+        node: the replica's ranks.
+        meeting: listens where all ranks meet, on the first replica.
+        serving: more of `launch.serve`.
+    """
+    # A terminal signals its whole group; the router says when to end.
+    os.setsid()
+    # What a signal to this process meant before is of no account here.
+    threading.Thread(target=exit_when_closed, args=(life,), daemon=True).start()
+    form = f"upcurve: replica {number}: %(message)s"
+    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format=form)
+    try:
+        code = serve(
+            folder,
+            options,
+            host="127.0.0.1",
+            port=0,
+            drain_seconds=0.0,
+            node=node,
+            meeting=meeting,
+            ready=told.send,
+            **serving,
+        )
+    except EngineInputError as error:
+        told.send((error.field, error.problem, error.mend))
+        code = 2
+    sys.exit(code)
+
+
+class ReplicaProcesses:
+    """The replicas that this process has started; they end with it.
+
+    As a context manager: they are gone at the end of the block.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        options: EngineOptions,
+        nodes: Sequence[Node],
+        meeting: socket.socket | None,
+        serving: dict[str, Any],
+    ) -> None:
+        self._lives: list[socket.socket] = []
+        self._told: list[Connection] = []
+        self._processes = []
+        context = multiprocessing.get_context("spawn")
+        for number, node in enumerate(nodes):
+            ours, theirs = socket.socketpair()
+            told, tell = context.Pipe(duplex=False)
+            given = meeting if number == 0 else None
+            with theirs, tell:
+                # No daemon: it has children of its own.
+                process = context.Process(
+                    target=run,
+                    args=(theirs, tell, number, folder, options, node, given, serving),
+                    name=f"upcurve-replica-{number}",
+                )
+                process.start()
+            self._lives.append(ours)
+            self._told.append(told)
+            self._processes.append(process)
+
+    def wait(self) -> list[int] | None:
+        """Wait until all serve, and return their ports; None where one has ended.
+
+        Raises:
+            EngineInputError: the model or an option is unusable.
+        """
+        ports: dict[int, int] = {}
+        while len(ports) < len(self._told):
+            loading = [told for number, told in enumerate(self._told) if number not in ports]
+            # One that has ended may be what another waits for.
+            ready = multiprocessing.connection.wait([*loading, *self.sentinels])
+            for number, told in enumerate(self._told):
+                if told not in ready:
+                    continue
+                try:
+                    answer = told.recv()
+                except EOFError:
+                    return None
+                if isinstance(answer, tuple):
+                    raise EngineInputError(*answer)
+                ports[number] = int(answer)
+            if self.running < len(self._processes):
+                return None
+        return [port for _, port in sorted(ports.items())]
+
+    @property
+    def sentinels(self) -> list[int]:
+        """Descriptors that can be read once a process has ended."""
+        return [process.sentinel for process in self._processes]
+
+    @property
+    def running(self) -> int:
+        """How many have not ended."""
+        return sum(process.exitcode is None for process in self._processes)
+
+    def ends(self) -> str:
+        """Return which of them ended, and how, in words."""
+        words = []
+        for number, process in enumerate(self._processes):
+            process.join(0.5)
+            code = process.exitcode
+            if code is not None:
+                how = f"exit code {code}" if code >= 0 else signal.Signals(-code).name
+                words.append(f"replica {number}: {how}")
+        return ", ".join(words)
+
+    def close(self) -> None:
+        """End all: in order where they serve, at once where they do not end."""
+        for process in self._processes:
+            process.terminate()
+        deadline = time.monotonic() + EXIT_SECONDS
+        for process in self._processes:
+            process.join(max(0.0, deadline - time.monotonic()))
+            if process.is_alive():
+                process.kill()
+                process.join()
+        for life in self._lives:
+            life.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
