@@ -11,6 +11,7 @@ import orjson
 from rich.console import Console
 from rich.table import Table
 
+from upcurve.cli.model_options import model_options
 from upcurve.cli.options import json_option
 from upcurve.cli.tables import print_table
 from upcurve.engine.model.formats import LoadFormat, QuantizationFormat
@@ -42,44 +43,7 @@ if TYPE_CHECKING:
     metavar="NAME,...",
     help="Switches to measure off and alone; none: all on and all off only.  [default: all]",
 )
-@click.option(
-    "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True
-)
-@click.option(
-    "--dtype",
-    type=click.Choice(["auto", "bf16", "fp32"]),
-    default="auto",
-    show_default=True,
-    help="auto: bf16 on a GPU, fp32 on the CPU.",
-)
-@click.option(
-    "--quantization",
-    type=click.Choice(["none", "fp8"]),
-    default="none",
-    show_default=True,
-    help="fp8: quantise while loading, as serve does.",
-)
-@click.option(
-    "--kv-cache-dtype",
-    type=click.Choice(["auto", "fp8"]),
-    default="auto",
-    show_default=True,
-    help="fp8: keys and values in half the memory, with scale 1.",
-)
-@click.option(
-    "--state-dtype",
-    type=click.Choice(["fp32", "bf16"]),
-    default="fp32",
-    show_default=True,
-    help="Of the recurrent state of Gated DeltaNet layers.",
-)
-@click.option(
-    "--load-format",
-    type=click.Choice(["auto", "dummy"]),
-    default="auto",
-    show_default=True,
-    help="dummy: random weights from --seed; the folder needs config.json only.",
-)
+@model_options
 @click.option(
     "--seed",
     type=click.IntRange(0, 2**63 - 1),

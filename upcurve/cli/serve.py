@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from upcurve.cli.model_options import model_options
 from upcurve.engine.switches import Switches
 from upcurve.errors import InputError
 
@@ -21,44 +22,7 @@ from upcurve.errors import InputError
     show_default=True,
     help="0 picks a free one and prints it.",
 )
-@click.option(
-    "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True
-)
-@click.option(
-    "--dtype",
-    type=click.Choice(["auto", "bf16", "fp32"]),
-    default="auto",
-    show_default=True,
-    help="auto: bf16 on a GPU, fp32 on the CPU.",
-)
-@click.option(
-    "--quantization",
-    type=click.Choice(["none", "fp8"]),
-    default="none",
-    show_default=True,
-    help="fp8: quantise to blocks of 128 x 128 while loading. An FP8 checkpoint needs no option.",
-)
-@click.option(
-    "--kv-cache-dtype",
-    type=click.Choice(["auto", "fp8"]),
-    default="auto",
-    show_default=True,
-    help="fp8: keys and values in half the memory, with scale 1.",
-)
-@click.option(
-    "--state-dtype",
-    type=click.Choice(["fp32", "bf16"]),
-    default="fp32",
-    show_default=True,
-    help="Of the recurrent state of Gated DeltaNet layers.",
-)
-@click.option(
-    "--load-format",
-    type=click.Choice(["auto", "dummy"]),
-    default="auto",
-    show_default=True,
-    help="dummy: random weights from --seed; the folder needs config.json only.",
-)
+@model_options
 @click.option("--off", default="", metavar="NAME,...", help="Optimisations to turn off; see below.")
 @click.option(
     "--max-running-requests",

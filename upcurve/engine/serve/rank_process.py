@@ -13,11 +13,11 @@ import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
 from upcurve.engine.errors import EngineInputError
 from upcurve.engine.parallel.seat import Seat
+from upcurve.engine.serve.closing import Closing, join
 from upcurve.engine.serve.engine_process import exit_when_closed
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ def run(life: socket.socket, folder: Path, options: EngineOptions, seat: Seat) -
         os._exit(1)
 
 
-class RankProcesses:
+class RankProcesses(Closing):
     """The ranks of this machine but the one that speaks to this process; they end with it.
 
     As a context manager: they are gone at the end of the block.
@@ -121,20 +121,4 @@ class RankProcesses:
         """End all."""
         for life in self._lives:
             life.close()
-        deadline = time.monotonic() + EXIT_SECONDS
-        for process in self._processes.values():
-            process.join(max(0.0, deadline - time.monotonic()))
-            if process.is_alive():
-                process.kill()
-                process.join()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
+        join(self._processes.values(), EXIT_SECONDS)

@@ -9,13 +9,12 @@ import signal
 import socket
 from collections.abc import Callable, Sequence
 from multiprocessing.connection import wait
-from types import TracebackType
-from typing import Self
 
 from upcurve.engine.errors import EngineInputError
 from upcurve.engine.execute.engine import Engine
 from upcurve.engine.schedule.request import Request
 from upcurve.engine.serve import engine_process
+from upcurve.engine.serve.closing import Closing, join
 from upcurve.engine.serve.messages import (
     HEAD_BYTES,
     Abort,
@@ -41,7 +40,7 @@ class EngineEndedError(RuntimeError):
     """The engine's process ended by itself."""
 
 
-class RemoteEngine:
+class RemoteEngine(Closing):
     """An engine in a process of its own; it ends with this one, however this one ends.
 
     As a context manager: the process is gone at the end of the block.
@@ -124,21 +123,7 @@ class RemoteEngine:
     def close(self) -> None:
         """End the process; nothing happens where it has ended."""
         self._connection.close()
-        self.process.join(EXIT_SECONDS)
-        if self.process.is_alive():
-            self.process.kill()
-            self.process.join()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
+        join([self.process], EXIT_SECONDS)
 
     def _read(self, count: int) -> bytes:
         data = b""

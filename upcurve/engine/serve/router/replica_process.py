@@ -10,16 +10,15 @@ import signal
 import socket
 import sys
 import threading
-import time
 from collections.abc import Sequence
 from multiprocessing.connection import Connection
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from upcurve.engine.errors import EngineInputError
 from upcurve.engine.execute.options import EngineOptions
 from upcurve.engine.parallel.seat import Node
+from upcurve.engine.serve.closing import Closing, join
 from upcurve.engine.serve.engine_process import exit_when_closed
 from upcurve.engine.serve.launch import serve
 
@@ -73,7 +72,7 @@ def run(
     sys.exit(code)
 
 
-class ReplicaProcesses:
+class ReplicaProcesses(Closing):
     """The replicas that this process has started; they end with it.
 
     As a context manager: they are gone at the end of the block.
@@ -157,22 +156,6 @@ class ReplicaProcesses:
         """End all: in order where they serve, at once where they do not end."""
         for process in self._processes:
             process.terminate()
-        deadline = time.monotonic() + EXIT_SECONDS
-        for process in self._processes:
-            process.join(max(0.0, deadline - time.monotonic()))
-            if process.is_alive():
-                process.kill()
-                process.join()
+        join(self._processes, EXIT_SECONDS)
         for life in self._lives:
             life.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
