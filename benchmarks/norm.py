@@ -20,8 +20,8 @@ EPS, CHOICES, HEADS, DIM = 1e-6, 9, 32, 128
 SIZES = ((1, 4096), (64, 4096), (1024, 4096), (8192, 4096), (8192, 2048))
 MIXED = ((1, 2048), (64, 2048), (8192, 2048))
 GATED = (1, 64, 8192)
-COMPILED = ((64, 4096), (8192, 4096))
-LONGEST = 8
+COMPILED = ((1, 4096), (64, 4096), (1024, 4096), (8192, 4096))
+LONGEST = 60
 """Seconds after which torch.compile is not begun: it takes several."""
 
 
