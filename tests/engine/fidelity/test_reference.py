@@ -31,7 +31,7 @@ from upcurve.engine.fidelity.divergence import Divergence
 from upcurve.engine.fidelity.forced import ForcedEngine, Passage
 from upcurve.engine.fidelity.reference import in_float32
 from upcurve.engine.model.checkpoint import write_checkpoint
-from upcurve.engine.model.weights import weight_map
+from upcurve.engine.model.weight_map import weight_map
 from upcurve.engine.switches import Switches
 
 CPU = torch.device("cpu")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -24,6 +23,7 @@ from upcurve.engine.model.loader import load_weights
 from upcurve.engine.model.matrix import Matrix
 from upcurve.engine.model.plan import StepPlan, plan_step
 from upcurve.engine.model.shapes import ModelShapes
+from upcurve.engine.model.update import Update
 from upcurve.engine.model.weights import (
     ExpertWeights,
     GatedAttentionWeights,
@@ -77,26 +77,6 @@ def load_model(
     else:
         load_weights(folder, weights, shapes.quantization)
     return Model(weights.sharding.shapes, weights, switches, dtype, ranks)
-
-
-@dataclass(frozen=True, slots=True)
-class Update:
-    """What a mixer or the experts add to the residual stream, perhaps not summed yet."""
-
-    parts: torch.Tensor | None
-    """[T, H], or [T, P, H]; None before the first layer."""
-    mixing: torch.Tensor | None = None
-    """float32 [T, P]: weights of the parts; None where they count fully."""
-
-    def summed(self) -> torch.Tensor:
-        """Return the sum of the parts, [T, H]."""
-        assert self.parts is not None
-        return self.parts if self.mixing is None else mix(self.parts, self.mixing)
-
-    def rows(self, where: torch.Tensor) -> Update:
-        """Return that of some tokens, int64 [R]."""
-        some = None if self.parts is None else self.parts[where]
-        return Update(some, None if self.mixing is None else self.mixing[where])
 
 
 class Model:
