@@ -28,7 +28,7 @@ import torch
 from upcurve.engine.build import build_engine
 from upcurve.engine.execute.options import EngineOptions
 from upcurve.engine.model.checkpoint import small_config
-from upcurve.engine.model.weights import weight_map
+from upcurve.engine.model.weight_map import weight_map
 from upcurve.engine.schedule.request import SamplingParameters
 
 MODELS = Path(__file__).parent.parent / "models"

@@ -41,6 +41,7 @@ from one_gpu_turns import (
 from upcurve.engine.build import DTYPES
 from upcurve.engine.model.checkpoint import small_config
 from upcurve.engine.model.model import Model, load_model
+from upcurve.engine.model.weight_map import parameter_bytes
 from upcurve.engine.switches import Switches
 
 
@@ -104,7 +105,7 @@ def draw(folder, device, quantization):
         quantization=quantization,
     )
     synchronize()
-    size, took = model.weights.parameter_bytes() / 2**30, time.perf_counter() - started
+    size, took = parameter_bytes(model.weights) / 2**30, time.perf_counter() - started
     print(f"{quantization}: {size:.2f} GiB of parameters, drawn in {took:.1f} s", flush=True)
     return model
 

@@ -23,6 +23,7 @@ from upcurve.accuracy.scoring import is_right
 from upcurve.engine.build import DTYPES, engine_of
 from upcurve.engine.execute.graphs import DecodeGraphs
 from upcurve.engine.execute.options import EngineOptions
+from upcurve.engine.fidelity.check import switches_of
 from upcurve.engine.model.model import Model, load_model
 from upcurve.engine.schedule.request import Request, SamplingParameters
 from upcurve.engine.switches import Switches
@@ -43,7 +44,8 @@ def main():
     print(f"torch {torch.__version__}, {arguments}", flush=True)
     print("\n| | off | streams | problems | right | 95 % interval | s |")
     print("|---|---|---:|---:|---:|---:|---:|")
-    off = ["", "all", *Switches.names()]
+    # Those that a CPU has no use for are asked as well: their rows should be equal.
+    off = ["", "all", *switches_of(Switches.names(), gpu=True)]
     for quantization in arguments.variant.split(","):
         asked = Asked(quantization, arguments)
         for streams in map(int, arguments.concurrency.split(",")):

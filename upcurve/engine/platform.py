@@ -42,10 +42,11 @@ INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 def take_gpu(index: int) -> int:
     """Leave this process one of the GPUs that it sees, before it uses any; return how many it saw.
 
-    Where there are fewer, several processes get the same one.
+    Where there are fewer, several processes get the same one. The only one needs no choice: then
+    nothing is changed.
     """
     count = torch.cuda.device_count()
-    if count:
+    if count > 1:
         # Either name does on AMD; NVIDIA knows the second.
         names = ("HIP_VISIBLE_DEVICES", "CUDA_VISIBLE_DEVICES")
         name = next((each for each in names if os.environ.get(each)), names[1])

@@ -71,8 +71,8 @@ BUGS = (
         (
             Edit(
                 "kernels.routing",
-                "unsqueeze(-1) * shared_scale\n",
-                "unsqueeze(-1) * shared_scale * 2\n",
+                "shared_scale).unsqueeze(-1)\n",
+                "shared_scale).unsqueeze(-1) * 2\n",
             ),
             Edit(
                 "kernels.routing",

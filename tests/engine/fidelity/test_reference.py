@@ -31,7 +31,7 @@ from upcurve.engine.fidelity.divergence import Divergence
 from upcurve.engine.fidelity.forced import ForcedEngine, Passage
 from upcurve.engine.fidelity.reference import in_float32
 from upcurve.engine.model.checkpoint import write_checkpoint
-from upcurve.engine.model.weights import weight_map
+from upcurve.engine.model.weight_map import weight_map
 from upcurve.engine.switches import Switches
 
 CPU = torch.device("cpu")
@@ -145,9 +145,12 @@ def test_builds_of_switches() -> None:
     assert len(named) == 6
 
 
-def test_switches_that_a_cpu_has_no_use_for_are_left_out() -> None:
-    assert switches_of(Switches.names(), gpu=True) == Switches.names()
-    assert not set(ON_A_GPU) & set(switches_of(Switches.names(), gpu=False))
+def test_switches_that_a_device_has_no_use_for_are_left_out() -> None:
+    everywhere = [name for name in Switches.names() if name != "fused_all_reduce"]
+    assert switches_of(Switches.names(), gpu=True) == everywhere
+    assert switches_of(["fused_all_reduce", "fused_norm"], gpu=True) == ["fused_norm"]
+    on_a_cpu = [name for name in everywhere if name not in ON_A_GPU]
+    assert switches_of(Switches.names(), gpu=False) == on_a_cpu
     with pytest.raises(EngineInputError, match="'fast' is not a switch"):
         switches_of(["fused_norm", "fast"], gpu=True)
 

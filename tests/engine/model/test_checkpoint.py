@@ -27,7 +27,8 @@ from upcurve.engine.kernels import gated_delta
 from upcurve.engine.model.checkpoint import SPECIAL_TOKENS, fill_dummy, train_tokenizer
 from upcurve.engine.model.model import Model, load_model
 from upcurve.engine.model.shapes import ModelShapes
-from upcurve.engine.model.weights import GatedDeltaWeights, ModelWeights, weight_map
+from upcurve.engine.model.weight_map import weight_map
+from upcurve.engine.model.weights import GatedDeltaWeights, ModelWeights
 from upcurve.engine.switches import Switches
 
 

@@ -24,7 +24,8 @@ from tests.engine.model.oracle import (
 )
 from upcurve.engine.errors import EngineInputError
 from upcurve.engine.model.shapes import ModelShapes
-from upcurve.engine.model.weights import ModelWeights, weight_map
+from upcurve.engine.model.weight_map import parameter_bytes, weight_map
+from upcurve.engine.model.weights import ModelWeights
 
 Tensors = dict[str, torch.Tensor]
 GATE_UP = "model.layers.0.mlp.experts.gate_up_proj"
@@ -154,7 +155,7 @@ def test_every_parameter_is_filled_with_its_own_tensor(whole: Path, tensors: Ten
         stored = tensors[name if name == "lm_head.weight" else f"model.{name}"]
         assert torch.equal(each, stored), name
     assert len(table) == len(tensors)
-    assert model.weights.parameter_bytes() == sum(each.nbytes for each in tensors.values())
+    assert parameter_bytes(model.weights) == sum(each.nbytes for each in tensors.values())
     for norm in model.weights.norms():
         assert torch.equal(norm.one_plus, norm.weight + 1)
 

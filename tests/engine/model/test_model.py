@@ -10,6 +10,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from tests.engine.model.oracle import (
     TOLERANCE,
@@ -235,3 +236,32 @@ def test_a_request_that_ended_in_nan_harms_no_later_one(model: Model, left: floa
         state.convolution[earlier.slot] = left
     earlier.release()
     torch.testing.assert_close(in_pieces(model, memory, ids, pieces), fresh, atol=0, rtol=0)
+
+
+class Operations(TorchDispatchMode):
+    """Keeps what is computed: the operation, and its arguments that are numbers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[tuple[str, tuple[Any, ...]]] = []
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        numbers = tuple(each for each in args if isinstance(each, (int, float)))
+        self.seen.append((func.overloadpacket.__name__, numbers))
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("off", ["", "fused_topk", "shared_expert_fusion", "all"])
+def test_alone_the_shared_experts_weight_is_not_multiplied_by_one(off: str, folder: Path) -> None:
+    model = load(folder, off=off)
+    memory = new_memory(model)
+    sequences = [reserve(memory, [each]) for each in (1, 2)]
+    with Operations() as operations:
+        step(model, memory, [(each, 1) for each in sequences])
+    seen = operations.seen
+    gates = [index for index, (name, _) in enumerate(seen) if name == "sigmoid"]
+    assert len(gates) > len(model.weights.layers)
+    # Its shape may be changed between.
+    assert not any(("mul", (1.0,)) in seen[index : index + 3] for index in gates)

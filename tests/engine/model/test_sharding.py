@@ -22,7 +22,8 @@ from upcurve.engine.model.matrix import Rows
 from upcurve.engine.model.shapes import ModelShapes
 from upcurve.engine.model.sharding import Sharding, take
 from upcurve.engine.model.stored import StoredTensor
-from upcurve.engine.model.weights import ModelWeights, weight_map
+from upcurve.engine.model.weight_map import weight_map
+from upcurve.engine.model.weights import ModelWeights
 from upcurve.engine.parallel.layout import Layout
 
 SIZES: dict[str, Any] = {

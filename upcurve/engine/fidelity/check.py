@@ -21,6 +21,8 @@ from upcurve.engine.switches import Switches
 
 ON_A_GPU = ("fused_query_key", "fused_recurrence", "paged_attention", "cuda_graphs", "host_overlap")
 """Switches that change nothing on a CPU."""
+AMONG_RANKS = ("fused_all_reduce",)
+"""Switches that change nothing where one process has the whole model, as here."""
 FLOOR = 1e-8
 """Nats that float32 may cost: other orders of its sums cost 1e-10 at most (docs/divergence.md)."""
 ROUNDING = 1.5
@@ -210,7 +212,7 @@ def load(folder: Path, device: torch.device, form: Format) -> Model:
 
 
 def switches_of(names: Sequence[str], *, gpu: bool) -> list[str]:
-    """Return those of some switches that change something on the device.
+    """Return those of some switches that change something on one device.
 
     Args:
         names: of switches.
@@ -224,7 +226,8 @@ def switches_of(names: Sequence[str], *, gpu: bool) -> list[str]:
             raise EngineInputError(
                 "switch", f"{name!r} is not a switch", f"give some of {', '.join(Switches.names())}"
             )
-    return [name for name in names if gpu or name not in ON_A_GPU]
+    without = AMONG_RANKS if gpu else (*AMONG_RANKS, *ON_A_GPU)
+    return [name for name in names if name not in without]
 
 
 def builds(names: Sequence[str]) -> dict[str, Switches]:

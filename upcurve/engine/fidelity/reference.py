@@ -16,7 +16,8 @@ from upcurve.engine.memory.caches import Caches, CacheTypes
 from upcurve.engine.model.batch import ForwardBatch
 from upcurve.engine.model.matrix import Rows
 from upcurve.engine.model.model import Model
-from upcurve.engine.model.weights import ModelWeights, weight_map
+from upcurve.engine.model.weight_map import weight_map
+from upcurve.engine.model.weights import ModelWeights
 from upcurve.engine.switches import Switches
 
 PAGE = 16

@@ -31,6 +31,18 @@ def route_reference(logits: torch.Tensor, top_k: int) -> tuple[torch.Tensor, tor
     return weights / weights.sum(-1, keepdim=True), ids.to(torch.int32)
 
 
+def shared_weight(shared_logit: torch.Tensor, shared_scale: float = 1.0) -> torch.Tensor:
+    """Return sigmoid(gate) times what the shared expert counts, in the shape and type of the gate.
+
+    Args:
+        shared_logit: the shared expert's gate.
+        shared_scale: one over the ranks that all compute it and are summed.
+    """
+    weight = torch.sigmoid(shared_logit)
+    # A product with 1 would be a launch in every layer.
+    return weight if shared_scale == 1.0 else weight * shared_scale
+
+
 def append_shared(
     weights: torch.Tensor,
     ids: torch.Tensor,
@@ -47,12 +59,12 @@ def append_shared(
         ids: int32 [T, K].
         shared_logit: [T], the shared expert's gate.
         shared_id: the row of the expert tensors that holds the shared expert.
-        shared_scale: of its weight: one over the ranks that all compute it and are summed.
+        shared_scale: as `shared_weight`.
 
     Returns:
         Weights float32 [T, K + 1] and ids int32 [T, K + 1].
     """
-    shared = torch.sigmoid(shared_logit.float()).unsqueeze(-1) * shared_scale
+    shared = shared_weight(shared_logit.float(), shared_scale).unsqueeze(-1)
     return torch.cat([weights, shared], -1), torch.cat(
         [ids, ids.new_full((len(ids), 1), shared_id)], -1
     )

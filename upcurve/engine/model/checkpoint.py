@@ -18,7 +18,8 @@ from upcurve.engine.model.matrix import Rows, pieces
 from upcurve.engine.model.quantization import BLOCK_SIZE
 from upcurve.engine.model.shapes import ModelShapes
 from upcurve.engine.model.sharding import Cuts, take, whole_shape
-from upcurve.engine.model.weights import ModelWeights, Target, weight_map
+from upcurve.engine.model.weight_map import Target, weight_map
+from upcurve.engine.model.weights import ModelWeights
 
 SPECIAL_TOKENS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
 CHAT_TEMPLATE = (

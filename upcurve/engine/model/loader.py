@@ -14,7 +14,8 @@ from upcurve.engine.model.matrix import Rows, pieces
 from upcurve.engine.model.quantization import Quantization
 from upcurve.engine.model.sharding import Cut, Cuts, take, whole_shape
 from upcurve.engine.model.stored import StoredTensor, stored_tensors
-from upcurve.engine.model.weights import ModelWeights, Target, weight_map
+from upcurve.engine.model.weight_map import Target, weight_map
+from upcurve.engine.model.weights import ModelWeights
 
 logger = logging.getLogger(__name__)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -24,6 +23,7 @@ from upcurve.engine.model.loader import load_weights
 from upcurve.engine.model.matrix import Matrix
 from upcurve.engine.model.plan import StepPlan, plan_step
 from upcurve.engine.model.shapes import ModelShapes
+from upcurve.engine.model.update import Update
 from upcurve.engine.model.weights import (
     ExpertWeights,
     GatedAttentionWeights,
@@ -79,26 +79,6 @@ def load_model(
     return Model(weights.sharding.shapes, weights, switches, dtype, ranks)
 
 
-@dataclass(frozen=True, slots=True)
-class Update:
-    """What a mixer or the experts add to the residual stream, perhaps not summed yet."""
-
-    parts: torch.Tensor | None
-    """[T, H], or [T, P, H]; None before the first layer."""
-    mixing: torch.Tensor | None = None
-    """float32 [T, P]: weights of the parts; None where they count fully."""
-
-    def summed(self) -> torch.Tensor:
-        """Return the sum of the parts, [T, H]."""
-        assert self.parts is not None
-        return self.parts if self.mixing is None else mix(self.parts, self.mixing)
-
-    def rows(self, where: torch.Tensor) -> Update:
-        """Return that of some tokens, int64 [R]."""
-        some = None if self.parts is None else self.parts[where]
-        return Update(some, None if self.mixing is None else self.mixing[where])
-
-
 class Model:
     """Shapes, parameters and switches: everything of the forward pass but the batch's memory.
 
@@ -124,6 +104,10 @@ class Model:
         fusable = len(experts.gate_up.weight) > experts.routed
         self.shared_expert_fused = switches.shared_expert_fusion and fusable
         """False too where the shared expert has another size than the routed ones."""
+        mine = weights.sharding.experts
+        self._owned = mine if len(mine) < shapes.num_experts else None
+        """The routed experts that this rank has; None where it has all."""
+        self._alone = ranks.alone
         self._kernels = runs_kernels(weights.embedding.device)
         self._attention = Attention(shapes, switches, kernels=self._kernels)
         fused = switches.fused_recurrence and self._kernels
@@ -283,9 +267,9 @@ class Model:
 
     def _all_experts(self, x: Normed, weights: ExpertWeights, gathered_rows: int) -> Update:
         """Compute the experts, which replicas and ranks may share."""
-        replicas = self.ranks.replicas
-        if self.ranks.alone:
+        if self._alone:
             return self._experts(x, weights)
+        replicas = self.ranks.replicas
         if replicas.size == 1:
             return self._joined(self._experts(x, weights).summed())
         # Every replica's tokens go to the experts of every rank.
@@ -300,9 +284,7 @@ class Model:
         count, top_k = self.shapes.num_experts, self.shapes.num_experts_per_tok
         shared = self.shared_expert_fused
         scale = self.ranks.share.shared_scale
-        mine = self.weights.sharding.experts
-        owned = None if len(mine) == count else mine
-        rows = x.rows
+        owned, routed_here, rows = self._owned, weights.routed, x.rows
         if self.switches.fused_topk:
             logits = matrix_vector.linear(rows, weights.aligned_router)
             shared_logit = logits[:, count : count + 1]
@@ -314,11 +296,11 @@ class Model:
             shared_logit = F.linear(rows, weights.router[count:])
             mixing, ids = routing.route_reference(F.linear(rows, weights.router[:count]), top_k)
             if owned is not None:
-                mixing, ids = routing.own(mixing, ids, owned, len(mine) + shared)
+                mixing, ids = routing.own(mixing, ids, owned, routed_here + shared)
             if shared:
                 gate = shared_logit.squeeze(-1)
-                mixing, ids = routing.append_shared(mixing, ids, gate, len(mine), scale)
-        size = len(mine) + shared
+                mixing, ids = routing.append_shared(mixing, ids, gate, routed_here, scale)
+        size = routed_here + shared
         matrices = _tensors(weights.gate_up[:size], weights.down[:size])
         if self.switches.grouped_experts:
             results = experts.experts_grouped(rows, ids, *matrices, quantized=x.quantized)
@@ -330,7 +312,7 @@ class Model:
         if shared:
             return Update(routed)
         alone = experts.dense(rows, *_tensors(weights.shared_gate_up, weights.shared_down))
-        return Update(routed + torch.sigmoid(shared_logit) * scale * alone)
+        return Update(routed + routing.shared_weight(shared_logit, scale) * alone)
 
 
 def _tensors(

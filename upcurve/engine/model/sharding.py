@@ -101,7 +101,7 @@ class Sharding:
         """Return what the rank holds of a checkpoint tensor.
 
         Args:
-            name: as in `weights.weight_map`: without prefix, experts fused.
+            name: as in `weight_map`: without prefix, experts fused.
         """
         if self.share.whole:
             return ()

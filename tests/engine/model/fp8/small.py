@@ -14,7 +14,8 @@ from tests.engine.model.oracle import CPU, in_pieces, new_memory, random_ids, ti
 from upcurve.engine.errors import EngineInputError
 from upcurve.engine.model.matrix import Rows
 from upcurve.engine.model.model import Model, load_model
-from upcurve.engine.model.weights import ModelWeights, weight_map
+from upcurve.engine.model.weight_map import weight_map
+from upcurve.engine.model.weights import ModelWeights
 from upcurve.engine.switches import Switches
 
 Tensors = dict[str, torch.Tensor]

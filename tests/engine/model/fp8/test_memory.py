@@ -16,7 +16,8 @@ from upcurve.engine.model.checkpoint import fill_dummy, write_checkpoint
 from upcurve.engine.model.loader import load_weights
 from upcurve.engine.model.matrix import Rows
 from upcurve.engine.model.shapes import ModelShapes
-from upcurve.engine.model.weights import ModelWeights, weight_map
+from upcurve.engine.model.weight_map import weight_map
+from upcurve.engine.model.weights import ModelWeights
 
 
 def place(tensor: torch.Tensor) -> int:

@@ -27,7 +27,7 @@ from tests.engine.model.oracle import tiny_config
 from upcurve.engine.kernels import block_scaled
 from upcurve.engine.model.checkpoint import write_checkpoint
 from upcurve.engine.model.model import Model
-from upcurve.engine.model.weights import weight_map
+from upcurve.engine.model.weight_map import weight_map
 from upcurve.engine.switches import Switches
 
 
