@@ -35,8 +35,9 @@ class ComparableSeries:
 
     def describe(self) -> str:
         """Return model, hardware, workload and day of the last measurement in words."""
+        hardware = " and ".join(each or "unnamed hardware" for each in self.summary.hardware)
         return (
-            f"{' and '.join(self.summary.models)} on {' and '.join(self.summary.hardware)}, "
+            f"{' and '.join(self.summary.models)} on {hardware}, "
             f"{self.workload[0]} in / {self.workload[1]} out, {self.summary.last_measured_on}"
         )
 
