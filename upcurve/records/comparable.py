@@ -212,6 +212,8 @@ def series_prices(
         prices[name] = None
         if len(hardware) != 1:
             notes.append(f"{name}: no cost, because its runs used {' and '.join(hardware)}")
+        elif not hardware[0]:
+            notes.append(f"{name}: no cost, because its hardware was not named")
         elif hardware[0] in given:
             prices[name] = Price(hardware[0], given[hardware[0]])
         elif hardware[0] not in table.hardware:
