@@ -167,6 +167,8 @@ def test_every_request_failed(capsys, tmp_path, server):
         ({"isl": 0}, "isl: '0' (0 is no length"),
         ({"isl": "uniform:2:8"}, "isl: 'uniform:2:8' (the ratio"),
         ({"goodput": "ttft=x"}, "goodput: "),
+        ({"series": ""}, "'' is no name; give one line of text"),
+        ({"series": "two\nlines"}, r"'two\nlines' is no name"),
         ({"search": "ttft<1s", "concurrency": "4"}, "--search needs two loads"),
         ({"rate": "5"}, "exclude each other"),
         ({"burstiness": 2}, "belong to an open loop"),

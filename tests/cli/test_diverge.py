@@ -49,7 +49,7 @@ def test_builds_within_the_limits_end_with_0_and_a_table(model: Path) -> None:
 
 
 def test_json_has_every_number(model: Path) -> None:
-    result = run(model, "--limit", 2, "--switch", "", "--dtype", "bf16", "--json")
+    result = run(model, "--limit", 2, "--switch", "none", "--dtype", "bf16", "--json")
     report = json.loads(result.stdout)
     assert report["passed"] == (result.return_value == 0)
     assert (report["dtype"], report["quantization"]) == ("bf16", "none")

@@ -126,7 +126,12 @@ def test_a_driver_s_version_is_read(tmp_path: Path, text, version):
 
 @pytest.mark.parametrize(
     ("arguments", "flag"),
-    [(["--all"], "all"), (["--variants"], "variants"), (["--model", "x"], "model")],
+    [
+        (["--all"], "all"),
+        (["--variants"], "variants"),
+        (["--model", "x"], "model"),
+        (["--target", "sm_90"], "target"),
+    ],
 )
 def test_what_only_kernels_mean_is_refused_without_them(capfd, arguments, flag):
     code, _, err = doctor(capfd, *arguments)

@@ -56,7 +56,8 @@ def test_stored_series_are_told_as_shares_of_it(
     [
         (["--model", "gpt", *OPTIONS[2:]], "no shape of 'gpt' is known"),
         ([*OPTIONS[:3], "X1", *OPTIONS[4:]], "no specification of 'X1'"),
-        ([*OPTIONS, "--gpus", "1"], "does not fit"),
+        ([*OPTIONS, "--gpus", "1"], "on 1 GPUs; MI355X has 288 GB; give more GPUs"),
+        ([*OPTIONS[:5], "9" * 20, *OPTIONS[6:]], f"does not fit with a request of {'9' * 20} in"),
     ],
 )
 def test_what_is_not_known_is_one_line(

@@ -5,8 +5,8 @@ from __future__ import annotations
 import click
 import pytest
 
-from upcurve.cli.options import FiniteRange
-from upcurve.cli.sweep import command as sweep
+from upcurve.cli import COMMANDS, main
+from upcurve.cli.options import FiniteRange, Name
 
 
 @pytest.mark.parametrize("text", ["nan", "inf", "-inf", "0", "x"])
@@ -17,11 +17,23 @@ def test_a_number_is_finite_and_in_its_range(text: str) -> None:
     assert kind.convert("0.5", None, None) == 0.5
 
 
-def test_no_float_option_of_a_measuring_command_takes_nan() -> None:
-    from upcurve.cli import ablate, bisect, compare, history
-
-    for command in (sweep, ablate.command, bisect.command, compare.command, history.command):
+@pytest.mark.parametrize("name", COMMANDS)
+def test_no_float_option_takes_nan(name: str) -> None:
+    with click.Context(main) as context:
+        command = main.get_command(context, name)
+        assert command is not None
         for option in command.params:
             if isinstance(option.type, click.FloatRange):
                 with pytest.raises(click.BadParameter, match="no finite number"):
                     option.type.convert("nan", None, None)
+
+
+@pytest.mark.parametrize("text", ["", "  ", "a\nb", "a\x1b[31m", "a\udcff", "x" * 2001])
+def test_a_name_is_one_line_of_text(text: str) -> None:
+    with pytest.raises(click.BadParameter, match="is no name"):
+        Name().convert(text, None, None)
+
+
+@pytest.mark.parametrize("text", ["../x", "<b>", "=1+1", "größer", "a b"])
+def test_a_name_is_kept_as_it_is(text: str) -> None:
+    assert Name().convert(text, None, None) == text

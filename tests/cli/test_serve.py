@@ -200,6 +200,7 @@ def test_a_model_folder_with_a_file_missing_or_damaged(checkpoint, tmp_path, nam
         (["--device", "tpu"], "--device"),
         (["--port", "70000"], "--port"),
         (["--threads", "0"], "--threads"),
+        (["--threads", "1000000"], "--threads"),
         (["--no-such"], "--no-such"),
     ],
 )

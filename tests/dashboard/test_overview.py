@@ -114,3 +114,11 @@ def test_groups_are_paged_newest_first_and_tell_of_accuracy(nightlies: TestClien
     assert paged == every
     glance = next(each["accuracy"] for each in every if each["accuracy"])
     assert glance == {"checked": 36, "failed": 1}  # of twelve builds, one point's check failed
+
+
+def test_a_tier_without_a_value_says_why(published: TestClient) -> None:
+    (row,) = rows(published, "tiers=1,9.5,15,100")
+    statuses = [each["status"] for each in row["tiers"]]
+    # apr begins at 9.2, may at 11.56, feb at 19.22; none goes beyond 75.22.
+    assert statuses == ["below_range", "interpolated", "interpolated", "unreachable"]
+    assert [each["best"] for each in row["tiers"]] == [None, "apr", "may", None]

@@ -86,6 +86,7 @@ def test_streams_start_apart():
     [
         (ClosedLoop, {"concurrency": 0, "requests": 1}, "concurrency"),
         (ClosedLoop, {"concurrency": 2}, "requests"),
+        (ClosedLoop, {"concurrency": 65_536, "requests": 65_536}, "concurrency"),
         (ClosedLoop, {"concurrency": 2, "requests": 4, "duration_s": 1}, "requests"),
         (ClosedLoop, {"concurrency": 2, "requests": 1}, "requests"),
         (ClosedLoop, {"concurrency": 2, "duration_s": 0}, "duration"),

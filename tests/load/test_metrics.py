@@ -233,7 +233,16 @@ def test_goodput_counts_what_keeps_both_limits():
     assert metrics(requests)["goodput"] is None
 
 
-@pytest.mark.parametrize("limits", [{}, {"ttft_ms": 0.0}, {"ttft_ms": 5, "tpot_ms": -1}])
+@pytest.mark.parametrize(
+    "limits",
+    [
+        {},
+        {"ttft_ms": 0.0},
+        {"ttft_ms": 5, "tpot_ms": -1},
+        {"ttft_ms": float("nan")},
+        {"ttft_ms": 5, "tpot_ms": float("inf")},
+    ],
+)
 def test_goals_that_are_none(limits):
     with pytest.raises(InputError, match="goodput"):
         Goal(**limits)

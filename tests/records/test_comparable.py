@@ -72,6 +72,15 @@ def test_all_series_oldest_first_or_the_named_in_their_order(store):
     assert [point.tput_per_gpu for point in named[0].points] == [1024]
 
 
+def test_hardware_that_a_bench_was_not_told_is_said(store):
+    add(store, "ours", hardware="")
+    (ours,) = comparable_series(store)
+    assert ours.describe() == "M on unnamed hardware, 8192 in / 1024 out, 2026-03-01"
+    found, notes = series_prices([ours], prices(), tier="hyperscaler")
+    assert found == {"ours": None}
+    assert notes == ["ours: no cost, because its hardware was not named"]
+
+
 def test_an_empty_store_says_how_to_fill_it(store):
     with pytest.raises(InputError, match=r"store: .*upcurve import or upcurve bench"):
         comparable_series(store)

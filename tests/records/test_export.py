@@ -108,6 +108,16 @@ def test_what_was_exported_is_imported_to_the_letter(
             assert again.added == {}
 
 
+@pytest.mark.parametrize("form", ["csv", "json"])
+def test_a_bench_that_was_told_no_hardware_comes_back(tmp_path: Path, form: export.Form) -> None:
+    run, points = run_record(source="bench", hardware=""), [point_record()]
+    with Store.open(tmp_path / "one") as one, Store.open(tmp_path / "two") as two:
+        one.add_finished_runs([("run-0", run, points)], "test")
+        export.write_file(one, tmp_path / f"rows.{form}", form)
+        import_rows(two, str(tmp_path / f"rows.{form}"))
+        assert two.find_run("run-0") == (run, points)
+
+
 def test_every_exported_column_is_one_that_an_import_knows() -> None:
     assert [column.name for column in EXPORTED] == [column.name for column in COLUMNS]
 

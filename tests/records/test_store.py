@@ -237,6 +237,7 @@ def test_times_are_utc(store: Store) -> None:
     ("location", "message"),
     [
         ("mysql://host/db", "store: mysql:// is no kind of store; name a folder or a postgresql"),
+        ("", "store: its name is empty; name a folder"),
         ("postgresql://u:secret@host/db", "UPCURVE_TRACES: .* set UPCURVE_TRACES"),
     ],
 )

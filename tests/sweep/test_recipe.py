@@ -103,6 +103,7 @@ def test_overrides_are_typed_as_yaml_and_the_last_one_counts(path: Path) -> None
             "workload.vocabulary=[5, 6]",
             "workload.vocabulary: [5, 6] is no range of token ids; give",
         ),
+        (r'series="a\nb"', r"series: 'a\nb' is more than a line of text; write a plain name"),
         ("name=", "name: None cannot be used; give text"),
     ],
 )

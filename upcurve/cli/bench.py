@@ -14,7 +14,7 @@ from upcurve.cli.bench_files import SaveFile, save
 from upcurve.cli.bench_plan import Plan, plan_of
 from upcurve.cli.bench_record import previous_points, recording, run_record
 from upcurve.cli.bench_view import View, print_points, print_search, print_warnings
-from upcurve.cli.options import NumberList, json_option, store_option
+from upcurve.cli.options import FiniteRange, Name, NumberList, json_option, store_option
 from upcurve.load.search import strain
 from upcurve.load.session import Result, Session
 from upcurve.sweep.interruption import sigterm_interrupts
@@ -22,7 +22,7 @@ from upcurve.sweep.interruption import sigterm_interrupts
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 _WORKLOAD = click.IntRange(min=1)
-_POSITIVE = click.FloatRange(min=0, min_open=True)
+_POSITIVE = FiniteRange(min=0, min_open=True)
 
 
 class Vocabulary(click.ParamType[tuple[int, int]]):
@@ -68,7 +68,7 @@ def further(*names: str, **settings: Any) -> Decorator:
 
 @click.command()
 @usual("--base-url", metavar="URL", help="E.g. http://127.0.0.1:8000")
-@usual("--model", metavar="NAME", help="Name that the server serves.")
+@usual("--model", type=Name(), metavar="NAME", help="Name that the server serves.")
 @usual("--isl", metavar="TOKENS", help="Input: 8192, uniform:0.8:8192, normal:1024:200, ...")
 @usual("--osl", metavar="TOKENS", help="Output, in the same forms.")
 @usual(
@@ -98,7 +98,9 @@ def further(*names: str, **settings: Any) -> Decorator:
 @usual("--endpoint", type=click.Choice(["completions", "chat"]), default="completions")
 @usual("--tokenizer", metavar="PATH", help="Send text, counted by this tokenizer.json.")
 @usual("--dataset", metavar="FILE", help="Send the prompts of JSON lines or a ShareGPT file.")
-@usual("--series", metavar="NAME", help="Keep the points in the store under this name.")
+@usual(
+    "--series", type=Name(), metavar="NAME", help="Keep the points in the store under this name."
+)
 @further("--resume", is_flag=True, help="Measure only what the series lacks.")
 @usual("--gpus", type=_WORKLOAD, metavar="N", help="That serve it.  [default: --tp]")
 @further("--hardware", default="", metavar="NAME", help="As in price tables: MI355X, H200, ...")

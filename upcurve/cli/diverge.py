@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from upcurve.cli.model_options import model_options
-from upcurve.cli.options import json_option
+from upcurve.cli.options import MAX_THREADS, FiniteRange, json_option
 from upcurve.cli.tables import print_table
 from upcurve.engine.model.formats import LoadFormat, QuantizationFormat
 from upcurve.engine.switches import Switches
@@ -41,7 +41,8 @@ if TYPE_CHECKING:
     "--switch",
     "switches",
     metavar="NAME,...",
-    help="Switches to measure off and alone; none: all on and all off only.  [default: all]",
+    help="Switches to measure off and alone, or none of them: all on and all off only."
+    "  [default: all]",
 )
 @model_options
 @click.option(
@@ -71,17 +72,21 @@ if TYPE_CHECKING:
     help="Passages that run at once; the others take their slots after them.",
 )
 @click.option(
-    "--threads", type=click.IntRange(min=1), default=1, show_default=True, help="Of the CPU."
+    "--threads",
+    type=click.IntRange(1, MAX_THREADS),
+    default=1,
+    show_default=True,
+    help="Of the CPU.",
 )
 @click.option(
     "--max-kl",
-    type=click.FloatRange(min=0),
+    type=FiniteRange(min=0),
     metavar="X",
     help="Most nats that a build may lose on average.  [default: 1.5 times what plain torch loses]",
 )
 @click.option(
     "--min-agreement",
-    type=click.FloatRange(0, 1),
+    type=FiniteRange(0, 1),
     metavar="Y",
     help="Least share of tokens with the same most likely one.  [default: about plain torch's]",
 )
@@ -141,7 +146,7 @@ def command(
         dtype = "bf16" if is_gpu(where) else "fp32"
     form = Format(dtype, quantization, load_format, seed)
     names = Switches.names() if switches is None else switches.replace(" ", "").split(",")
-    names = [name for name in names if name]
+    names = [] if names == ["none"] else [name for name in names if name]
     chosen = switches_of(names, gpu=is_gpu(where))
     shapes = ModelShapes.from_folder(model)
     passages, title = text_of(

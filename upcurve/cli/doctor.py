@@ -18,15 +18,16 @@ from upcurve.cli.tables import print_table
 if TYPE_CHECKING:
     from upcurve.engine.portability.report import Finding
 
+TARGETS = "sm_90,gfx950"
+"""GPUs that kernels are compiled for where none is named."""
+
 
 @click.command()
 @click.option("--kernels", is_flag=True, help="Compile the engine's kernels; needs no GPU.")
 @click.option(
     "--target",
-    default="sm_90,gfx950",
-    show_default=True,
     metavar="NAME,...",
-    help="GPUs to compile for.",
+    help=f"GPUs to compile for.  [default: {TARGETS}]",
 )
 @click.option(
     "--model",
@@ -45,7 +46,7 @@ if TYPE_CHECKING:
 @json_option
 def command(
     kernels: bool,
-    target: str,
+    target: str | None,
     model: Path | None,
     every: bool,
     variants: bool,
@@ -66,13 +67,13 @@ def command(
       upcurve doctor --kernels --all --json
     """  # noqa: D301
     if not kernels:
-        _refuse_without_kernels(every=every, variants=variants, model=model)
+        _refuse_without_kernels(every=every, variants=variants, model=model, target=target)
         return _machine(store, as_json)
     from upcurve.engine.portability import proof
 
     # Where standard error is a terminal: it takes a minute the first time.
     with Console(stderr=True).status("compiling"):
-        found = proof.prove(target, model, every=every)
+        found = proof.prove(target or TARGETS, model, every=every)
     if as_json:
         click.echo(json.dumps([asdict(each) for each in found], indent=2))
     else:

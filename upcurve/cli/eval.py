@@ -17,7 +17,7 @@ from upcurve.accuracy.outcome import FOLDER, outcome, reference_of
 from upcurve.accuracy.scoring import METRICS, Metric
 from upcurve.accuracy.task import NAMES, Task, load_task
 from upcurve.cli.eval_view import AskedView, eval_table
-from upcurve.cli.options import NumberList, json_option, store_option
+from upcurve.cli.options import FiniteRange, NumberList, json_option, store_option
 from upcurve.cli.tables import print_table
 from upcurve.errors import InputError
 from upcurve.load.target import Target, environment_proxy
@@ -25,7 +25,7 @@ from upcurve.records.store import Store
 from upcurve.sweep.interruption import sigterm_interrupts
 
 _COUNT = click.IntRange(min=1)
-_SHARE = click.FloatRange(min=0, max=1, min_open=True)
+_SHARE = FiniteRange(min=0, max=1, min_open=True)
 
 
 @click.command("eval")
@@ -88,7 +88,7 @@ _SHARE = click.FloatRange(min=0, max=1, min_open=True)
 @click.option("--resume", is_flag=True, help="Ask only what the last evaluation like this lacks.")
 @click.option(
     "--timeout",
-    type=click.FloatRange(min=0, min_open=True),
+    type=FiniteRange(min=0, min_open=True),
     default=600.0,
     show_default=True,
     help="Seconds that one try may take.",

@@ -34,7 +34,8 @@ def command(location: str, assignments: tuple[str, ...], store: str, as_json: bo
     Example:
       upcurve import published:mi355x-qwen35
       upcurve import rows.csv --store ./results
-      upcurve import bench.json --set series=mine --set hardware=H200 --set tp=1
+      upcurve import bench.json --set series=mine --set model=qwen --set hardware=H200 \\
+        --set tp=1 --set gpus=1 --set measured_on=2026-11-29
     """  # noqa: D301
     from upcurve.records.rows import RowsError, add_rows, read_assignments, read_rows
     from upcurve.records.store import Store

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from upcurve.cli.options import json_option
+from upcurve.cli.options import FiniteRange, json_option
 from upcurve.load.known_server.behaviour import FAULTS, Behaviour, Fault
 
 
@@ -36,7 +36,7 @@ class FaultType(click.ParamType[Fault]):
         return Fault(known, *numbers)
 
 
-_MS = click.FloatRange(min=0, max=1e9)
+_MS = FiniteRange(min=0, max=1e9)
 
 
 @click.command()

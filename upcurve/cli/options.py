@@ -7,6 +7,9 @@ from typing import Any
 
 import click
 
+MAX_THREADS = 1024
+"""CPU threads of one engine at most: far more of them end OpenMP in a crash."""
+
 
 class FiniteRange(click.FloatRange):
     """A float range that neither NaN nor infinity is in."""
@@ -48,6 +51,19 @@ class NumberList(click.ParamType[Any]):
                 )
             numbers.append(number)
         return numbers
+
+
+class Name(click.ParamType[str]):
+    """A name that a record keeps: one line of text that `upcurve import` takes back."""
+
+    name = "name"
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Return the name without spaces around it; fail where it is empty or more than a line."""
+        text = value.strip()
+        if not text or len(text) > 2000 or not text.isprintable():
+            self.fail(f"{value!r} is no name; give one line of text", param, ctx)
+        return text
 
 
 store_option = click.option(

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from upcurve.cli.model_options import model_options
+from upcurve.cli.options import MAX_THREADS, FiniteRange
 from upcurve.engine.switches import Switches
 from upcurve.errors import InputError
 
@@ -40,7 +41,7 @@ from upcurve.errors import InputError
 )
 @click.option(
     "--drain-seconds",
-    type=click.FloatRange(min=0),
+    type=FiniteRange(min=0),
     default=5.0,
     show_default=True,
     metavar="S",
@@ -75,7 +76,7 @@ from upcurve.errors import InputError
 )
 @click.option(
     "--memory-share",
-    type=click.FloatRange(0, 1, min_open=True),
+    type=FiniteRange(0, 1, min_open=True),
     default=0.9,
     show_default=True,
     metavar="X",
@@ -94,7 +95,7 @@ from upcurve.errors import InputError
 )
 @click.option(
     "--threads",
-    type=click.IntRange(min=1),
+    type=click.IntRange(1, MAX_THREADS),
     metavar="N",
     help="CPU threads of the engine.  [default: one less than the cores]",
 )

@@ -82,8 +82,12 @@ def every_point(
                 )
             )
     if not found:
-        problem = f"{shape.name} in {precision} does not fit"
-        raise InputError("hardware", problem, f"{chip.name} has {chip.memory_bytes / 1e9:g} GB")
+        asked = f" on {','.join(map(str, gpus))} GPUs" if gpus else ""
+        problem = (
+            f"{shape.name} in {precision} does not fit with a request of {isl} in / {osl} out"
+            f"{asked}; {chip.name} has {chip.memory_bytes / 1e9:g} GB"
+        )
+        raise InputError("hardware", problem, "give more GPUs, or shorter lengths")
     return found
 
 

@@ -11,6 +11,9 @@ import numpy.typing
 
 from upcurve.errors import InputError
 
+MAX_STREAMS = 65_535
+"""TCP ports that a client has towards one address."""
+
 STAGGER_S = 0.002
 """Between the first requests of two streams: a burst would queue in the client itself."""
 
@@ -38,9 +41,13 @@ class ClosedLoop:
         """Check the values.
 
         Raises:
-            InputError: a value is not positive, or fewer requests than streams.
+            InputError: a value is not positive, more streams than ports, or fewer requests than
+                streams.
         """
         _positive("concurrency", self.concurrency)
+        if self.concurrency > MAX_STREAMS:
+            problem = f"{self.concurrency} streams are more than a client has ports"
+            raise InputError("concurrency", problem, f"give at most {MAX_STREAMS}")
         _one_bound(self.requests, self.duration_s)
         _positive("ramp", self.ramp_s, or_zero=True)
         if self.requests is not None and self.requests < self.concurrency:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -41,10 +42,10 @@ class Goal:
         """Check the limits.
 
         Raises:
-            InputError: none is given, or one is not positive.
+            InputError: none is given, or one is not positive and finite.
         """
         given = [each for each in (self.ttft_ms, self.tpot_ms) if each is not None]
-        if not given or min(given) <= 0:
+        if not given or not all(0 < each < math.inf for each in given):
             mend = "give e.g. ttft=1000,tpot=25"
             raise InputError("goodput", "no limit above 0 ms", mend)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Annotated, Any
@@ -40,25 +40,28 @@ class Column:
     """Reads a list of filled cells."""
     required: bool = False
     empty: Any = None
-    """What an empty cell of an optional column stands for."""
+    """What an empty cell stands for, where it may be empty."""
 
-    def read(self, cells: Sequence[Any], places: Sequence[int]) -> tuple[list[Any], list[Problem]]:
+    def read(
+        self, cells: Sequence[Any], places: Sequence[int], optional: Container[int] = ()
+    ) -> tuple[list[Any], list[Problem]]:
         """Return the values of the cells; where a cell is unusable, None and a problem.
 
         Args:
             cells: text from a CSV file, or JSON values.
             places: line or item of each cell.
+            optional: indices of cells that may be empty even in a required column.
         """
         problems: list[Problem] = []
         values = [self.empty] * len(cells)
         filled = [index for index, cell in enumerate(cells) if not _is_empty(cell)]
-        if self.required and len(filled) < len(cells):
+        if self.required:
             problems += [
                 Problem(
                     places[index], self.name, "the cell is empty", "fill it or leave out the row"
                 )
                 for index, cell in enumerate(cells)
-                if _is_empty(cell)
+                if _is_empty(cell) and index not in optional
             ]
         given = [cells[index] for index in filled]
         bad: dict[int, Problem] = {}
@@ -143,7 +146,7 @@ RUN_ID: TypeAdapter[Any] = TypeAdapter(
 COLUMNS = (
     Column("series", TEXT, required=True),
     Column("measured_on", MOMENT, required=True),
-    Column("hardware", TEXT, required=True),
+    Column("hardware", TEXT, required=True, empty=""),
     Column("engine", TEXT, empty=""),
     Column("engine_version", TEXT, empty=""),
     Column("image", TEXT, empty=""),

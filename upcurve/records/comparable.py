@@ -35,8 +35,9 @@ class ComparableSeries:
 
     def describe(self) -> str:
         """Return model, hardware, workload and day of the last measurement in words."""
+        hardware = " and ".join(each or "unnamed hardware" for each in self.summary.hardware)
         return (
-            f"{' and '.join(self.summary.models)} on {' and '.join(self.summary.hardware)}, "
+            f"{' and '.join(self.summary.models)} on {hardware}, "
             f"{self.workload[0]} in / {self.workload[1]} out, {self.summary.last_measured_on}"
         )
 
@@ -211,6 +212,8 @@ def series_prices(
         prices[name] = None
         if len(hardware) != 1:
             notes.append(f"{name}: no cost, because its runs used {' and '.join(hardware)}")
+        elif not hardware[0]:
+            notes.append(f"{name}: no cost, because its hardware was not named")
         elif hardware[0] in given:
             prices[name] = Price(hardware[0], given[hardware[0]])
         elif hardware[0] not in table.hardware:

@@ -201,9 +201,12 @@ def checked_rows(rows: sheet.Sheet, location: str, path: str, given: Mapping[str
     if missing:
         raise RowsError(path, rows.unit, problems)
     values: dict[str, list[Any]] = {}
+    # A bench does not see the server's hardware, and need not be told.
+    unseen = {index for index, cell in enumerate(columns.get("source", ())) if cell == "bench"}
     for column in COLUMNS:
         if column.name in columns:
-            values[column.name], bad = column.read(columns[column.name], rows.places)
+            optional = unseen if column.name == "hardware" else set()
+            values[column.name], bad = column.read(columns[column.name], rows.places, optional)
             problems += bad
         else:
             values[column.name] = [column.empty] * len(rows)

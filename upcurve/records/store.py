@@ -52,6 +52,8 @@ class Store(Closing):
             InputError: the store is missing, unreadable, unreachable or of a newer upcurve.
         """
         text = str(location)
+        if not text:
+            raise InputError("store", "its name is empty", "name a folder or a postgresql:// URL")
         if text.startswith(("postgresql:", "postgres:", "postgresql+")):
             traces = os.environ.get("UPCURVE_TRACES")
             if not traces:

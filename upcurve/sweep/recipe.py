@@ -21,7 +21,7 @@ from pydantic import (
 from upcurve.errors import InputError
 from upcurve.sweep.accuracy import Accuracy
 from upcurve.sweep.document import override, read
-from upcurve.sweep.section import Positive, Section, Text
+from upcurve.sweep.section import Name, Positive, Section, Text
 
 PLACEHOLDERS = ("port", "host", "model", "served_model_name", "tp", "ep", "dp", "repository")
 """What `{NAME}` in a command may stand for; other braces are left as they are."""
@@ -144,15 +144,15 @@ class Traffic(Section):
 class Recipe(Section):
     """One engine at one parallelism, and the grid of points to measure on it."""
 
-    name: Text
-    series: Text
+    name: Name
+    series: Name
     """Name that the points get in the store; by default the recipe's."""
-    model: Text
+    model: Name
     """Name or folder of the model."""
-    served_model_name: Text
+    served_model_name: Name
     """What requests ask for; by default `model`."""
     precision: str = ""
-    hardware: Text
+    hardware: Name
     """GPU name as price tables write it: MI355X, H200, CPU, ..."""
     tp: Positive = 1
     """Tensor-parallel size."""

@@ -144,7 +144,7 @@ function Tier({ tier, group }: { tier: TierReading; group: Group }) {
   if (tier.tput_per_gpu === null || tier.best === null)
     return (
       <td class="tier muted" data-label={label}>
-        {tier.status ? STATUS[tier.status] : "no value"}
+        {tier.status ? STATUS[tier.status] : "unreachable or below range"}
       </td>
     );
   return (

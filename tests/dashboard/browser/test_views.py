@@ -43,6 +43,8 @@ def test_a_view_opens_clean_in_light_dark_and_narrow(
     page.set_viewport_size({"width": 390, "height": 900})
     page.emulate_media(color_scheme="dark")
     page.wait_for_selector("html[data-theme=dark]")
+    # Links fade from one theme's colour to the other's.
+    page.evaluate("Promise.all(document.getAnimations().map((each) => each.finished))")
     assert visitor.overflow() <= 0
     # Only colours depend on the theme.
     assert barriers(visitor, "color-contrast") == []

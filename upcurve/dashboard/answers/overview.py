@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Literal
@@ -113,7 +113,7 @@ class _Row:
         found = []
         for place, (tier, each) in enumerate(zip(tiers, best, strict=True)):
             if each is None:
-                found.append(_nothing(tier))
+                found.append(_nothing(tier, curves.values()))
                 continue
             reading, price = readings[each.name]
             found.append(self._tier(each.name, reading.at[place], price, changes[each.name][place]))
@@ -205,14 +205,16 @@ def _best(curves: dict[str, Curve], tier: float) -> _Best | None:
     return max(found, key=lambda each: each.value, default=None)
 
 
-def _nothing(tier: float) -> TierReading:
+def _nothing(tier: float, curves: Iterable[Curve]) -> TierReading:
+    """Return a tier without a value, and why, where all curves have one reason."""
+    reasons = {curve.at(tier).status for curve in curves}
     return TierReading(
         interactivity=tier,
         best=None,
         hardware=None,
         tput_per_gpu=None,
         interval=None,
-        status=None,
+        status=reasons.pop() if len(reasons) == 1 else None,
         segment=None,
         usd_per_million_tokens=None,
         flags=[],
