@@ -15,16 +15,16 @@ from pathlib import Path
 
 import torch
 from one_gpu_turns import checked
+from switched import Switched
 from tokenizers import Tokenizer
 
 from upcurve.accuracy import task as tasks
 from upcurve.accuracy.proportions import wilson
 from upcurve.accuracy.scoring import is_right
 from upcurve.engine.build import DTYPES, engine_of
-from upcurve.engine.execute.graphs import DecodeGraphs
 from upcurve.engine.execute.options import EngineOptions
 from upcurve.engine.fidelity.check import switches_of
-from upcurve.engine.model.model import Model, load_model
+from upcurve.engine.model.model import load_model
 from upcurve.engine.schedule.request import Request, SamplingParameters
 from upcurve.engine.switches import Switches
 
@@ -62,7 +62,7 @@ class Asked:
         device = torch.device(arguments.device)
         self.kind = {"none": "bf16" if device.type == "cuda" else "fp32"}.get(quantization, "FP8")
         self.problems = arguments.problems
-        self.model = load_model(
+        model = load_model(
             MODEL,
             device=device,
             dtype=DTYPES["bf16" if device.type == "cuda" else "fp32"],
@@ -73,26 +73,14 @@ class Asked:
         options = EngineOptions(
             context_length=CONTEXT, max_running_requests=64, max_kv_tokens=66 * CONTEXT
         )
-        self.engine = engine_of(self.model, options, device)
+        self.engine = engine_of(model, options, device)
+        self.switched = Switched(self.engine, model, options.max_running_requests)
         self.tokenizer = Tokenizer.from_file(str(MODEL / "tokenizer.json"))
         self.task = tasks.problems()
-        self.graphs = {"": self.engine.device.graphs}
-
-    def turn_to(self, off):
-        """Let the next steps have these switches off."""
-        runner, switches = self.engine.device, Switches.without(off)
-        model = Model(self.model.shapes, self.model.weights, switches, self.model.dtype)
-        if off not in self.graphs:
-            graphs = None
-            if self.engine.device.asynchronous and model.capturable:
-                graphs = DecodeGraphs(model, runner.caches, runner._last_tokens, 64)
-            self.graphs[off] = graphs
-        runner.model, runner.graphs = model, self.graphs[off]
-        self.engine._overlap = switches.host_overlap
 
     def row(self, off, streams):
         """Ask, and print what came out."""
-        self.turn_to(off)
+        self.switched.turn_to(off)
         count = min(self.problems, max(20, self.problems * streams // 64), len(self.task.items))
         begun = time.perf_counter()
         answers = self.answers(self.task.prompts()[:count], streams)

@@ -23,12 +23,11 @@ from argparse import Namespace
 import torch
 from one_gpu import load
 from one_gpu_turns import checked, synchronize
+from switched import Switched
 
 from upcurve import __version__
 from upcurve.engine.build import engine_of
-from upcurve.engine.execute.graphs import DecodeGraphs
 from upcurve.engine.execute.options import EngineOptions
-from upcurve.engine.model.model import Model
 from upcurve.engine.schedule.request import Request, SamplingParameters
 from upcurve.engine.switches import Switches
 
@@ -97,43 +96,28 @@ class Story:
             max_kv_tokens=(most + 1) * (arguments.input + arguments.output + 16),
         )
         self.engine = engine_of(model, options, torch.device(arguments.device))
-        runner = self.engine.device
-        self.models = {
-            title: Model(model.shapes, model.weights, Switches.without(off), model.dtype)
-            for title, off in variants().items()
-        }
-        self.graphs = {
-            title: DecodeGraphs(each, runner.caches, runner._last_tokens, most)
-            for title, each in self.models.items()
-            if runner.asynchronous and each.capturable and title != "everything on"
-        }
-        self.graphs["everything on"] = runner.graphs
+        self.off = variants()
+        self.switched = Switched(self.engine, model, most)
         self.prefill, self.step = {}, {}
-
-    def turn_to(self, title):
-        """Let the next steps be those of a variant."""
-        runner, model = self.engine.device, self.models[title]
-        runner.model = model
-        runner.graphs = self.graphs.get(title)
-        self.engine._overlap = model.switches.host_overlap
 
     def measure(self, repeat):
         """Measure every variant once at every concurrency, and on one prompt."""
-        titles = list(self.models) if repeat % 2 else list(reversed(self.models))
+        titles = list(self.off) if repeat % 2 else list(reversed(self.off))
         for title in titles:
-            self.turn_to(title)
+            self.switched.turn_to(self.off[title])
             # What is compiled at the first prompt is not what a user waits for.
             for _ in range(1 if repeat else 2):
                 took = self.one_prompt(repeat)
             self.prefill.setdefault(title, []).append(took)
             print(f"{title}: a prompt in {took:.3f} s", flush=True)
         for count in self.counts:
-            self.turn_to("everything on")
+            self.switched.turn_to("")
             self.begin(count, repeat)
             for title in titles:
-                if count > self.arguments.slow and title not in self.graphs:
+                off = self.off[title]
+                if count > self.arguments.slow and not self.switched.has_graphs(off):
                     continue
-                self.turn_to(title)
+                self.switched.turn_to(off)
                 took = self.steps(count)
                 self.step.setdefault((title, count), []).append(took)
                 print(f"{title}, {count}: a step in {1000 * took:.2f} ms", flush=True)

@@ -10,24 +10,15 @@ import pytest
 from click.testing import CliRunner, Result
 
 import upcurve.cli
+from tests.cli.test_serve import CONFIG
 from upcurve.cli.diverge import command
-from upcurve.engine.model.checkpoint import small_config, write_checkpoint
+from upcurve.engine.model.checkpoint import write_checkpoint
 
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("models") / "mini"
-    config = small_config(
-        vocab_size=400,
-        hidden_size=32,
-        num_hidden_layers=2,
-        full_attention_interval=2,
-        num_experts=4,
-        num_experts_per_tok=2,
-        moe_intermediate_size=16,
-        shared_expert_intermediate_size=16,
-        max_position_embeddings=100,
-    )
+    config = CONFIG | {"max_position_embeddings": 100}
     write_checkpoint(folder, config, seed=0)
     return folder
 

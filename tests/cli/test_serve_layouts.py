@@ -17,20 +17,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.cli.test_serve import Process, post, refuse
-from upcurve.engine.model.checkpoint import small_config, write_checkpoint
+from tests.cli.test_serve import CONFIG, Process, post, refuse
+from upcurve.engine.model.checkpoint import write_checkpoint
 
-CONFIG = small_config(
-    vocab_size=400,
-    hidden_size=32,
-    num_hidden_layers=2,
-    full_attention_interval=2,
-    num_experts=4,
-    num_experts_per_tok=2,
-    moe_intermediate_size=16,
-    shared_expert_intermediate_size=16,
-    max_position_embeddings=50_000,
-)
 OPTIONS = ["--port", "0", "--context-length", "20000", "--max-running-requests", "4"]
 OPTIONS += ["--device", "cpu", "--threads", "1"]
 BODY = {"model": "mini", "prompt": [1, 2, 3], "temperature": 0, "ignore_eos": True}
