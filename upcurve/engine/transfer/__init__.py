@@ -1,0 +1,1 @@
+"""How what prefill workers computed gets into the caches of decode workers."""
