@@ -51,6 +51,8 @@ class EngineLoop:
         self._stopping = False
         if engine.turns is not None:
             engine.turns.on_call = self._call
+        if engine.role is not None:
+            engine.role.on_news = self._call
         self._thread = threading.Thread(target=self._run, name="upcurve-engine", daemon=True)
 
     def start(self) -> None:
