@@ -102,6 +102,11 @@ class Engine:
         return waits or self._launched is not None or self._called
 
     @property
+    def in_flight(self) -> bool:
+        """Whether a step is launched whose tokens were not looked at yet."""
+        return self._launched is not None
+
+    @property
     def _called(self) -> bool:
         return self.turns is not None and self.turns.called
 

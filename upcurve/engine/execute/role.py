@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 import msgspec
 
@@ -43,6 +43,7 @@ class TransferCounts(msgspec.Struct, array_like=True):
 class Role(Protocol):
     """A part of the engine, called on its thread."""
 
+    name: Literal["prefill", "decode"]
     counts: TransferCounts
     on_news: Callable[[], None]
     """Called, on any thread, when there is something to attend to."""

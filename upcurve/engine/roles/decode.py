@@ -7,6 +7,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Literal
 
 from upcurve.engine.execute.engine import Engine
 from upcurve.engine.execute.event import Event, TokenLogprobs
@@ -50,6 +51,8 @@ class DecodeRole:
     Memory that was named to a prefill worker is given to nobody else before that worker, or its
     end, says that nothing more will be written.
     """
+
+    name: Literal["prefill", "decode"] = "decode"
 
     def __init__(
         self,

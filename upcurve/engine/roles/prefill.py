@@ -7,6 +7,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Literal
 
 from upcurve.engine.errors import EngineInputError
 from upcurve.engine.execute.engine import Engine
@@ -47,6 +48,8 @@ class PrefillRole:
     Their memory is theirs until every rank knows that what it sent has arrived, or will send no
     more.
     """
+
+    name: Literal["prefill", "decode"] = "prefill"
 
     def __init__(self, order: Callable[[Order], None], ranks: int) -> None:
         """Begin without decode workers.
