@@ -34,6 +34,7 @@ def connect(
     data: bytes,
     transport: Transport,
     *,
+    patience: float,
     written: Callable[[Link, Transfer], None],
     broke: Callable[[Link, str], None],
 ) -> Link:
@@ -46,6 +47,7 @@ def connect(
         session: name of this connection of the two engines.
         data: its offer.
         transport: "auto" falls back to TCP, and logs why where a copy should have worked.
+        patience: seconds that TCP waits for the rank to take or say something.
         written: as `Link`.
         broke: as `Link`.
 
@@ -59,7 +61,7 @@ def connect(
     connection = _hello(offer, session, route, os.getpid() if target is not None else 0)
     if target is not None:
         return CopyLink(route, source, target, page_size, offer, connection, written, broke)
-    return TcpLink(route, source, page_size, offer, connection, written, broke)
+    return TcpLink(route, source, page_size, offer, connection, written, broke, patience)
 
 
 def _mapped(source: CacheViews, offer: Offer, *, forced: bool) -> CacheViews | None:

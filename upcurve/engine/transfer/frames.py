@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import time
 from functools import cache
 from pathlib import Path
 
@@ -61,6 +62,21 @@ def send(connection: socket.socket, frame: Frame, payload: memoryview | None = N
     connection.sendall(len(header).to_bytes(HEAD_BYTES, "little") + header)
     if payload is not None:
         connection.sendall(payload)
+
+
+def refuse(connection: socket.socket, reason: str, seconds: float) -> None:
+    """Say why nothing more is taken, and wait until the other end has heard it.
+
+    Raises:
+        OSError: it does not hear.
+    """
+    connection.settimeout(seconds)
+    send(connection, Frame(REFUSED, reason))
+    connection.shutdown(socket.SHUT_WR)
+    # A connection that is closed while something of the other end is unread takes words back.
+    until = time.monotonic() + seconds
+    while connection.recv(MOST_HEADER_BYTES) and time.monotonic() < until:
+        pass
 
 
 def receive(connection: socket.socket) -> Frame | None:

@@ -163,8 +163,7 @@ class Receiver:
             if reason:
                 logger.warning("a transfer connection ends: %s", reason)
                 with suppress(OSError):
-                    connection.settimeout(CONNECT_SECONDS)
-                    frames.send(connection, Frame(frames.REFUSED, reason))
+                    frames.refuse(connection, reason, CONNECT_SECONDS)
             if incoming is not None:
                 incoming.settle(broken=bool(reason))
                 with self._lock:

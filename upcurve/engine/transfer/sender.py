@@ -18,6 +18,7 @@ from upcurve.engine.transfer.views import CacheViews
 
 logger = logging.getLogger(__name__)
 
+PATIENCE = 30.0
 CANCELLED = "cancelled"
 """Reported of a transfer that was cancelled and of which nothing more will be written."""
 
@@ -76,6 +77,7 @@ class Sender:
         description: Description,
         rank: int,
         finished: Callable[[str, str | None], None],
+        patience: float = PATIENCE,
     ) -> None:
         """Take what is sent.
 
@@ -84,7 +86,10 @@ class Sender:
             description: of its engine.
             rank: among those that share the heads.
             finished: as above; it must not wait.
+            patience: seconds that a decode rank may take nothing of what is sent to it, or say
+                nothing of what it has got, before its session is broken.
         """
+        self._patience = patience
         self._description = description
         self._rank = rank
         self._finished = finished
@@ -135,6 +140,7 @@ class Sender:
                 connect(
                     *(route, self._source, self._description.page_size),
                     *(session, offers[route.target], transport),
+                    patience=self._patience,
                     written=self._written,
                     broke=lambda link, reason: self._broke(session, link, reason),
                 )

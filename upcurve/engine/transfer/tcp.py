@@ -22,10 +22,8 @@ from upcurve.engine.transfer.resharding import Route
 from upcurve.engine.transfer.staging import Staging
 from upcurve.engine.transfer.views import CacheViews, token_rows
 
-PATIENCE = 30.0
-"""Seconds that a decode rank may take nothing, or say nothing of what it has got."""
 TICK_MILLISECONDS = 500
-"""How often that is looked at."""
+"""How often it is looked at whether the other side says too little."""
 
 
 class TcpLink(Link):
@@ -42,9 +40,9 @@ class TcpLink(Link):
         connection: socket.socket,
         written: Callable[[Link, Transfer], None],
         broke: Callable[[Link, str], None],
-        patience: float = PATIENCE,
+        patience: float,
     ) -> None:
-        """Take a connection on which hello has been answered; else as `Link`."""
+        """Take a connection on which hello was answered, and the seconds that it may wait."""
         super().__init__(route, source, page_size, offer, written, broke)
         self._connection = connection
         connection.settimeout(patience)
