@@ -59,9 +59,7 @@ def routes(whole: Description, source_tp: int, target_tp: int) -> list[Route]:
     return found
 
 
-def _kv_heads(
-    count: int, source: int, source_tp: int, target: int, target_tp: int
-) -> Span | None:
+def _kv_heads(count: int, source: int, source_tp: int, target: int, target_tp: int) -> Span | None:
     """Return the overlap; None too where another source has the same head and sends it."""
     copies, wanted = max(1, source_tp // count), max(1, target_tp // count)
     if copies > 1 and source % copies != target % wanted * copies // wanted:
@@ -71,9 +69,7 @@ def _kv_heads(
     return _overlap(source * count // source_tp, held, target * count // target_tp, needed)
 
 
-def _shared(
-    count: int, source: int, source_tp: int, target: int, target_tp: int
-) -> Span | None:
+def _shared(count: int, source: int, source_tp: int, target: int, target_tp: int) -> Span | None:
     """Return the overlap of two of as many equal parts as there are ranks on either side."""
     held, needed = count // source_tp, count // target_tp
     return _overlap(source * held, held, target * needed, needed)
