@@ -242,9 +242,7 @@ class Engine:
             self.senseless_steps_in_a_row = self.senseless_steps_in_a_row + 1 if senseless else 0
         return events
 
-    def _drawn(
-        self, request: Request, token: int, logprobs: TokenLogprobs | None
-    ) -> list[Event]:
+    def _drawn(self, request: Request, token: int, logprobs: TokenLogprobs | None) -> list[Event]:
         if request.target is None or self.role is None or token == NO_TOKEN:
             return [self.take(request, token, logprobs)]
         request.output.append(token)

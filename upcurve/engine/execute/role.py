@@ -62,7 +62,9 @@ class Role(Protocol):
     def flush(self, engine: Engine) -> None:
         """Act on what the step has scheduled; all steps before it have been computed."""
 
-    def drawn(self, engine: Engine, request: Request, token: int, top: TokenLogprobs | None) -> None:
+    def drawn(
+        self, engine: Engine, request: Request, token: int, top: TokenLogprobs | None
+    ) -> None:
         """Take the first token of a request that has a target."""
 
     def leave(self, request: Request, reason: str | None) -> None:

@@ -138,7 +138,11 @@ class DecodeRole:
         self._count()
 
     def drawn(
-        self, engine: Engine, request: Request, token: int, top: TokenLogprobs | None
+        self,
+        engine: Engine,  # noqa: ARG002
+        request: Request,
+        token: int,  # noqa: ARG002
+        top: TokenLogprobs | None,  # noqa: ARG002
     ) -> None:
         """Refuse: nothing is computed here for others."""
         raise RuntimeError(f"request {request.id} of a decode worker has a target")

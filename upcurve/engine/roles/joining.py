@@ -13,7 +13,7 @@ from upcurve.engine.errors import EngineInputError
 from upcurve.engine.execute.engine import Engine
 from upcurve.engine.execute.options import EngineOptions
 from upcurve.engine.execute.runner import ModelRunner
-from upcurve.engine.execute.transfers import Report, Tell, Told, decode_report, encode_report
+from upcurve.engine.execute.transfers import Tell, Told, decode_report, encode_report
 from upcurve.engine.memory.caches import CacheTypes
 from upcurve.engine.model.shapes import ModelShapes
 from upcurve.engine.parallel.control import Control
@@ -159,9 +159,7 @@ def _equip(
     """Give a rank what it sends or receives with."""
     description = describe(folder, runner, options)
     if options.role == "prefill":
-        runner.transfers = SendingRank(
-            runner.caches, description, rank, options.transfer, tell
-        )
+        runner.transfers = SendingRank(runner.caches, description, rank, options.transfer, tell)
         return description
     host = own_address(addresses(options.prefill))
     try:

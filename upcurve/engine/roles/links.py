@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 from uuid import uuid4
 
@@ -138,7 +139,7 @@ class Link:
             else:
                 self._connection, self._silent = connection, False
                 self._session = uuid4().hex
-                connection.serve(self._take, lambda reason: self._end(reason, ended))
+                connection.serve(self._take, partial(self._end, ended))
                 self._tell(Found(self, self._session))
                 ended.wait()
             self.attempted.set()
@@ -149,7 +150,7 @@ class Link:
         if connection is not None:
             connection.close()
 
-    def _end(self, reason: str, ended: threading.Event) -> None:
+    def _end(self, ended: threading.Event, reason: str) -> None:
         self._part()
         greeted, self._connection, self._greeted = self._greeted, None, None
         if greeted is not None:

@@ -10,7 +10,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from upcurve.engine.errors import EngineInputError
-from upcurve.engine.execute.transfers import Told
 from upcurve.engine.roles.connection import BEAT_SECONDS, Connection
 from upcurve.engine.roles.messages import Ask, Cancel, Hello, Message, Refused, Welcome
 

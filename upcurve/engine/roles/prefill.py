@@ -16,10 +16,11 @@ from upcurve.engine.execute.role import TransferCounts
 from upcurve.engine.execute.transfers import Cancel, Close, Open, Order, Report, Told
 from upcurve.engine.memory.reservation import Reservation
 from upcurve.engine.roles.messages import Ask, Done, Ended, Hello, Refused
-from upcurve.engine.roles.peers import Asked, Cancelled, Greeted, News, Parted, Peer, Peers
+from upcurve.engine.roles.peers import Asked, Cancelled, Greeted, News, Peer, Peers
 from upcurve.engine.schedule.request import Request, Target
 
 logger = logging.getLogger(__name__)
+
 
 @dataclass(slots=True, eq=False)
 class _Transfer:
@@ -176,24 +177,20 @@ class PrefillRole:
             self.peers.dismiss(peer)
             return []
         logger.warning("decode worker %s is dropped: %s", peer.name, reason)
-        events = [
-            event for name in list(peer.transfers.values()) for event in engine.abort(name)
-        ]
+        events = [event for name in list(peer.transfers.values()) for event in engine.abort(name)]
         self._order(Close(peer.session))
         self._release(peer)
         return events
 
     def _release(self, peer: Peer) -> None:
         """Forget a decode worker that was dropped, once nothing is on its way to it."""
-        if peer.parted and not peer.transfers and not peer.opening:
-            if self._sessions.pop(peer.session, None) is not None:
-                self.peers.dismiss(peer)
+        over = peer.parted and not peer.transfers and not peer.opening
+        if over and self._sessions.pop(peer.session, None) is not None:
+            self.peers.dismiss(peer)
 
     def _reported(self, engine: Engine, news: Told) -> list[Event]:
         report = news.report
-        self._sent_bytes[news.rank] = max(
-            report.sent_bytes, self._sent_bytes.get(news.rank, 0)
-        )
+        self._sent_bytes[news.rank] = max(report.sent_bytes, self._sent_bytes.get(news.rank, 0))
         if report.kind == "opened":
             return self._opened(engine, report)
         transfer = self._transfers.get(report.name)

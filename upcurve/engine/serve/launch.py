@@ -13,6 +13,7 @@ from collections.abc import Callable, Generator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Protocol
 
 import uvicorn
 
@@ -38,6 +39,16 @@ CLOSE_SECONDS = 5
 """How long clients have afterwards to read what was sent to them."""
 
 
+class Helpers(Protocol):
+    """Processes without which a server shall not begin."""
+
+    def wait(self) -> list[int] | None:
+        """Wait until all are ready; None where one has ended."""
+
+    def ends(self) -> str:
+        """Return which of them ended, and how, in words."""
+
+
 def serve(
     folder: Path,
     options: EngineOptions,
@@ -52,6 +63,7 @@ def serve(
     meeting: socket.socket | None = None,
     transfers: socket.socket | None = None,
     transfer_port: int = 0,
+    helpers: Helpers | None = None,
     ready: Callable[[int], None] | None = None,
 ) -> int:
     """Serve a checkpoint folder until SIGTERM or SIGINT, or until the engine fails for good.
@@ -72,6 +84,7 @@ def serve(
         transfers: listens where decode workers connect to this prefill worker; None is
             `transfer_port` of `host`.
         transfer_port: 0 picks a free one.
+        helpers: processes that have to be ready before this server is.
         ready: called with the port once requests are taken; None says it in the log.
 
     Returns:
@@ -105,6 +118,9 @@ def serve(
             engine.wait(ranks.sentinels)
         except EngineEndedError as error:
             logger.error("the engine's process: %s", _with(error, ranks))
+            return 1
+        if helpers is not None and helpers.wait() is None:
+            logger.error("a process ended while it was loading: %s", helpers.ends())
             return 1
         logger.info(engine.capacity.description)
         metrics = Metrics()
