@@ -146,9 +146,10 @@ def test_a_prefill_worker_that_is_killed(
     prompts = draw_prompts(7, [LONG, 300, 20])
     tokens, _ = one_engine.generate(prompts, [sampling(number) for number in range(3)])
     helping = replace(PREFILL, transfer=transfer)
-    with workers(
-        folder, *[helping] * (1 + others), replace(DECODE, transfer=transfer)
-    ) as (first, *more):
+    with workers(folder, *[helping] * (1 + others), replace(DECODE, transfer=transfer)) as (
+        first,
+        *more,
+    ):
         *rest, worker = more
         begin_long(worker, first, prompts)
         first.signal(signal.SIGKILL)
@@ -246,7 +247,7 @@ def test_workers_that_do_not_agree(folder: Path, changes: dict[str, object], fie
     try:
         worker = Worker(folder, replace(DECODE, prefill=(helper.address,), **changes))
         try:
-            with pytest.raises(EngineInputError, match=f"^{field}: .* here, .* {helper.address}"):
+            with pytest.raises(EngineInputError, match=f"^{field}: .* here, .*{helper.address}"):
                 worker.wait()
         finally:
             worker.close()

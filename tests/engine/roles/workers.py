@@ -44,7 +44,11 @@ def quick_processes(monkeypatch: Any) -> Iterator[None]:
     """Let processes be copies of one that has imported torch."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(
-        ["upcurve.engine.build", "upcurve.engine.parallel.rendezvous", "upcurve.engine.roles.joining"]
+        [
+            "upcurve.engine.build",
+            "upcurve.engine.parallel.rendezvous",
+            "upcurve.engine.roles.joining",
+        ]
     )
     monkeypatch.setattr(multiprocessing, "get_context", lambda _=None: context)
     yield
@@ -69,9 +73,7 @@ class Worker:
         self._meeting = socket.create_server(("127.0.0.1", 0)) if options.tp > 1 else None
         first, *others = node.seats(self._meeting.getsockname()[1] if self._meeting else None)
         self._ranks = RankProcesses(folder, options, others)
-        self._engine = RemoteEngine(
-            Load(folder, options, first), self._meeting, self._transfers
-        )
+        self._engine = RemoteEngine(Load(folder, options, first), self._meeting, self._transfers)
         for each in (self._meeting, self._transfers):
             if each is not None:
                 each.close()

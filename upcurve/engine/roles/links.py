@@ -160,9 +160,11 @@ class Link:
         ended.set()
 
     def _take(self, message: Message) -> None:
-        if isinstance(message, Welcome):
+        if isinstance(message, Welcome | Refused):
             try:
                 self._check(message.description)
+                if isinstance(message, Refused):
+                    raise EngineInputError(message.field, message.problem, message.mend)
             except EngineInputError as error:
                 self._refuse(error)
             else:
@@ -170,8 +172,6 @@ class Link:
                 self._greeted = self._session, self._connection
                 self._set("up")
             self.attempted.set()
-        elif isinstance(message, Refused):
-            self._refuse(EngineInputError(message.field, message.problem, message.mend))
         elif isinstance(message, Done | Ended):
             self._tell(Answered(self, message))
 
@@ -179,7 +179,6 @@ class Link:
         self.refusal = error
         self._set("refused", str(error))
         self._part()
-        self.attempted.set()
 
     def _set(self, state: State, reason: str = "") -> None:
         news = (state, reason) != (self.state, self.reason)

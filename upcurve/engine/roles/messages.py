@@ -33,6 +33,8 @@ class Refused(msgspec.Struct, frozen=True, array_like=True, tag="refused"):
     field: str
     problem: str
     mend: str
+    description: bytes
+    """From which the decode worker sees for itself what differs."""
 
 
 class Ask(msgspec.Struct, frozen=True, array_like=True, tag="ask"):

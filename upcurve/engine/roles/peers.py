@@ -106,6 +106,10 @@ class Peers:
         peer.connection.put(Welcome(self._description))
         logger.info("decode worker %s is connected", peer.name)
 
+    def refuse(self, peer: Peer, error: EngineInputError) -> None:
+        """Tell a decode worker why it may not ask."""
+        peer.connection.put(Refused(error.field, error.problem, error.mend, self._description))
+
     def dismiss(self, peer: Peer) -> None:
         """Close a decode worker's connection: nothing is on its way to it."""
         self._all.discard(peer)
@@ -141,7 +145,7 @@ class Peers:
                 self._check(message.description)
             except EngineInputError as error:
                 logger.error("decode worker %s is refused: %s", peer.name, error)
-                peer.connection.put(Refused(error.field, error.problem, error.mend))
+                self.refuse(peer, error)
                 peer.connection.close()
             else:
                 self._tell(Greeted(peer, message))

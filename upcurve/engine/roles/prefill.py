@@ -15,7 +15,7 @@ from upcurve.engine.execute.event import Event, TokenLogprobs
 from upcurve.engine.execute.role import TransferCounts
 from upcurve.engine.execute.transfers import Cancel, Close, Open, Order, Report, Told
 from upcurve.engine.memory.reservation import Reservation
-from upcurve.engine.roles.messages import Ask, Done, Ended, Hello, Refused
+from upcurve.engine.roles.messages import Ask, Done, Ended, Hello
 from upcurve.engine.roles.peers import Asked, Cancelled, Greeted, News, Peer, Peers
 from upcurve.engine.schedule.request import Request, Target
 
@@ -215,7 +215,7 @@ class PrefillRole:
         peer.opening -= 1
         if report.error is not None and not peer.parted:
             mend = "see the log of the prefill worker"
-            peer.connection.put(Refused("transfers", report.error, mend))
+            self.peers.refuse(peer, EngineInputError("transfers", report.error, mend))
             return self._part(engine, peer, report.error)
         if not peer.opening and not peer.parted:
             self.peers.welcome(peer)
