@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shlex
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
@@ -12,6 +10,7 @@ import click
 
 from upcurve.cli.model_options import model_options
 from upcurve.cli.options import MAX_THREADS, FiniteRange
+from upcurve.cli.serve_roles import check_alone, check_parts, role_options, serve_recipe
 from upcurve.engine.switches import Switches
 from upcurve.errors import InputError
 
@@ -153,72 +152,7 @@ from upcurve.errors import InputError
 @click.option(
     "--rendezvous", metavar="HOST:PORT", help="Where the ranks meet: an address of the first node."
 )
-@click.option(
-    "--role",
-    type=click.Choice(["server", "prefill", "decode", "router"]),
-    default="server",
-    show_default=True,
-    help="prefill: compute prompts for decode workers; decode: ask --prefill for prompts; "
-    "router: send requests on to --replicas, MODEL is left out.",
-)
-@click.option(
-    "--transfer-port",
-    type=click.IntRange(0, 65535),
-    metavar="P",
-    help="Where decode workers connect to a prefill worker; 0 picks a free one and prints it.",
-)
-@click.option(
-    "--prefill",
-    metavar="HOST:PORT,...",
-    help="Transfer ports of a decode worker's prefill workers.",
-)
-@click.option(
-    "--prefill-below",
-    type=click.IntRange(min=0),
-    default=0,
-    show_default=True,
-    metavar="N",
-    help="Prompts of fewer tokens are computed by the decode worker itself.",
-)
-@click.option(
-    "--prefill-timeout",
-    type=FiniteRange(min=1),
-    default=10.0,
-    show_default=True,
-    metavar="S",
-    help="A prefill worker that gives no sign of life for so long is given up.",
-)
-@click.option(
-    "--transfer",
-    type=click.Choice(["auto", "tcp", "copy"]),
-    default="auto",
-    show_default=True,
-    help="How caches move between workers; copy: from GPU to GPU within a host.",
-)
-@click.option(
-    "--prefill-workers",
-    type=click.IntRange(min=1),
-    metavar="N",
-    help="Start so many, and --decode-workers, on this machine.",
-)
-@click.option(
-    "--decode-workers",
-    type=click.IntRange(min=1),
-    metavar="N",
-    help="Likewise; a router is in front of several.",
-)
-@click.option(
-    "--prefill-tp", type=click.IntRange(min=1), metavar="N", help="Of each.  [default: --tp]"
-)
-@click.option(
-    "--decode-tp", type=click.IntRange(min=1), metavar="N", help="Of each.  [default: --tp]"
-)
-@click.option(
-    "--recipe",
-    type=click.Path(path_type=Path, exists=True, dir_okay=False),
-    metavar="FILE",
-    help="Start the engine of a recipe, as a sweep would; only --host and --port go with it.",
-)
+@role_options
 @click.option(
     "--replicas",
     metavar="URL,...",
@@ -272,7 +206,7 @@ def command(
       upcurve serve --recipe recipes/qwen35-35b-fp8-h200-p1d1.yaml
     """  # noqa: D301
     if recipe is not None:
-        return _serve_recipe(recipe, host, port)
+        return serve_recipe(recipe, host, port)
     from upcurve.engine.execute.options import EngineOptions
     from upcurve.engine.parallel.seat import node_of
     from upcurve.engine.serve.launch import serve, serve_ranks
@@ -286,8 +220,7 @@ def command(
         raise InputError("replicas", "only a router has them", "add --role router")
     if model is None:
         raise InputError("model", "it is missing", "name a checkpoint folder")
-    apart = {"prefill_workers": prefill_workers, "decode_workers": decode_workers}
-    _check_parts(role, transfer_port, prefill, apart, prefill_tp or decode_tp)
+    check_parts(role, layout=(prefill_workers or decode_workers) is not None)
     names = tuple(each for each in (prefill or "").split(",") if each.strip())
     own = EngineOptions(**options, role=cast("Any", role), prefill=names)
     serving: dict[str, Any] = {
@@ -298,7 +231,7 @@ def command(
     }
     layout = own.layout
     if prefill_workers is not None or role != "server":
-        _check_alone(layout.dp, nodes if role == "server" else 1)
+        check_alone(layout.dp, nodes if role == "server" else 1)
     if prefill_workers is not None and decode_workers is not None:
         return serve_apart(
             model,
@@ -325,66 +258,3 @@ def command(
         transfer_port=transfer_port or 0,
         **serving,
     )
-
-
-def _check_parts(
-    role: str,
-    transfer_port: int | None,
-    prefill: str | None,
-    apart: dict[str, int | None],
-    widths: int | None,
-) -> None:
-    """Check that options of prefill and decode workers go with what is started.
-
-    Raises:
-        InputError: one does not.
-    """
-    if transfer_port is not None and role != "prefill":
-        raise InputError("transfer-port", "only a prefill worker has one", "add --role prefill")
-    if prefill is not None and role != "decode":
-        raise InputError("prefill", "only a decode worker asks them", "add --role decode")
-    if role == "decode" and prefill is None:
-        raise InputError("prefill", "a decode worker needs some", "add --prefill HOST:PORT")
-    given = [name for name, count in apart.items() if count is not None]
-    if given and role != "server":
-        raise InputError("role", "a layout starts workers of both", "leave --role out")
-    if len(given) == 1:
-        missing = next(name for name in apart if name not in given).replace("_", "-")
-        raise InputError(missing, "it is missing", f"add --{missing} N")
-    if widths is not None and not given:
-        raise InputError(
-            "prefill-tp, decode-tp", "they are for layouts", "add --prefill-workers N, or use --tp"
-        )
-
-
-def _check_alone(dp: int, nodes: int) -> None:
-    """Check that workers are not to be replicas as well.
-
-    Raises:
-        InputError: they are.
-    """
-    if dp > 1:
-        raise InputError(
-            "dp", "a prefill or decode worker is one replica", "start several workers instead"
-        )
-    if nodes > 1:
-        raise InputError(
-            "nodes", "workers of one command are on one node", "start --role prefill and decode"
-        )
-
-
-def _serve_recipe(path: Path, host: str, port: int) -> int:
-    """Become the engine of a recipe: this process goes on as its command.
-
-    Raises:
-        InputError: the recipe, or its command, is unusable.
-    """
-    from upcurve.sweep.engine_process import executable, free_port
-    from upcurve.sweep.facts import engine_environment
-    from upcurve.sweep.recipe import load_recipe
-
-    recipe = load_recipe(path)
-    environment = engine_environment(recipe)
-    command = executable(recipe.command(host=host, port=port or free_port(host)), environment)
-    click.echo(f"upcurve: {shlex.join(command)}", err=True)
-    os.execvpe(command[0], command, environment)  # noqa: S606 - what the recipe says
