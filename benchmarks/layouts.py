@@ -110,14 +110,17 @@ class Apart:
 
     @property
     def prefill_gpus(self):
+        """GPUs of all prefill workers."""
         return self.prefill_workers * self.prefill_tp
 
     @property
     def decode_gpus(self):
+        """GPUs of all decode workers."""
         return self.decode_workers * self.decode_tp
 
     @property
     def ranks(self):
+        """All GPUs."""
         return self.prefill_gpus + self.decode_gpus
 
     @property
