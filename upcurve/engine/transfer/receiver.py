@@ -112,11 +112,12 @@ class Receiver:
 
     def _exports(self) -> Exports | None:
         host = host_identity()
-        # Without it nobody can tell when a process that maps them has ended.
-        if not host or not hasattr(os, "pidfd_open"):
+        if not host:
             return None
         caches = self._caches
         try:
+            # Without it nobody can tell when a process that maps them has ended.
+            os.close(os.pidfd_open(os.getpid()))
             return Exports(
                 host,
                 kv=export(caches.kv),
