@@ -8,6 +8,7 @@ import threading
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -30,6 +31,12 @@ class Target:
     def offer(self) -> bytes:
         return self.receiver.offer()
 
+    def expel(self, session: str) -> None:
+        self.expelled = gone(self.receiver, session)
+
+    def gone(self, seconds: float) -> bool:
+        return self.expelled.wait(seconds)
+
     def check(self, part: Part, tokens: int) -> None:
         """Check that a request of the source with seed 1 has arrived, and nothing else."""
         self.ranks.expect(Ranks(1, seed=1, **large(self.sizes)), part, tokens=tokens)
@@ -39,24 +46,36 @@ class Target:
 class Source:
     """A prefill engine."""
 
-    def __init__(self, transport: str, sizes: dict[str, int]) -> None:
-        self.ranks = Ranks(1, seed=1, **large(sizes))
+    def __init__(self, transport: str, sizes: dict[str, int], tp: int = 1) -> None:
+        self.ranks = Ranks(tp, seed=1, **large(sizes))
         self.reports = Reports()
         self.transport = transport
-        caches, description = self.ranks.caches[0], self.ranks.description
-        self.sender = Sender(caches, description, 0, self.reports)
+        self.senders = [
+            Sender(caches, self.ranks.description, rank, self.reports)
+            for rank, caches in enumerate(self.ranks.caches)
+        ]
 
-    def connect(self, offer: bytes, session: str = SESSION) -> list[str]:
-        return self.sender.connect(session, self.ranks.description, [offer], self.transport)  # type: ignore[arg-type]
+    def connect(self, session: str, offers: list[bytes]) -> set[str]:
+        theirs = replace(self.ranks.description, tp=1)
+        ways = [
+            sender.connect(session, theirs, [offer], self.transport)  # type: ignore[arg-type]
+            for sender, offer in zip(self.senders, offers, strict=True)
+        ]
+        return {way for each in ways for way in each}
 
     def send(self, part: Part, layers: int) -> None:
-        outgoing = self.sender.step([part])
-        if outgoing is not None:
-            for layer in range(layers):
-                outgoing.after(layer)
+        for sender in self.senders:
+            outgoing = sender.step([part])
+            if outgoing is not None:
+                for layer in range(layers):
+                    outgoing.after(layer)
+
+    def disconnect(self, session: str) -> None:
+        for sender in self.senders:
+            sender.disconnect(session)
 
     def wait(self, transfer: str) -> list[str | None]:
-        return self.reports.wait(transfer)
+        return self.reports.wait(transfer, len(self.senders))
 
 
 def large(sizes: dict[str, int]) -> dict[str, Any]:

@@ -52,7 +52,7 @@ def send(sender: Sender, part: Part) -> None:
 @pytest.mark.parametrize("way", WAYS)
 def test_two_processes(way: str) -> None:
     with process(Target, way, {}) as target, process(Source, way, {}) as source:
-        assert source("connect", target("offer")) == [way]
+        assert source("connect", SESSION, [target("offer")]) == {way}
         source("send", PART, 4)
         assert source("wait", "a") == [None]
         target("check", PART, 10)
@@ -121,7 +121,7 @@ def test_a_prefill_rank_that_is_killed_writes_nothing_more(
 ) -> None:
     ranks, receiver = target
     with process(Source, way, {}) as source:
-        assert source("connect", receiver.offer()) == [way]
+        assert source("connect", SESSION, [receiver.offer()]) == {way}
         # Only the first layers: the step goes on and does not end.
         source("send", PART, 2)
         source.end()
@@ -130,9 +130,9 @@ def test_a_prefill_rank_that_is_killed_writes_nothing_more(
     # Nothing of its session is taken any more, and another one is.
     with process(Source, way, {}) as source:
         with pytest.raises(AssertionError, match="its session has ended"):
-            source("connect", receiver.offer())
+            source("connect", SESSION, [receiver.offer()])
         assert same(ranks, before)
-        source("connect", receiver.offer(), "two")
+        source("connect", "two", [receiver.offer()])
         source("send", replace(PART, session="two"), 4)
         assert source("wait", "a") == [None]
     ranks.expect(Ranks(1, seed=1), PART, tokens=10)
@@ -144,7 +144,7 @@ def test_a_prefill_rank_that_is_stopped_is_gone_only_once_it_cannot_write(
 ) -> None:
     ranks, receiver = target
     with process(Source, "copy", {}) as source:
-        source("connect", receiver.offer())
+        source("connect", SESSION, [receiver.offer()])
         source.signal(signal.SIGSTOP)
         expelled = gone(receiver)
         assert not expelled.wait(0.3)
@@ -160,7 +160,7 @@ def test_over_tcp_a_prefill_rank_that_is_stopped_is_gone_at_once(
 ) -> None:
     ranks, receiver = target
     with process(Source, "tcp", {}) as source:
-        source("connect", receiver.offer())
+        source("connect", SESSION, [receiver.offer()])
         source.signal(signal.SIGSTOP)
         assert gone(receiver).wait(20)
         source.signal(signal.SIGCONT)
@@ -248,6 +248,10 @@ STATE = Frame(frames.RECURRENT, "t", 0, 0, 0, 1, b"", 256)
         ([(Frame(frames.END, "t"), b"")], "it does not begin with hello"),
         ([(Frame(frames.HELLO, "fuzz", 0, 1, 0, 1), b"")], "this is rank 0"),
         ([(Frame(frames.HELLO, "fuzz", 0, 0, 0, 9), b"")], "protocol version 9 there, 1 here"),
+        (
+            [(Frame(frames.HELLO, "fuzz", 0, 0, 0, 1, b"x"), b"")],
+            "it writes to memory that was not",
+        ),
         ([HELLO, (Frame(99), b"")], "a frame of kind 99"),
         ([HELLO, (Frame(frames.KEY_VALUE, layer=1), b"")], "layer 1 of 1"),
         ([HELLO, (Frame(frames.KEY_VALUE, layer=-1), b"")], "layer -1 of 1"),

@@ -14,6 +14,7 @@ from upcurve.engine.transfer.description import VERSION
 from upcurve.engine.transfer.device_copy import CopyLink
 from upcurve.engine.transfer.frames import Frame, host_identity
 from upcurve.engine.transfer.link import Link, Transfer
+from upcurve.engine.transfer.nixl import Agent, NixlLink, Remote
 from upcurve.engine.transfer.offer import Offer
 from upcurve.engine.transfer.resharding import Route
 from upcurve.engine.transfer.tcp import TcpLink
@@ -21,8 +22,9 @@ from upcurve.engine.transfer.views import CacheViews
 
 logger = logging.getLogger(__name__)
 
-Transport = Literal["auto", "tcp", "copy"]
-"""What users may ask for: copies from device to device within a host, or TCP; or what works."""
+Transport = Literal["auto", "tcp", "copy", "nixl"]
+"""What users may ask for: copies from device to device within a host, TCP, or NIXL; "auto" is a
+copy where that works, and TCP where it does not."""
 CONNECT_SECONDS = 10.0
 
 
@@ -57,11 +59,38 @@ def connect(
     offer = Offer.decode(data)
     if offer.rank != route.target:
         raise OSError(f"the offer of rank {offer.rank} came for that of rank {route.target}")
+    if transport == "nixl":
+        agent, remote = _known(source, offer)
+        process = os.getpid() if remote.reach.host == host_identity() else 0
+        try:
+            connection = _hello(offer, session, route, process, remote.reach.agent)
+        except BaseException:
+            agent.close()
+            raise
+        common = page_size, offer, connection, written, broke, patience
+        return NixlLink(route, source, agent, remote, *common)
     target = None if transport == "tcp" else _mapped(source, offer, forced=transport == "copy")
     connection = _hello(offer, session, route, os.getpid() if target is not None else 0)
     if target is not None:
         return CopyLink(route, source, target, page_size, offer, connection, written, broke)
     return TcpLink(route, source, page_size, offer, connection, written, broke, patience)
+
+
+def _known(source: CacheViews, offer: Offer) -> tuple[Agent, Remote]:
+    """Register the own caches, and know a decode rank's.
+
+    Raises:
+        OSError: one cannot be.
+    """
+    if offer.reach is None:
+        raise OSError("the decode rank offers no NIXL: start it with the same transport")
+    agent = Agent(source)
+    try:
+        name = agent.api.add_remote_agent(offer.reach.metadata)
+    except Exception as error:
+        agent.close()
+        raise OSError(f"nixl: {type(error).__name__}: {error}") from error
+    return agent, Remote(name if isinstance(name, str) else name.decode(), offer.reach)
 
 
 def _mapped(source: CacheViews, offer: Offer, *, forced: bool) -> CacheViews | None:
@@ -86,13 +115,18 @@ def _mapped(source: CacheViews, offer: Offer, *, forced: bool) -> CacheViews | N
     return None
 
 
-def _hello(offer: Offer, session: str, route: Route, process: int) -> socket.socket:
+def _hello(
+    offer: Offer, session: str, route: Route, process: int, agent: str = ""
+) -> socket.socket:
     connection = socket.create_connection((offer.host, offer.port), CONNECT_SECONDS)
     try:
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         frames.send(
             connection,
-            Frame(frames.HELLO, session, route.source, route.target, process, VERSION),
+            Frame(
+                *(frames.HELLO, session, route.source, route.target, process, VERSION),
+                rows=agent.encode(),
+            ),
         )
         answer = frames.receive(connection)
         if answer is None or answer.kind != frames.DONE:

@@ -110,7 +110,10 @@ class CopyLink(Link):
     def _settle(self) -> None:
         """Wait until what was asked for is written."""
         if self._stream is not None:
-            self._stream.synchronize()
+            # It may take as long as a step: wait without using the CPU.
+            done = torch.cuda.Event(blocking=True)
+            done.record(self._stream)
+            done.synchronize()
 
     def _listen(self) -> None:
         """Hear whether the other side is still there and still wants anything."""

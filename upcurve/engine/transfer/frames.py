@@ -34,12 +34,13 @@ class Frame(msgspec.Struct, array_like=True, frozen=True):
     slot: int = 0
     """Of the target; of hello the target rank."""
     begin: int = 0
-    """First head or channel on the target; of hello the id of a process that will write by itself,
-    and 0 where frames say what is to be written."""
+    """First head or channel on the target; of hello the id of a process of this host that will
+    write by itself, else 0."""
     count: int = 0
-    """Heads or channels; of hello the protocol version."""
+    """Heads or channels; of hello the protocol version; of end how many writes have to be seen."""
     rows: bytes = b""
-    """int32, little-endian: the target's row of each token."""
+    """int32, little-endian: the target's row of each token; of hello the name by which memory is
+    written to, where that is not said in frames."""
     size: int = 0
     """Bytes of the payload."""
 

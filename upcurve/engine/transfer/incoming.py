@@ -15,12 +15,16 @@ import torch
 
 from upcurve.engine.transfer import frames
 from upcurve.engine.transfer.frames import BrokenFrameError, Frame
+from upcurve.engine.transfer.nixl import POLL_SECONDS, Registration, write_name
 from upcurve.engine.transfer.staging import Staging
 from upcurve.engine.transfer.views import CacheViews, check_rows
 
 
 class Incoming(ABC):
     """The thread that accepted the connection runs it."""
+
+    registration: str = ""
+    """Name by which the other end writes; it is good until this connection ends."""
 
     def __init__(self, connection: socket.socket) -> None:
         self._connection = connection
@@ -135,13 +139,13 @@ class CopyWatch(Incoming):
     """Watches a process that writes by itself."""
 
     def __init__(self, connection: socket.socket, process: int) -> None:
-        """Take a connection to a process of this host.
+        """Take a connection to a process of this host; 0 where it is on another.
 
         Raises:
             OSError: it is gone already.
         """
         super().__init__(connection)
-        self._process = os.pidfd_open(process)
+        self._process = os.pidfd_open(process) if process else None
 
     def run(self) -> None:
         """Wait until it has written its last."""
@@ -158,12 +162,60 @@ class CopyWatch(Incoming):
 
     def settle(self, *, broken: bool) -> None:
         """Wait until the process has ended, unless it said farewell."""
+        if self._process is None:
+            return
         if broken:
             # What it has asked its GPU for ends with its descriptors: before it counts as ended.
             poll = select.poll()
             poll.register(self._process, select.POLLIN)
             poll.poll()
         os.close(self._process)
+
+
+class NixlWatch(CopyWatch):
+    """Watches a process that writes through NIXL, and sees what it has written."""
+
+    def __init__(
+        self, connection: socket.socket, process: int, source: int, registration: Registration
+    ) -> None:
+        """Take the rank that writes, and the registration by which it does; as `CopyWatch`."""
+        super().__init__(connection, process)
+        self._source = source
+        self._registration = registration
+        self.registration = registration.name
+
+    def run(self) -> None:
+        """Say of each transfer that ends when all of it has been seen."""
+        while (frame := frames.receive(self._connection)) is not None:
+            if frame.kind == frames.BYE:
+                return
+            if frame.kind != frames.END:
+                raise BrokenFrameError(f"a frame of kind {frame.kind}")
+            if self._sees(frame.text, frame.count):
+                frames.send(self._connection, Frame(frames.DONE, frame.text))
+        raise ConnectionError("a prefill rank ended")
+
+    def leave(self) -> None:
+        """Ask for a farewell; from another host nothing can be written without this end."""
+        with suppress(OSError):
+            here = self._process is not None
+            self._connection.shutdown(socket.SHUT_WR if here else socket.SHUT_RDWR)
+
+    def settle(self, *, broken: bool) -> None:
+        """Give the registration up; within a host, a write may be on its way nevertheless."""
+        self._registration.close()
+        super().settle(broken=broken)
+
+    def _sees(self, transfer: str, count: int) -> bool:
+        """Wait until so many writes of a transfer are seen; False where the other side ends."""
+        poll = select.poll()
+        poll.register(self._connection, select.POLLRDHUP)
+        name = write_name(self._source, transfer)
+        while self._registration.seen(name) < count:
+            if poll.poll(POLL_SECONDS * 1e3):
+                return False
+        self._registration.forget(name)
+        return True
 
 
 def _layer(cache: torch.Tensor, frame: Frame) -> torch.Tensor:

@@ -172,6 +172,11 @@ class Link(ABC):
     def _interrupt(self) -> None:
         """End what the thread might wait for."""
 
+    def _follow(self, ready: torch.cuda.Event) -> None:
+        """Let what is sent next wait for a layer."""
+        assert self._stream is not None
+        self._stream.wait_event(ready)
+
     def _side(self) -> AbstractContextManager[object]:
         return nullcontext() if self._stream is None else torch.cuda.stream(self._stream)
 
@@ -193,8 +198,8 @@ class Link(ABC):
             self._broke(self, self._reason or "stopped")
 
     def _layer(self, job: _Layer) -> None:
-        if job.ready is not None and self._stream is not None:
-            self._stream.wait_event(job.ready)
+        if job.ready is not None:
+            self._follow(job.ready)
         if job.attention:
             if self.route.kv_heads is not None:
                 self._keys_values(job.step, job.place)

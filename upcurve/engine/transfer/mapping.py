@@ -18,7 +18,7 @@ class Export:
 
     dtype: str
     shape: tuple[int, ...]
-    gpu: tuple[int, bytes, int, int, bytes, int, bytes, bool] | None = None
+    gpu: tuple[Any, ...] | None = None
     """As torch exports a storage on a GPU: device, handle of the allocation, bytes, offset in it,
     and what it counts and waits with."""
     memory: tuple[int, int, int] | None = None

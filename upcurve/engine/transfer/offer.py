@@ -8,6 +8,7 @@ import msgspec
 import torch
 
 from upcurve.engine.transfer.mapping import Export, open_export
+from upcurve.engine.transfer.reach import Reach
 from upcurve.engine.transfer.views import CacheViews
 
 
@@ -51,6 +52,7 @@ class Offer:
     """Tokens that its pages hold, with the padding page."""
     slots: int
     exports: Exports | None = None
+    reach: Reach | None = None
 
     def encode(self) -> bytes:
         """Return it for a prefill rank."""

@@ -14,12 +14,17 @@ from upcurve.engine.transfer import frames
 from upcurve.engine.transfer.connecting import CONNECT_SECONDS, Transport
 from upcurve.engine.transfer.description import VERSION
 from upcurve.engine.transfer.frames import BrokenFrameError, Frame, host_identity
-from upcurve.engine.transfer.incoming import CopyWatch, Incoming, TcpWriter
+from upcurve.engine.transfer.incoming import CopyWatch, Incoming, NixlWatch, TcpWriter
 from upcurve.engine.transfer.mapping import export
+from upcurve.engine.transfer.nixl import Registration
 from upcurve.engine.transfer.offer import Exports, Offer, proof_of
+from upcurve.engine.transfer.reach import Place, Reach
 from upcurve.engine.transfer.views import CacheViews
 
 logger = logging.getLogger(__name__)
+
+CLAIM_SECONDS = 60.0
+"""How long memory stays registered for somebody who was told of it and does not connect."""
 
 
 class Receiver:
@@ -56,6 +61,8 @@ class Receiver:
         self._shares = transport == "copy" or (transport == "auto" and gpu)
         self._proof_bytes = os.urandom(16)
         self._proof = proof_of(caches.kv.device, self._proof_bytes)
+        self._registers = transport == "nixl"
+        self._registrations: dict[str, Registration] = {}
         self._incoming: dict[str, set[Incoming]] = {}
         self._expelled: set[str] = set()
         self._lock = threading.Lock()
@@ -74,6 +81,7 @@ class Receiver:
             views.rows.shape[2],
             views.slots,
             self._exports() if self._shares else None,
+            self._reach() if self._registers else None,
         ).encode()
 
     def expel(self, session: str, gone: Callable[[], None]) -> None:
@@ -107,16 +115,42 @@ class Receiver:
         self._listener.close()
         with self._lock:
             sessions = list(self._incoming)
+            registrations = list(self._registrations.values())
+            self._registrations.clear()
+        for each in registrations:
+            each.close()
         for session in sessions:
             self.expel(session, lambda: None)
 
+    def _reach(self) -> Reach | None:
+        try:
+            made = Registration(self._views)
+        except OSError as error:
+            logger.warning("no NIXL into this rank: %s", error)
+            return None
+        with self._lock:
+            late = [
+                each
+                for each in self._registrations.values()
+                if not each.claimed and each.made < made.made - CLAIM_SECONDS
+            ]
+            for each in late:
+                del self._registrations[each.name]
+            self._registrations[made.name] = made
+        for each in late:
+            each.close()
+        views = self._views
+        places = map(Place.of, (views.rows, views.recurrent, views.convolution))
+        return Reach(made.name, made.metadata, host_identity(), made.device, *places)
+
     def _exports(self) -> Exports | None:
         host = host_identity()
-        # Without it nobody can tell when a process that maps them has ended.
-        if not host or not hasattr(os, "pidfd_open"):
+        if not host:
             return None
         caches = self._caches
         try:
+            # Without it nobody can tell when a process that maps them has ended.
+            os.close(os.pidfd_open(os.getpid()))
             return Exports(
                 host,
                 kv=export(caches.kv),
@@ -167,6 +201,7 @@ class Receiver:
             if incoming is not None:
                 incoming.settle(broken=bool(reason))
                 with self._lock:
+                    self._registrations.pop(incoming.registration, None)
                     self._incoming[session].discard(incoming)
                     if not self._incoming[session]:
                         del self._incoming[session]
@@ -183,13 +218,23 @@ class Receiver:
             raise BrokenFrameError(f"protocol version {hello.count} there, {VERSION} here")
         if hello.slot != self._rank:
             raise BrokenFrameError(f"this is rank {self._rank}, not {hello.slot}")
-        incoming = (
-            CopyWatch(connection, hello.begin)
-            if hello.begin
-            else TcpWriter(connection, self._views, self._page_size)
-        )
+        incoming: Incoming
+        if hello.rows:
+            with self._lock:
+                found = self._registrations.get(hello.rows.decode(errors="replace"))
+                if found is None:
+                    raise BrokenFrameError("it writes to memory that was not named to it")
+                found.claimed = True
+            incoming = NixlWatch(connection, hello.begin, hello.layer, found)
+        elif hello.begin:
+            incoming = CopyWatch(connection, hello.begin)
+        else:
+            incoming = TcpWriter(connection, self._views, self._page_size)
         with self._lock:
-            if hello.text in self._expelled:
-                raise BrokenFrameError("its session has ended")
-            self._incoming.setdefault(hello.text, set()).add(incoming)
+            expelled = hello.text in self._expelled
+            if not expelled:
+                self._incoming.setdefault(hello.text, set()).add(incoming)
+        if expelled:
+            incoming.settle(broken=False)
+            raise BrokenFrameError("its session has ended")
         return incoming

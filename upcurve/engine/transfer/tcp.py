@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import select
 import socket
-import threading
-import time
 from collections.abc import Callable
-from contextlib import suppress
 from typing import ClassVar
 
 import numpy as np
@@ -15,6 +11,7 @@ import torch
 from msgspec.structs import replace
 
 from upcurve.engine.transfer import frames
+from upcurve.engine.transfer.acknowledged import AcknowledgedLink
 from upcurve.engine.transfer.frames import Frame
 from upcurve.engine.transfer.link import Link, LinkStep, Part, Transfer
 from upcurve.engine.transfer.offer import Offer
@@ -22,12 +19,9 @@ from upcurve.engine.transfer.resharding import Route
 from upcurve.engine.transfer.staging import Staging
 from upcurve.engine.transfer.views import CacheViews, token_rows
 
-TICK_MILLISECONDS = 500
-"""How often it is looked at whether the other side says too little."""
 
-
-class TcpLink(Link):
-    """Sends frames, and hears when a transfer has been written."""
+class TcpLink(AcknowledgedLink):
+    """Sends frames."""
 
     way: ClassVar[str] = "tcp"
 
@@ -42,16 +36,9 @@ class TcpLink(Link):
         broke: Callable[[Link, str], None],
         patience: float,
     ) -> None:
-        """Take a connection on which hello was answered, and the seconds that it may wait."""
-        super().__init__(route, source, page_size, offer, written, broke)
-        self._connection = connection
-        connection.settimeout(patience)
-        self._patience = patience
+        """Take what `AcknowledgedLink` does."""
+        super().__init__(route, source, page_size, offer, connection, written, broke, patience)
         self._staging = Staging(frames.FRAME_BYTES, source.device)
-        self._ending: dict[str, tuple[Transfer, float]] = {}
-        self._lock = threading.Lock()
-        self._listener = threading.Thread(target=self._listen, name="upcurve-acks", daemon=True)
-        self._listener.start()
 
     def _keys_values(self, step: LinkStep, place: int) -> None:
         span = self.route.kv_heads
@@ -115,49 +102,4 @@ class TcpLink(Link):
         self.sent_bytes += len(payload)
 
     def _end(self, transfer: Transfer) -> None:
-        with self._lock:
-            self._ending[transfer.name] = transfer, time.monotonic() + self._patience
-        frames.send(self._connection, Frame(frames.END, transfer.name))
-
-    def _listen(self) -> None:
-        """Hear what is written, until the connection ends; it ends too where nothing is heard."""
-        reason = "the decode rank ended"
-        try:
-            while self._wait() and (frame := frames.receive(self._connection)) is not None:
-                if frame.kind == frames.REFUSED:
-                    reason = frame.text
-                    break
-                if frame.kind == frames.DONE:
-                    with self._lock:
-                        transfer, _ = self._ending.pop(frame.text, (None, 0.0))
-                    if transfer is not None:
-                        self._written(self, transfer)
-        except (OSError, frames.BrokenFrameError) as error:
-            reason = str(error)
-        self.stop(reason)
-
-    def _wait(self) -> bool:
-        """Wait until there is something to hear; False once the link is broken.
-
-        Raises:
-            TimeoutError: an answer is overdue.
-        """
-        poll = select.poll()
-        poll.register(self._connection, select.POLLIN)
-        while self._reason is None:
-            if poll.poll(TICK_MILLISECONDS):
-                return True
-            with self._lock:
-                overdue = [end for _, end in self._ending.values() if end < time.monotonic()]
-            if overdue:
-                raise TimeoutError(f"the decode rank says nothing for {self._patience:g} s")
-        return False
-
-    def _interrupt(self) -> None:
-        with suppress(OSError):
-            self._connection.shutdown(socket.SHUT_RDWR)
-
-    def _close(self) -> None:
-        self._interrupt()
-        self._listener.join()
-        self._connection.close()
+        self._ask(transfer)
