@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from upcurve.engine.errors import EngineInputError
 from upcurve.engine.model.formats import LoadFormat, QuantizationFormat
 from upcurve.engine.parallel.layout import Layout
+from upcurve.engine.parallel.seat import address_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +56,19 @@ class EngineOptions:
     tp: int = 1
     ep: int = 1
     dp: int = 1
+
+    @property
+    def prefill_addresses(self) -> list[tuple[str, int]]:
+        """Hosts and ports of the prefill workers of a decode worker.
+
+        Raises:
+            EngineInputError: one is no address, or there is none.
+        """
+        if self.role == "decode" and not self.prefill:
+            raise EngineInputError(
+                "prefill", "a decode worker needs some", "add --prefill HOST:PORT"
+            )
+        return [address_of(each, "prefill") for each in self.prefill]
 
     @property
     def layout(self) -> Layout:
