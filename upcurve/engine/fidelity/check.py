@@ -73,7 +73,7 @@ class Steps:
         """Choose the sizes that are not given.
 
         Args:
-            passages: of the text; a third of them at most run at once, so that slots are used again.
+            passages: of the text; a third at most run at once, so that slots are used again.
             gpu: whether one computes: then steps are larger, because it is their number that costs.
             step_tokens: most tokens of a step.
             requests: that run at once.
