@@ -99,9 +99,10 @@ class Caches:
         layers = len(shapes.attention_layers)
         kv = (layers, 2, pages + 1, page_size, shapes.num_key_value_heads, shapes.head_dim)
         # Zeroed once: what was never written is finite.
-        self._kv = torch.zeros(kv, device=device, dtype=types.key_value)
+        self.kv = torch.zeros(kv, device=device, dtype=types.key_value)
+        """[attention layers, 2, pages + 1, page_size, kv_heads, head_dim]: keys, then values."""
         self.attention: Mapping[int, KeyValuePages] = {
-            layer: KeyValuePages(*self._kv[index])
+            layer: KeyValuePages(*self.kv[index])
             for index, layer in enumerate(shapes.attention_layers)
         }
         head = (
@@ -111,21 +112,21 @@ class Caches:
         )
         tail = (shapes.linear_conv_kernel_dim, shapes.conv_dim)
         layers = len(shapes.linear_layers)
-        self._recurrent = torch.zeros(
-            layers, slots + 1, *head, device=device, dtype=types.recurrent
-        )
-        self._convolution = torch.zeros(
+        self.recurrent = torch.zeros(layers, slots + 1, *head, device=device, dtype=types.recurrent)
+        """[linear layers, slots + 1, value_heads, key_head_dim, value_head_dim]."""
+        self.convolution = torch.zeros(
             layers, slots + 1, *tail, device=device, dtype=types.activation
         )
+        """[linear layers, slots + 1, kernel, conv_dim]."""
         self.linear: Mapping[int, RecurrentState] = {
-            layer: RecurrentState(self._recurrent[index], self._convolution[index])
+            layer: RecurrentState(self.recurrent[index], self.convolution[index])
             for index, layer in enumerate(shapes.linear_layers)
         }
 
     def clear(self, slots: torch.Tensor) -> None:
         """Zero the state of slots int64 [N]: a sequence that begins has seen nothing."""
-        self._recurrent.index_fill_(1, slots, 0)
-        self._convolution.index_fill_(1, slots, 0)
+        self.recurrent.index_fill_(1, slots, 0)
+        self.convolution.index_fill_(1, slots, 0)
 
     def write_tables(self, places: torch.Tensor, pages: torch.Tensor) -> None:
         """Write pages int64 [N] to flat places int64 [N] (slot * pages_per_request + index)."""
