@@ -5,9 +5,11 @@
     python benchmarks/layouts.py --device cpu --model small           the same on the CPU, to try it
 
 A layout is tpN, epN and dpN put together: `tp2ep2` splits heads and experts over two GPUs, `dp2` is
-two replicas behind a router, `dp2ep2` two replicas that share their experts. Every layout is one
-server (random weights) under the load client, closed loop, at each concurrency in turn; a row is
-printed as soon as it is measured. Throughput is input and output tokens per second and GPU.
+two replicas behind a router, `dp2ep2` two replicas that share their experts; `p1d1` is one prefill
+worker and one decode worker, `p1tp2d2` two GPUs that prefill together and two that decode on their
+own. Every layout is one server (random weights) under the load client, closed loop, at each
+concurrency in turn; a row is printed as soon as it is measured. Throughput is input and output
+tokens per second and GPU.
 
 The second table reads each frontier at the same interactivities, and all of them pooled. The third
 times the sums over the ranks of a tp layout by themselves, on rows as wide as the model: all-reduce
@@ -27,6 +29,7 @@ import statistics
 import sys
 import tempfile
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -54,7 +57,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--device", default="cuda", choices=["cpu", "cuda"])
     parser.add_argument("--model", default="35b", choices=["small", "35b"])
-    parser.add_argument("--layouts", default="tp1,tp2,tp2ep2,dp2,dp2ep2")
+    parser.add_argument("--layouts", default="tp1,tp2,tp2ep2,dp2,dp2ep2,p1d1")
     parser.add_argument("--concurrency", help="[default: 4,16,64,128; on the CPU 1,4]")
     parser.add_argument("--isl", type=int, help="[default: 8192; on the CPU 64]")
     parser.add_argument("--osl", type=int, help="[default: 1024; on the CPU 16]")
@@ -95,11 +98,51 @@ def main():
         sums(tp, ModelShapes.from_config(config), gpu, tpot)
 
 
+@dataclass(frozen=True)
+class Apart:
+    """Prefill workers and decode workers, each over so many GPUs."""
+
+    prefill_workers: int
+    prefill_tp: int
+    decode_workers: int
+    decode_tp: int
+    tp, ep, dp = 1, 1, 1
+
+    @property
+    def prefill_gpus(self):
+        """GPUs of all prefill workers."""
+        return self.prefill_workers * self.prefill_tp
+
+    @property
+    def decode_gpus(self):
+        """GPUs of all decode workers."""
+        return self.decode_workers * self.decode_tp
+
+    @property
+    def ranks(self):
+        """All GPUs."""
+        return self.prefill_gpus + self.decode_gpus
+
+    @property
+    def options(self):
+        """Of `upcurve serve`."""
+        names = ("prefill-workers", "prefill-tp", "decode-workers", "decode-tp")
+        numbers = (
+            *(self.prefill_workers, self.prefill_tp),
+            *(self.decode_workers, self.decode_tp),
+        )
+        pairs = zip(names, numbers, strict=True)
+        return [word for name, number in pairs for word in (f"--{name}", str(number))]
+
+
 def layout_of(name):
-    """Return the layout that a name such as tp2ep2 says."""
+    """Return the layout that a name such as tp2ep2 or p1d1 says."""
+    apart = re.fullmatch(r"p(\d+)(?:tp(\d+))?d(\d+)(?:tp(\d+))?", name)
+    if apart is not None:
+        return Apart(*(int(each or 1) for each in apart.groups()))
     sizes = re.fullmatch(r"(?:tp(\d+))?(?:dp(\d+))?(?:ep(\d+))?", name)
     if not name or sizes is None:
-        sys.exit(f"{name!r} is no layout: write e.g. tp2, tp2ep2, dp2 or dp2ep2")
+        sys.exit(f"{name!r} is no layout: write e.g. tp2, tp2ep2, dp2, dp2ep2 or p1d1")
     tp, dp, ep = (int(each or 1) for each in sizes.groups())
     return Layout(tp, ep, dp)
 
@@ -108,7 +151,12 @@ def sweep(name, layout, model, folder, arguments):
     """Measure one layout at every concurrency; return its rows."""
     port = free_port(HOST)
     largest = max(arguments.concurrency)
-    per_replica = -(-largest // layout.dp) if layout.dp > 1 else largest
+    replicas = layout.decode_workers if isinstance(layout, Apart) else layout.dp
+    per_replica = -(-largest // replicas) if replicas > 1 else largest
+    if isinstance(layout, Apart):
+        sizes = layout.options
+    else:
+        sizes = ["--tp", str(layout.tp), "--ep", str(layout.ep), "--dp", str(layout.dp)]
     command = [
         *(sys.executable, "-m", "upcurve", "serve", str(model)),
         *("--host", HOST, "--port", str(port), "--served-model-name", "model"),
@@ -116,7 +164,7 @@ def sweep(name, layout, model, folder, arguments):
         *("--context-length", str(arguments.isl + arguments.osl + 256)),
         # A router is not exact: one replica may have more than its part.
         *("--max-running-requests", str(max(1, per_replica + per_replica // 4))),
-        *("--tp", str(layout.tp), "--ep", str(layout.ep), "--dp", str(layout.dp)),
+        *sizes,
     ]
     if arguments.model == "35b":
         command += ["--quantization", "fp8"]
@@ -178,6 +226,8 @@ def write_csv(arguments, layouts, points):
                 "ep",
                 "dp",
                 "gpus",
+                "prefill_gpus",
+                "decode_gpus",
                 "concurrency",
                 "tput_per_gpu",
                 "interactivity",
@@ -191,7 +241,8 @@ def write_csv(arguments, layouts, points):
                         *(name, time.strftime("%Y-%m-%d"), arguments.device, "upcurve"),
                         *(arguments.model, "fp8" if arguments.model == "35b" else "fp32"),
                         *(arguments.isl, arguments.osl, layout.tp, layout.ep, layout.dp),
-                        *(layout.ranks, row["concurrency"]),
+                        *(layout.ranks, getattr(layout, "prefill_gpus", "")),
+                        *(getattr(layout, "decode_gpus", ""), row["concurrency"]),
                         *(row["tput_per_gpu"], row["interactivity"]),
                     ]
                 )

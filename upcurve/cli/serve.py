@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import click
 
 from upcurve.cli.model_options import model_options
 from upcurve.cli.options import MAX_THREADS, FiniteRange
+from upcurve.cli.serve_roles import check_alone, check_parts, role_options, serve_recipe
 from upcurve.engine.switches import Switches
 from upcurve.errors import InputError
 
@@ -150,13 +152,7 @@ from upcurve.errors import InputError
 @click.option(
     "--rendezvous", metavar="HOST:PORT", help="Where the ranks meet: an address of the first node."
 )
-@click.option(
-    "--role",
-    type=click.Choice(["server", "router"]),
-    default="server",
-    show_default=True,
-    help="router: send requests on to --replicas; MODEL is left out.",
-)
+@role_options
 @click.option(
     "--replicas",
     metavar="URL,...",
@@ -182,6 +178,13 @@ def command(
     rendezvous: str | None,
     role: str,
     replicas: str | None,
+    transfer_port: int | None,
+    prefill: str | None,
+    prefill_workers: int | None,
+    decode_workers: int | None,
+    prefill_tp: int | None,
+    decode_tp: int | None,
+    recipe: Path | None,
     **options: Any,
 ) -> int:
     """Serve the Qwen3.5 MoE checkpoint in the folder MODEL over the OpenAI API.
@@ -197,11 +200,17 @@ def command(
       upcurve serve ./qwen3.5-397b-a17b-fp8 --tp 4
       upcurve serve ./qwen3.5-35b-a3b --dp 2
       upcurve serve --role router --replicas http://node0:8000,http://node1:8000
+      upcurve serve ./qwen3.5-35b-a3b --prefill-workers 1 --decode-workers 1
+      upcurve serve ./qwen3.5-35b-a3b --role prefill --transfer-port 9000 --port 8001
+      upcurve serve ./qwen3.5-35b-a3b --role decode --prefill node0:9000
+      upcurve serve --recipe recipes/qwen35-35b-fp8-h200-p1d1.yaml
     """  # noqa: D301
+    if recipe is not None:
+        return serve_recipe(recipe, host, port)
     from upcurve.engine.execute.options import EngineOptions
     from upcurve.engine.parallel.seat import node_of
     from upcurve.engine.serve.launch import serve, serve_ranks
-    from upcurve.engine.serve.router.launch import route, serve_replicas
+    from upcurve.engine.serve.router.launch import route, serve_apart, serve_replicas
 
     if role == "router":
         if model is not None:
@@ -211,7 +220,9 @@ def command(
         raise InputError("replicas", "only a router has them", "add --role router")
     if model is None:
         raise InputError("model", "it is missing", "name a checkpoint folder")
-    own = EngineOptions(**options)
+    check_parts(role, layout=(prefill_workers or decode_workers) is not None)
+    names = tuple(each for each in (prefill or "").split(",") if each.strip())
+    own = EngineOptions(**options, role=cast("Any", role), prefill=names)
     serving: dict[str, Any] = {
         "model_name": model_name,
         "api_key": api_key or None,
@@ -219,6 +230,17 @@ def command(
         "max_waiting_requests": max_waiting_requests,
     }
     layout = own.layout
+    if prefill_workers is not None or role != "server":
+        check_alone(layout.dp, nodes if role == "server" else 1)
+    if prefill_workers is not None and decode_workers is not None:
+        return serve_apart(
+            model,
+            replace(own, role="prefill", tp=prefill_tp or own.tp),
+            replace(own, role="decode", tp=decode_tp or own.tp),
+            prefill_workers=prefill_workers,
+            decode_workers=decode_workers,
+            **{"host": host, "port": port, **serving},
+        )
     if layout.dp > 1:
         if nodes > 1:
             raise InputError(
@@ -228,4 +250,11 @@ def command(
     node = node_of(layout.ranks, nodes=nodes, node_rank=node_rank, rendezvous=rendezvous)
     if not node.leads:
         return serve_ranks(model, own, node)
-    return serve(model, own, host=host, port=port, node=node, **serving)
+    return serve(
+        *(model, own),
+        host=host,
+        port=port,
+        node=node,
+        transfer_port=transfer_port or 0,
+        **serving,
+    )

@@ -214,6 +214,9 @@ def _prepare(runner: ModelRunner, options: EngineOptions) -> None:
             max_batch_tokens=_step_tokens(options, device),
             max_running_requests=options.max_running_requests,
         )
+    if options.role == "prefill":
+        # No step only decodes.
+        return
     if model.capturable:
         runner.capture(options.max_running_requests)
     elif model.switches.cuda_graphs:

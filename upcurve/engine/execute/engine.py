@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from upcurve.engine.errors import EngineInputError
 from upcurve.engine.execute.device import NO_TOKEN, Device, DeviceLostError, Flight
 from upcurve.engine.execute.event import Event, FinishReason, TokenLogprobs
+from upcurve.engine.execute.role import Role
 from upcurve.engine.memory.memory import Memory
 from upcurve.engine.schedule.request import TERMINAL, Phase, Request, SamplingParameters
 from upcurve.engine.schedule.scheduler import Scheduled, Scheduler
@@ -53,6 +54,8 @@ class Engine:
         self.device = device
         self.turns = turns
         """With other replicas, whose steps need this engine to take part."""
+        self.role: Role | None = None
+        """Where prompts are computed apart from outputs; set before the first request."""
         self.memory = memory
         self.context_length = context_length
         self.description = description
@@ -61,11 +64,14 @@ class Engine:
         self.end_of_sequence_ids = end_of_sequence_ids
         self._overlap = overlap and device.asynchronous
         self._check_memory = check_memory
-        self._scheduler = Scheduler(
+        self.scheduler = Scheduler(
             memory, max_running_requests=max_running_requests, max_batch_tokens=max_batch_tokens
         )
         self._requests: dict[str, Request] = {}
         self._launched: _Launched | None = None
+        self._held_up = False
+        """Whether nothing can be scheduled before there is news of another engine."""
+        self.steps = 0
         self.step_tokens = 0
         """Tokens of prompts and outputs in the step that was launched last."""
         self.failed_steps_in_a_row = 0
@@ -75,22 +81,30 @@ class Engine:
     @property
     def waiting(self) -> int:
         """Requests that are not admitted yet."""
-        return len(self._scheduler.waiting)
+        return len(self.scheduler.waiting)
 
     @property
     def running(self) -> int:
         """Requests that own memory."""
-        return len(self._scheduler.running)
+        return len(self.scheduler.running)
 
     @property
     def preemptions(self) -> int:
         """How often a request gave its memory to an earlier one and was computed anew."""
-        return self._scheduler.preemptions
+        return self.scheduler.preemptions
 
     @property
     def has_work(self) -> bool:
         """Whether a step would do anything."""
-        return bool(self._requests) or self._launched is not None or self._called
+        if self.role is not None and self.role.has_news:
+            return True
+        waits = bool(self._requests) and not self._held_up
+        return waits or self._launched is not None or self._called
+
+    @property
+    def in_flight(self) -> bool:
+        """Whether a step is launched whose tokens were not looked at yet."""
+        return self._launched is not None
 
     @property
     def _called(self) -> bool:
@@ -124,11 +138,13 @@ class Engine:
             )
         if request.id in self._requests:
             raise EngineInputError("request id", f"{request.id} is running", "give it another")
+        self._held_up = False
         self._requests[request.id] = request
-        self._scheduler.add(request)
+        self.scheduler.add(request)
 
     def abort(self, request_id: str) -> list[Event]:
         """End a request now and free its memory; nothing happens where it has ended already."""
+        self._held_up = False
         request = self._requests.get(request_id)
         return [] if request is None else [self._end(request, Phase.ABORTED, "aborted")]
 
@@ -144,10 +160,11 @@ class Engine:
         Raises:
             DeviceLostError: no step can be computed any more.
         """
-        events: list[Event] = []
+        events: list[Event] = [] if self.role is None else self.role.attend(self)
         before, self._launched = self._launched, None
-        step = self._scheduler.schedule()
+        step = self.scheduler.schedule()
         if step or self._called:
+            self.steps += 1
             self.step_tokens = sum(each.count for each in step)
             try:
                 self._launched = _Launched(step, self.device.launch(step))
@@ -157,6 +174,10 @@ class Engine:
                 events += self._fail(step, error)
         if before is not None:
             events += self._collect(before)
+        if self.role is not None:
+            # What was written where memory was handed out anew has been computed.
+            self.role.flush(self)
+            self._held_up = not step and before is None
         if self._launched is not None and not self._overlap:
             launched, self._launched = self._launched, None
             events += self._collect(launched)
@@ -171,9 +192,10 @@ class Engine:
             RuntimeError: one does.
         """
         self.memory.check()
-        running = self._scheduler.running.values()
-        if len(running) != self.memory.usage().slots:
-            raise RuntimeError(f"{len(running)} requests run, {self.memory.usage().slots} slots")
+        running = self.scheduler.running.values()
+        owned = len(running) + (0 if self.role is None else self.role.kept)
+        if owned != self.memory.usage().slots:
+            raise RuntimeError(f"{owned} requests own memory, {self.memory.usage().slots} slots")
         for request in running:
             if request.memory is None or request.memory.capacity < request.computed:
                 raise RuntimeError(f"request {request.id} has computed more than its memory holds")
@@ -211,7 +233,7 @@ class Engine:
                 request.pending -= 1
                 # It may have ended while the step was on its way.
                 if request.phase not in TERMINAL:
-                    events.append(self._take(request, token, logprobs))
+                    events += self._drawn(request, token, logprobs)
         except Exception as error:
             return events + self._fail(launched.step, error)
         self.failed_steps_in_a_row = 0
@@ -220,7 +242,15 @@ class Engine:
             self.senseless_steps_in_a_row = self.senseless_steps_in_a_row + 1 if senseless else 0
         return events
 
-    def _take(self, request: Request, token: int, logprobs: TokenLogprobs | None) -> Event:
+    def _drawn(self, request: Request, token: int, logprobs: TokenLogprobs | None) -> list[Event]:
+        if request.target is None or self.role is None or token == NO_TOKEN:
+            return [self.take(request, token, logprobs)]
+        request.output.append(token)
+        self.role.drawn(self, request, token, logprobs)
+        return []
+
+    def take(self, request: Request, token: int, logprobs: TokenLogprobs | None) -> Event:
+        """Append a token to a request, which may end with it."""
         if token == NO_TOKEN:
             error = "the model's logits are not finite"
             return self._end(request, Phase.FAILED, "failed", error=error)
@@ -229,6 +259,10 @@ class Engine:
         if finish is not None:
             self._forget(request, Phase.FINISHED)
         return Event(request.id, token, logprobs, finish)
+
+    def finish(self, request: Request) -> None:
+        """End a request whose output was for another engine."""
+        self._forget(request, Phase.FINISHED)
 
     def _fail(self, step: list[Scheduled], error: Exception) -> list[Event]:
         logger.error("a step failed", exc_info=error)
@@ -250,10 +284,12 @@ class Engine:
     def _end(
         self, request: Request, phase: Phase, finish: FinishReason, error: str | None = None
     ) -> Event:
-        self._forget(request, phase)
+        self._forget(request, phase, error)
         return Event(request.id, None, finish=finish, error=error)
 
-    def _forget(self, request: Request, phase: Phase) -> None:
+    def _forget(self, request: Request, phase: Phase, error: str | None = None) -> None:
+        if self.role is not None:
+            self.role.leave(request, error)
         del self._requests[request.id]
-        self._scheduler.remove(request)
+        self.scheduler.remove(request)
         request.end(phase)

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import torch
 
 from upcurve.engine.execute.sampler import to_device
+from upcurve.engine.execute.transfers import Order
 from upcurve.engine.kernels.sequences import Chunk
 from upcurve.engine.memory.caches import Caches
 from upcurve.engine.memory.reservation import Reservation
 from upcurve.engine.model.batch import ForwardBatch
 from upcurve.engine.schedule.scheduler import Scheduled
+from upcurve.engine.transfer.link import Part
 
 ON_DEVICE = -1
 """Stands for a token that was drawn by an earlier step and may not be on the host yet."""
@@ -39,7 +41,11 @@ class StepInputs:
     gathered_rows: int = 0
     """Most rows of any replica, where replicas share their experts."""
     captured: bool = True
-    """Whether the step may be a graph; not where another replica's cannot."""
+    """Whether the step may be a graph; not where another replica's cannot, or layers are sent."""
+    orders: list[Order] = field(default_factory=list)
+    """To be obeyed instead of computing a step."""
+    parts: list[Part] = field(default_factory=list)
+    """Which of its tokens are sent to other engines."""
 
     @classmethod
     def of(cls, step: Sequence[Scheduled], caches: Caches) -> StepInputs:
@@ -70,10 +76,26 @@ class StepInputs:
         self.slots += [memory.slot] * each.count
         if each.begin == 0:
             self.beginning_slots.append(memory.slot)
+        if request.target is not None:
+            self._send(each, memory)
         if each.draws:
             self.drawing_rows.append(len(self.tokens) - 1)
             self.drawing_slots.append(memory.slot)
         return memory
+
+    def _send(self, each: Scheduled, memory: Reservation) -> None:
+        target = each.request.target
+        assert target is not None
+        # A graph knows of no layers.
+        self.captured = False
+        self.parts.append(
+            Part(
+                *(target.transfer, target.session),
+                *(memory.slot, memory.pages, target.slot, target.pages),
+                *(each.begin, each.count),
+                last=each.draws,
+            )
+        )
 
     @property
     def rows(self) -> int:
@@ -111,7 +133,12 @@ class StepInputs:
         by_row = numbers[: 3 * self.rows].view(3, self.rows)
         return SentInputs(by_row, drawing_rows, drawing_slots)
 
-    def batch(self, sent: SentInputs, last_tokens: torch.Tensor) -> ForwardBatch:
+    def batch(
+        self,
+        sent: SentInputs,
+        last_tokens: torch.Tensor,
+        written: Callable[[int], None] | None = None,
+    ) -> ForwardBatch:
         """Return the input of the forward pass; `last_tokens` is int64 [slots]."""
         tokens, positions, slots = sent.by_row
         return ForwardBatch(
@@ -123,6 +150,7 @@ class StepInputs:
             chunks=tuple(self.chunks),
             logit_rows=None if len(self.drawing_rows) == self.rows else sent.drawing_rows,
             gathered_rows=self.gathered_rows,
+            written=written,
         )
 
 

@@ -51,6 +51,8 @@ class EngineLoop:
         self._stopping = False
         if engine.turns is not None:
             engine.turns.on_call = self._call
+        if engine.role is not None:
+            engine.role.on_news = self._call
         self._thread = threading.Thread(target=self._run, name="upcurve-engine", daemon=True)
 
     def start(self) -> None:
@@ -125,9 +127,10 @@ class EngineLoop:
         return not stopping
 
     def _step(self) -> list[Event]:
-        started = time.perf_counter()
+        started, steps, waited = time.perf_counter(), self.engine.steps, self.engine.in_flight
         events = self.engine.step()
-        self._stepped(time.perf_counter() - started)
+        if waited or self.engine.steps > steps:
+            self._stepped(time.perf_counter() - started)
         return events
 
     def _obey(self, command: Request | Abort) -> list[Event]:

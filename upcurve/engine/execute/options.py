@@ -41,6 +41,16 @@ class EngineOptions:
     """CPU threads; None: one less than the cores, which leaves one to HTTP."""
     seed: int = 0
     """Of dummy weights and of sampling without a seed."""
+    role: Literal["server", "prefill", "decode"] = "server"
+    """prefill: compute prompts for decode workers; decode: have prompts computed by others."""
+    prefill: tuple[str, ...] = ()
+    """HOST:PORT of prefill workers, for a decode worker."""
+    prefill_below: int = 0
+    """Shorter prompts are computed by the decode worker itself."""
+    prefill_timeout: float = 10.0
+    """Seconds without a sign of life, after which a prefill worker counts as gone."""
+    transfer: Literal["auto", "tcp", "copy"] = "auto"
+    """How caches move; auto: device copies within a host where they work, else TCP."""
     tp: int = 1
     ep: int = 1
     dp: int = 1

@@ -13,6 +13,7 @@ from upcurve.engine.execute.device import DeviceLostError, Drawn
 from upcurve.engine.execute.graphs import DecodeGraphs
 from upcurve.engine.execute.inputs import SentInputs, StepInputs
 from upcurve.engine.execute.sampler import DeviceLogprobs, Sampler, to_host, token_logprobs
+from upcurve.engine.execute.transfers import Order, Transfers
 from upcurve.engine.execute.turns import Turns
 from upcurve.engine.memory.caches import Caches
 from upcurve.engine.model.model import Model
@@ -77,6 +78,8 @@ class ModelRunner:
         self.caches = caches
         self.asynchronous = device.type == "cuda"
         self.graphs: DecodeGraphs | None = None
+        self.transfers: Transfers | None = None
+        """With other engines, where prompts are computed apart from outputs."""
         self._device = device
         self._control = control
         self.turns = turns
@@ -113,10 +116,29 @@ class ModelRunner:
             time.sleep(APART_SECONDS)
             raise DeviceLostError(f"the ranks are apart: {error}") from error
 
+    def order(self, order: Order) -> None:
+        """Have all ranks obey an order, in its place between the steps.
+
+        Raises:
+            OSError: one of them is gone.
+        """
+        inputs = StepInputs(orders=[order])
+        if self._control is not None:
+            self._control.announce(encode_plan(inputs))
+        self._obey(inputs)
+
+    def _obey(self, inputs: StepInputs) -> None:
+        if self.transfers is not None:
+            for each in inputs.orders:
+                self.transfers.obey(each)
+
     @torch.inference_mode()
     def follow(self, plan: bytes) -> None:
-        """Begin to compute a step that the leader has launched."""
+        """Begin to compute a step that the leader has launched, or obey its orders."""
         inputs = decode_plan(plan)
+        if inputs.orders:
+            self._obey(inputs)
+            return
         _, sent = self._forward(inputs)
         if inputs.drawing_rows:
             tokens = torch.empty_like(sent.drawing_slots)
@@ -131,7 +153,10 @@ class ModelRunner:
         sent = inputs.send(self.caches, self._device)
         if replay and self.graphs is not None:
             return self.graphs.replay(sent)[: len(inputs.drawing_rows)], sent
-        batch = inputs.batch(sent, self._last_tokens)
+        written = None
+        if inputs.parts and self.transfers is not None:
+            written = self.transfers.begin(inputs.parts)
+        batch = inputs.batch(sent, self._last_tokens, written)
         return self.model.forward(batch, self.caches), sent
 
     def _take(self, tokens: torch.Tensor, sent: SentInputs) -> torch.Tensor:

@@ -112,9 +112,7 @@ class Caches:
         )
         tail = (shapes.linear_conv_kernel_dim, shapes.conv_dim)
         layers = len(shapes.linear_layers)
-        self.recurrent = torch.zeros(
-            layers, slots + 1, *head, device=device, dtype=types.recurrent
-        )
+        self.recurrent = torch.zeros(layers, slots + 1, *head, device=device, dtype=types.recurrent)
         """[linear layers, slots + 1, value_heads, key_head_dim, value_head_dim]."""
         self.convolution = torch.zeros(
             layers, slots + 1, *tail, device=device, dtype=types.activation

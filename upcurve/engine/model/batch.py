@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -31,3 +32,5 @@ class ForwardBatch:
     """int64 [R]: rows whose logits are wanted; None where all are."""
     gathered_rows: int = 0
     """Most rows of any replica in this step, where replicas share their experts."""
+    written: Callable[[int], None] | None = None
+    """Called with the index of each layer once what it writes into the caches is enqueued."""

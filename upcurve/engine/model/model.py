@@ -138,6 +138,8 @@ class Model:
                 update = self._gated_attention(x, layer.mixer, index, plan, caches)
             else:
                 update = self._gated_delta(x, layer.mixer, index, plan, caches)
+            if batch.written is not None:
+                batch.written(index)
             slots = len(residual) * (self.shapes.num_experts_per_tok + 1)
             # What is gathered from replicas is quantised where it arrives.
             quantize = slots > experts.FEW_SLOTS and self.ranks.replicas.size == 1

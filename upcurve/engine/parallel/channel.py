@@ -13,9 +13,11 @@ HEAD_BYTES = 8
 class Channel:
     """One end of a connection; `send` may be called by several threads."""
 
-    def __init__(self, connection: socket.socket) -> None:
+    def __init__(self, connection: socket.socket, *, most_bytes: int | None = None) -> None:
+        """Take a connection; a frame of more than `most_bytes` ends it, as garbage may look so."""
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._connection = connection
+        self._most_bytes = most_bytes
         self._sending = threading.Lock()
 
     def send(self, message: bytes) -> None:
@@ -30,7 +32,10 @@ class Channel:
     def receive(self) -> bytes | None:
         """Wait for a frame; None where the other end is gone."""
         head = self._read(HEAD_BYTES)
-        return None if head is None else self._read(int.from_bytes(head, "little"))
+        count = int.from_bytes(head or b"", "little")
+        if head is None or (self._most_bytes is not None and count > self._most_bytes):
+            return None
+        return self._read(count)
 
     def serve(self, take: Callable[[bytes], None], lost: Callable[[], None]) -> None:
         """Hand every frame to `take` on a thread of its own, and call `lost` at the end."""

@@ -14,7 +14,7 @@ from torch._C._distributed_c10d import Store
 from upcurve.engine.parallel.channel import Channel, accept, connect
 from upcurve.engine.parallel.ranks import Ranks
 
-STOP, PLAN, TURN, FAREWELL, FAILED = b"s", b"p", b"t", b"f", b"e"
+STOP, PLAN, TURN, FAREWELL, FAILED, REPORT = b"s", b"p", b"t", b"f", b"e", b"r"
 """What a frame is, in its first byte."""
 STOP_SECONDS = 10.0
 """How long a leader may be without the first rank while all are being stopped."""
@@ -39,6 +39,8 @@ class Control:
         layout, rank = ranks.layout, ranks.rank
         self.plans: SimpleQueue[bytes] = SimpleQueue()
         """Of the leader, in order."""
+        self.reports: SimpleQueue[tuple[int, bytes]] = SimpleQueue()
+        """Of the ranks that follow this one: rank and message."""
         self._turns: SimpleQueue[tuple[int, bytes]] = SimpleQueue()
         self._lost = lost
         self._parting = False
@@ -85,6 +87,12 @@ class Control:
         for channel in self._leaders.values() if self._first is None else (self._first,):
             channel.send(TURN + message)
 
+    def report(self, message: bytes) -> None:
+        """Tell the leader of this replica something; nothing happens where it is gone."""
+        above = self._leader or self._first
+        if above is not None:
+            _send((above,), REPORT + message)
+
     def part(self) -> None:
         """Say that this rank ends because it was told to; those that follow it end as well."""
         self._parting = True
@@ -104,6 +112,8 @@ class Control:
             self.plans.put(message)
         elif kind == TURN:
             self._turns.put((rank, message))
+        elif kind == REPORT:
+            self.reports.put((rank, message))
         elif kind == FAILED:
             self._lost(message.decode())
         elif kind == FAREWELL or self._leads:

@@ -28,10 +28,25 @@ class SamplingParameters:
     """How many of the most likely tokens to report beside each chosen one; None reports nothing."""
 
 
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where another engine wants a prompt's keys, values and states."""
+
+    transfer: str
+    """Name of this among all that the engine sends."""
+    session: str
+    """Name of the connection to that engine."""
+    slot: int
+    pages: list[int]
+    """Of its memory; page i holds the tokens [i * page_size, (i + 1) * page_size)."""
+
+
 class Phase(Enum):
     """Where a request is in its life; the last three are terminal."""
 
     WAITING = "waiting"
+    RECEIVING = "receiving"
+    """It owns memory, which another engine fills."""
     PREFILLING = "prefilling"
     DECODING = "decoding"
     FINISHED = "finished"
@@ -56,6 +71,8 @@ class Request:
     pending: int = 0
     """Tokens that launched steps draw and that have not come back yet: 0 or 1."""
     memory: Reservation | None = None
+    target: Target | None = None
+    """Set where its prompt is computed for another engine."""
 
     def token(self, index: int) -> int:
         """Return the token at a position of prompt + output."""
@@ -87,18 +104,16 @@ class Request:
         """Whether max_tokens have been drawn, with those that have not come back yet."""
         return len(self.output) + self.pending >= self.sampling.max_tokens
 
-    def preempt(self) -> None:
-        """Give the memory back and wait again: everything is to be computed anew.
+    def part(self) -> Reservation:
+        """Leave the memory to the caller, who has to release it.
 
         Raises:
             RuntimeError: the request owns no memory.
         """
         if self.memory is None:
             raise RuntimeError(f"request {self.id} has nothing to give back")
-        self.phase = Phase.WAITING
-        self.computed = 0
-        self.memory.release()
-        self.memory = None
+        memory, self.memory = self.memory, None
+        return memory
 
     def end(self, phase: Phase) -> None:
         """Enter a terminal phase and give the memory back: the only place that does either.

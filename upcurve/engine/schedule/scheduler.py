@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Callable, Sequence
 
 import msgspec
 
@@ -52,6 +53,9 @@ class Scheduler:
     later, with the tokens it has. Requests run in the order of arrival: whoever waits has come
     later than whoever runs, so the earliest is never preempted and always gets on. The order
     depends on arrivals and tokens alone.
+
+    Some prompts may be computed elsewhere: they own memory while another engine fills it, which
+    they cannot give away, and take nothing of a step.
     """
 
     def __init__(self, memory: Memory, *, max_running_requests: int, max_batch_tokens: int) -> None:
@@ -64,7 +68,11 @@ class Scheduler:
         self.waiting: OrderedDict[str, Request] = OrderedDict()
         self.running: dict[str, Request] = {}
         self.preemptions = 0
-        """How often a request was sent back to wait."""
+        """How often a request gave its memory to an earlier one."""
+        self.elsewhere: Callable[[Request], bool] = lambda _: False
+        """Asked of a request that is about to be admitted: whether its prompt goes elsewhere."""
+        self.left: list[Request] = []
+        """Admitted for that, for somebody to take."""
 
     def add(self, request: Request) -> None:
         """Append a request to the queue."""
@@ -87,9 +95,14 @@ class Scheduler:
         # What was just preempted waits until its memory is not wanted at once.
         while self.waiting and self.preemptions == before:
             request = next(iter(self.waiting.values()))
+            if self.elsewhere(request):
+                if not self._admit(request, Phase.RECEIVING):
+                    break
+                self.left.append(request)
+                continue
             if not self._share(request, left, counts):
                 break
-            if not self._admit(request):
+            if not self._admit(request, Phase.PREFILLING):
                 del counts[request]
                 break
             left -= counts[request]
@@ -101,6 +114,15 @@ class Scheduler:
         # One token each first: the device computes them together.
         step.sort(key=lambda each: each.count > 1)
         return step
+
+    def send_back(self, requests: Sequence[Request]) -> None:
+        """Let running requests that own no memory any more wait again, before all others."""
+        for request in reversed(requests):
+            del self.running[request.id]
+            request.phase = Phase.WAITING
+            request.computed = 0
+            self.waiting[request.id] = request
+            self.waiting.move_to_end(request.id, last=False)
 
     def _decodes(self) -> list[Scheduled]:
         step = []
@@ -116,14 +138,13 @@ class Scheduler:
     def _grow(self, request: Request) -> bool:
         """Make room for one token more; False where the request itself had to give way."""
         while request.memory is not None and not request.memory.grow(request.computed + 1):
-            self._preempt(next(reversed(self.running.values())))
+            latest = reversed(self.running.values())
+            self._preempt(next(each for each in latest if each.phase is not Phase.RECEIVING))
         return request.memory is not None
 
     def _preempt(self, request: Request) -> None:
-        del self.running[request.id]
-        request.preempt()
-        self.waiting[request.id] = request
-        self.waiting.move_to_end(request.id, last=False)
+        request.part().release()
+        self.send_back([request])
         self.preemptions += 1
 
     def _share(self, request: Request, left: int, counts: dict[Request, int]) -> int:
@@ -149,7 +170,7 @@ class Scheduler:
             request.pending += 1
         return Scheduled(request, begin, count, draws)
 
-    def _admit(self, request: Request) -> bool:
+    def _admit(self, request: Request, phase: Phase) -> bool:
         # All tokens of a preempted request have to be known before it is computed anew.
         if request.pending or len(self.running) >= self._max_running_requests:
             return False
@@ -158,6 +179,6 @@ class Scheduler:
         if request.memory is None:
             return False
         del self.waiting[request.id]
-        request.phase = Phase.PREFILLING
+        request.phase = phase
         self.running[request.id] = request
         return True

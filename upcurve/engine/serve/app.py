@@ -34,6 +34,7 @@ RETRY_SECONDS = "5"
 """What a client that is turned away is told to wait."""
 RETRY_AFTER_SECONDS = 1
 """When a client should try again that was sent away because too many wait."""
+MISDIRECTED_REQUEST = 421
 CLIENT_CLOSED_REQUEST = 499
 """nginx's status for a client that did not wait; nobody reads it."""
 
@@ -84,13 +85,23 @@ class Server:
         return app
 
     async def health(self) -> Response:
-        """Answer 200 while the engine works, 503 once it was given up or computes no sense."""
+        """Answer 200 while the engine works, 503 once it was given up or computes no sense.
+
+        A decode worker works without prefill workers too; it says so, and which are up.
+        """
         self._check_engine()
         if self._bridge.senseless:
             raise ApiError(
                 503, "logits: no step gives finite ones; check the weights, restart the server"
             )
-        return _json({"status": "ok"})
+        if self._bridge.capacity.role != "decode":
+            return _json({"status": "ok"})
+        workers = [
+            {"worker": each.name, "state": each.state, "reason": each.reason}
+            for each in self._bridge.prefill_workers
+        ]
+        whole = all(each["state"] == "up" for each in workers)
+        return _json({"status": "ok" if whole else "degraded", "prefill": workers})
 
     async def metrics(self) -> Response:
         """Answer with Prometheus' text format."""
@@ -153,6 +164,7 @@ class Server:
         echoes: Sequence[Echo] | None = None,
     ) -> Response:
         """Generate one choice for each prompt and each of the `samplings`, prompt by prompt."""
+        self._check_role()
         self._check_engine()
         choices: list[Choice] = []
         for number, prompt in enumerate(prompts):
@@ -210,6 +222,14 @@ class Server:
                 f"model: {name!r} is not served here; use {self._model_name!r}",
                 param="model",
                 code="model_not_found",
+            )
+
+    def _check_role(self) -> None:
+        if self._bridge.capacity.role == "prefill":
+            raise ApiError(
+                MISDIRECTED_REQUEST,
+                "this server computes prompts for decode workers alone; ask one of them, or the "
+                "router",
             )
 
     def _check_engine(self) -> None:

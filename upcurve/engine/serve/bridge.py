@@ -11,7 +11,15 @@ from typing import Protocol
 from upcurve.engine.execute.event import Event, FinishReason
 from upcurve.engine.schedule.request import Request
 from upcurve.engine.serve.errors import ApiError
-from upcurve.engine.serve.messages import Broken, Capacity, Report, Status, Step
+from upcurve.engine.serve.messages import (
+    Broken,
+    Capacity,
+    PrefillWorker,
+    PrefillWorkers,
+    Report,
+    Status,
+    Step,
+)
 from upcurve.engine.serve.metrics import Metrics
 
 LEAST_WAITING_REQUESTS = 1024
@@ -97,7 +105,12 @@ class Bridge:
         self._metrics = metrics
         self._open: dict[str, _Open] = {}
         self._status = Status()
+        self.prefill_workers: list[PrefillWorker] = []
+        """What a decode worker knows of them."""
         metrics.watch(self.capacity, lambda: self._status, lambda: len(self._open))
+        metrics.watch_transfers(
+            self.capacity.role, lambda: self._status.transfers, lambda: self.prefill_workers
+        )
 
     async def start(self) -> None:
         """Start the engine; called on the running event loop."""
@@ -166,6 +179,8 @@ class Bridge:
         for report in reports:
             if isinstance(report, Step):
                 self._dispatch(report, receivers)
+            elif isinstance(report, PrefillWorkers):
+                self.prefill_workers = report.workers
             elif isinstance(report, Broken) and self.failure is None:
                 self.failure = report.reason
                 self._end_all("failed", f"the engine stopped: {report.reason}")

@@ -11,6 +11,7 @@ import signal
 import socket
 import sys
 import threading
+import time
 from collections import deque
 from contextlib import suppress
 from dataclasses import dataclass
@@ -19,18 +20,22 @@ from typing import TYPE_CHECKING
 from upcurve.engine.errors import EngineInputError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from upcurve.engine.execute.engine import Engine
     from upcurve.engine.execute.loop import EngineLoop
     from upcurve.engine.execute.options import EngineOptions
+    from upcurve.engine.execute.role import Role
     from upcurve.engine.parallel.control import Control
     from upcurve.engine.parallel.seat import Seat
+    from upcurve.engine.roles.links import Link
 
 SWITCH_SECONDS = 5e-4
 """Longest time that the thread which reads commands keeps the engine's thread waiting."""
 READ_BYTES = 2**18
+PART_SECONDS = 2.0
+"""How long an engine that ends waits for those who may still write into its memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,30 +47,42 @@ class Load:
     seat: Seat
 
     def __call__(
-        self, listener: socket.socket | None, lost: Callable[[str], None]
+        self,
+        listener: socket.socket | None,
+        transfers: socket.socket | None,
+        lost: Callable[[str], None],
+        changed: Callable[[Sequence[Link]], None],
     ) -> tuple[Engine, Control | None]:
-        """Meet the other ranks and load.
+        """Meet the other ranks, load, and take the part of `options.role`.
 
         Raises:
-            EngineInputError: as `build_engine`.
+            EngineInputError: as `build_engine` and `roles.joining.lead`.
         """
         # Only here: the HTTP side has no use for torch.
         from upcurve.engine.build import build_engine
         from upcurve.engine.parallel.rendezvous import meet
+        from upcurve.engine.roles.joining import lead
 
         options = self.options
         ranks, control = meet(
             self.seat, options.layout, gpu=options.device != "cpu", lost=lost, listener=listener
         )
         try:
-            return build_engine(self.folder, options, ranks, control), control
+            engine = build_engine(self.folder, options, ranks, control)
+            lead(self.folder, engine, options, control, transfers, changed)
+            return engine, control
         except EngineInputError:
             if control is not None:
                 control.part()
             raise
 
 
-def run(connection: socket.socket, builder: bytes, listener: socket.socket | None = None) -> None:
+def run(
+    connection: socket.socket,
+    builder: bytes,
+    listener: socket.socket | None = None,
+    transfers: socket.socket | None = None,
+) -> None:
     """Build an engine, run it, and end with the connection; the target of the process.
 
     Args:
@@ -73,6 +90,7 @@ def run(connection: socket.socket, builder: bytes, listener: socket.socket | Non
         builder: a pickled function that returns the engine, or a pickled `Load`. What it needs is
             imported only once this process ignores signals and watches the connection.
         listener: listens where the ranks meet.
+        transfers: listens where decode workers connect, of a prefill worker.
     """
     # A terminal and a process manager signal the whole group; the HTTP side says when to end.
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -81,7 +99,8 @@ def run(connection: socket.socket, builder: bytes, listener: socket.socket | Non
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="upcurve: %(message)s")
     threading.Thread(target=exit_when_closed, args=(connection,), daemon=True).start()
 
-    from upcurve.engine.serve.messages import Broken, Capacity, Refused, frame
+    from upcurve.engine.roles.decode import DecodeRole
+    from upcurve.engine.serve.messages import Broken, Capacity, PrefillWorkers, Refused, frame
     from upcurve.engine.serve.reporter import Reporter
 
     outbox = Outbox(connection)
@@ -91,11 +110,18 @@ def run(connection: socket.socket, builder: bytes, listener: socket.socket | Non
         outbox.put(frame(Broken(reason)))
         os._exit(1)
 
+    told = threading.Event()
+
+    def changed(links: Sequence[Link]) -> None:
+        # The first report is another.
+        if told.is_set():
+            outbox.put(frame(PrefillWorkers.of(links)))
+
     control = None
     try:
         build = pickle.loads(builder)  # noqa: S301 - from the process that started this one
         if isinstance(build, Load):
-            engine, control = build(listener, lost)
+            engine, control = build(listener, transfers, lost, changed)
         else:
             engine = build()
     except EngineInputError as error:
@@ -106,11 +132,27 @@ def run(connection: socket.socket, builder: bytes, listener: socket.socket | Non
     gc.freeze()
     loop = Reporter(engine, lambda report: outbox.put(frame(report))).loop
     outbox.put(frame(Capacity.of(engine)))
+    told.set()
+    if isinstance(engine.role, DecodeRole):
+        changed(engine.role.links.all)
     loop.start()
     if _obey(connection, loop):
+        if engine.role is not None:
+            parting = threading.Thread(target=_part, args=(loop, engine.role), daemon=True)
+            parting.start()
+            parting.join(PART_SECONDS)
         if control is not None:
             control.part()
         os._exit(0)
+
+
+def _part(loop: EngineLoop, role: Role) -> None:
+    """End what others still read or write, as far as they say so in time."""
+    loop.stop()
+    while role.kept:
+        loop.engine.step()
+        time.sleep(0.01)
+    role.close()
 
 
 def _obey(connection: socket.socket, loop: EngineLoop) -> bool:

@@ -10,9 +10,10 @@ import signal
 import socket
 import sys
 from collections.abc import Callable, Generator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Protocol
 
 import uvicorn
 
@@ -38,6 +39,16 @@ CLOSE_SECONDS = 5
 """How long clients have afterwards to read what was sent to them."""
 
 
+class Helpers(Protocol):
+    """Processes without which a server shall not begin."""
+
+    def wait(self) -> list[int] | None:
+        """Wait until all are ready; None where one has ended."""
+
+    def ends(self) -> str:
+        """Return which of them ended, and how, in words."""
+
+
 def serve(
     folder: Path,
     options: EngineOptions,
@@ -50,6 +61,9 @@ def serve(
     max_waiting_requests: int | None = None,
     node: Node | None = None,
     meeting: socket.socket | None = None,
+    transfers: socket.socket | None = None,
+    transfer_port: int = 0,
+    helpers: Helpers | None = None,
     ready: Callable[[int], None] | None = None,
 ) -> int:
     """Serve a checkpoint folder until SIGTERM or SIGINT, or until the engine fails for good.
@@ -67,6 +81,10 @@ def serve(
             layout.
         meeting: listens where the ranks meet, if the first one is this server's and they do not
             meet at an address that was given.
+        transfers: listens where decode workers connect to this prefill worker; None is
+            `transfer_port` of `host`.
+        transfer_port: 0 picks a free one.
+        helpers: processes that have to be ready before this server is.
         ready: called with the port once requests are taken; None says it in the log.
 
     Returns:
@@ -89,8 +107,9 @@ def serve(
     with (
         meeting or nullcontext(),
         bind(host, port) as listener,
+        transfers or _listen_for_transfers(options, host, transfer_port) as where,
         RankProcesses(folder, options, others) as ranks,
-        RemoteEngine(Load(folder, options, first), meeting) as engine,
+        RemoteEngine(Load(folder, options, first), meeting, where) as engine,
     ):
         # The engine loads meanwhile.
         tokenizer = ByteTokenizer.from_folder(folder)
@@ -99,6 +118,9 @@ def serve(
             engine.wait(ranks.sentinels)
         except EngineEndedError as error:
             logger.error("the engine's process: %s", _with(error, ranks))
+            return 1
+        if helpers is not None and helpers.wait() is None:
+            logger.error("a process ended while it was loading: %s", helpers.ends())
             return 1
         logger.info(engine.capacity.description)
         metrics = Metrics()
@@ -133,6 +155,18 @@ def serve_ranks(folder: Path, options: EngineOptions, node: Node) -> int:
     return 1
 
 
+def _listen_for_transfers(
+    options: EngineOptions, host: str, port: int
+) -> AbstractContextManager[socket.socket | None]:
+    """Listen where decode workers connect to a prefill worker; others have no such port."""
+    if options.role != "prefill":
+        return nullcontext()
+    listener = bind(host, port, "transfer-port")
+    listener.listen()
+    logger.info("decode workers connect to %s:%d", host, listener.getsockname()[1])
+    return listener
+
+
 def _with(reason: object, ranks: RankProcesses) -> str:
     ends = ranks.ends()
     return f"{reason} ({ends})" if ends else str(reason)
@@ -157,8 +191,13 @@ def _raise_file_limit() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
-def bind(host: str, port: int) -> socket.socket:
+def bind(host: str, port: int, field: str = "port") -> socket.socket:
     """Take the port before a model is loaded; nobody can connect until it listens.
+
+    Args:
+        host: name or address.
+        port: 0 picks a free one.
+        field: what the user calls the port.
 
     Raises:
         EngineInputError: the host is unknown, or the port is taken or not allowed.
@@ -178,7 +217,7 @@ def bind(host: str, port: int) -> socket.socket:
         listener.bind(address)
     except OSError as error:
         listener.close()
-        raise _taken(host, port, error) from error
+        raise _taken(host, port, error, field) from error
     return listener
 
 
@@ -190,11 +229,11 @@ def _listen(listener: socket.socket, host: str, port: int) -> None:
         raise _taken(host, port, error) from error
 
 
-def _taken(host: str, port: int, error: OSError) -> EngineInputError:
+def _taken(host: str, port: int, error: OSError, field: str = "port") -> EngineInputError:
     return EngineInputError(
-        "port",
+        field,
         f"{port} on {host} cannot be used: {error.strerror}",
-        "give another --port, or 0 for any free one",
+        f"give another --{field}, or 0 for any free one",
     )
 
 

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
 from upcurve.engine.execute.engine import Engine
 from upcurve.engine.execute.event import Event
+from upcurve.engine.execute.role import TransferCounts
 from upcurve.engine.schedule.request import Request, SamplingParameters
+
+if TYPE_CHECKING:
+    # It imports torch, which the HTTP side has no use for.
+    from upcurve.engine.roles.links import Link
 
 HEAD_BYTES = 4
 """A frame is its length, little-endian in so many bytes, and a message."""
@@ -53,6 +59,7 @@ class Capacity(msgspec.Struct, frozen=True, array_like=True, tag="capacity"):
     page_size: int
     total_pages: int
     total_slots: int
+    role: Literal["server", "prefill", "decode"] = "server"
 
     @classmethod
     def of(cls, engine: Engine) -> Capacity:
@@ -65,6 +72,7 @@ class Capacity(msgspec.Struct, frozen=True, array_like=True, tag="capacity"):
             engine.memory.page_size,
             usage.total_pages,
             usage.total_slots,
+            "server" if engine.role is None else engine.role.name,
         )
 
     def fits(self, tokens: int) -> bool:
@@ -100,6 +108,8 @@ class Status(msgspec.Struct, frozen=True, array_like=True):
     """Of prompts and outputs, in the step that was launched last."""
     senseless_steps: int = 0
     """How many of the last steps drew tokens, and none from finite logits."""
+    transfers: TransferCounts | None = None
+    """Where prompts are computed apart from outputs."""
 
     @classmethod
     def of(cls, engine: Engine) -> Status:
@@ -112,6 +122,7 @@ class Status(msgspec.Struct, frozen=True, array_like=True):
             engine.preemptions,
             engine.step_tokens,
             engine.senseless_steps_in_a_row,
+            None if engine.role is None else engine.role.counts,
         )
 
 
@@ -149,8 +160,29 @@ class Step(msgspec.Struct, frozen=True, array_like=True, tag="step"):
         yield from self.others
 
 
+class PrefillWorker(msgspec.Struct, frozen=True, array_like=True):
+    """One that a decode worker knows."""
+
+    name: str
+    """HOST:PORT."""
+    state: Literal["down", "up", "refused"]
+    reason: str
+    """Why it is not up."""
+
+
+class PrefillWorkers(msgspec.Struct, frozen=True, array_like=True, tag="workers"):
+    """The report that the state of a prefill worker has changed."""
+
+    workers: list[PrefillWorker]
+
+    @classmethod
+    def of(cls, links: Sequence[Link]) -> PrefillWorkers:
+        """Return the state of connections."""
+        return cls([PrefillWorker(each.name, each.state, each.reason) for each in links])
+
+
 Command = Submit | Abort | Stop
-Report = Capacity | Refused | Broken | Step
+Report = Capacity | Refused | Broken | Step | PrefillWorkers
 
 _encoder = msgspec.msgpack.Encoder()
 decode_command = msgspec.msgpack.Decoder(Command).decode

@@ -7,11 +7,17 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import accumulate
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
-from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+)
 from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
-from upcurve.engine.serve.messages import Capacity, Status, Step
+from upcurve.engine.execute.role import TransferCounts
+from upcurve.engine.serve.messages import Capacity, PrefillWorker, Status, Step
 
 # Seconds; from a small model on a fast GPU to a queue that is minutes long.
 FIRST_TOKEN_BUCKETS = (
@@ -126,6 +132,16 @@ class Metrics:
             Gauge(f"upcurve_{name}", text, registry=self.registry).set_function(read)
         self.registry.register(_Preemptions(status))
 
+    def watch_transfers(
+        self,
+        role: str,
+        counts: Callable[[], TransferCounts | None],
+        workers: Callable[[], Sequence[PrefillWorker]],
+    ) -> None:
+        """Tell of prompts that are handed over, where there are any."""
+        if role != "server":
+            self.registry.register(_Transfers(role, counts, workers))
+
     def step_done(
         self, step: Step, first_tokens: Sequence[float], gaps: Mapping[float, int]
     ) -> None:
@@ -164,3 +180,63 @@ class _Preemptions(Collector):
             "How often a request gave its memory to an earlier one and was computed anew.",
             value=self._status().preemptions,
         )
+
+
+_TRANSFERS: tuple[tuple[str, str, str, str], ...] = (
+    # Name, attribute of TransferCounts, whose, and what it is; gauges first.
+    ("transfers_in_flight", "in_flight", "prefill decode", "Prompts that are being handed over."),
+    (
+        *("transfers_kept", "kept", "prefill decode"),
+        "Reservations of memory without a request, which another engine may still use.",
+    ),
+    ("transfers_done", "done", "prefill decode", "Prompts that were handed over."),
+    (
+        *("transfers_failed", "failed", "prefill decode"),
+        "Prompts that were not, by an error, silence or the end of the other engine.",
+    ),
+    (
+        *("transfers_cancelled", "cancelled", "prefill decode"),
+        "Prompts that were not, because their request was aborted.",
+    ),
+    ("transfers_retried", "retried", "decode", "Prompts that were asked for once more."),
+    ("local_prefills", "local", "decode", "Prompts that no prefill worker could compute."),
+    ("transfer_tokens", "tokens", "prefill decode", "Tokens of prompts that were handed over."),
+    ("transfer_bytes", "bytes", "prefill", "Bytes of caches that were sent."),
+    (
+        *("transfer_seconds", "seconds", "prefill decode"),
+        "From asking for a prompt until it was handed over, summed.",
+    ),
+    (
+        *("transfer_exposed_seconds", "exposed_seconds", "prefill"),
+        "From the first token until the prompt was handed over, summed.",
+    ),
+)
+_GAUGES = ("in_flight", "kept")
+
+
+class _Transfers(Collector):
+    """The engine counts them itself."""
+
+    def __init__(
+        self,
+        role: str,
+        counts: Callable[[], TransferCounts | None],
+        workers: Callable[[], Sequence[PrefillWorker]],
+    ) -> None:
+        self._role = role
+        self._counts = counts
+        self._workers = workers
+
+    def collect(self) -> Iterable[Metric]:
+        counts = self._counts() or TransferCounts()
+        for name, attribute, roles, text in _TRANSFERS:
+            if self._role in roles:
+                family = GaugeMetricFamily if attribute in _GAUGES else CounterMetricFamily
+                yield family(f"upcurve_{name}", text, value=getattr(counts, attribute))
+        if self._role == "decode":
+            up = GaugeMetricFamily(
+                "upcurve_prefill_worker_up", "Whether it can be asked.", labels=["worker"]
+            )
+            for worker in self._workers():
+                up.add_metric([worker.name], float(worker.state == "up"))
+            yield up

@@ -46,6 +46,7 @@ def run(life: socket.socket, folder: Path, options: EngineOptions, seat: Seat) -
     from upcurve.engine.build import build_follower
     from upcurve.engine.execute.runner import APART_SECONDS
     from upcurve.engine.parallel.rendezvous import meet
+    from upcurve.engine.roles.joining import take_part
 
     # The first rank says who is gone: it is heard everywhere.
     ranks, control = meet(
@@ -54,6 +55,7 @@ def run(life: socket.socket, folder: Path, options: EngineOptions, seat: Seat) -
     assert control is not None
     try:
         runner = build_follower(folder, options, ranks, control)
+        take_part(folder, runner, options, control)
         while True:
             runner.follow(control.plans.get())
     except EngineInputError as error:

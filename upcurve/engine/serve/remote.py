@@ -52,19 +52,21 @@ class RemoteEngine(Closing):
         self,
         build: Callable[[], Engine] | engine_process.Load,
         listener: socket.socket | None = None,
+        transfers: socket.socket | None = None,
     ) -> None:
         """Start the process, which begins to load; `wait` for it.
 
         Args:
             build: picklable; called there.
             listener: listens where the ranks meet, if the engine has several; it is handed over.
+            transfers: listens where decode workers connect, of a prefill worker; likewise.
         """
         self._connection, theirs = socket.socketpair()
         with theirs:
             # Never by fork: a copy of a process that has used a GPU cannot use it.
             self.process = multiprocessing.get_context("spawn").Process(
                 target=engine_process.run,
-                args=(theirs, pickle.dumps(build), listener),
+                args=(theirs, pickle.dumps(build), listener, transfers),
                 name="upcurve-engine",
             )
             self.process.start()

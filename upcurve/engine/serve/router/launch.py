@@ -9,6 +9,7 @@ import socket
 import sys
 from collections.abc import Callable
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,10 @@ import uvloop
 from upcurve.engine.errors import EngineInputError
 from upcurve.engine.execute.options import EngineOptions
 from upcurve.engine.parallel.seat import Node
-from upcurve.engine.serve.launch import bind, prepare
+from upcurve.engine.serve.launch import bind, prepare, serve
 from upcurve.engine.serve.router.client import Client
 from upcurve.engine.serve.router.replica import Replica
-from upcurve.engine.serve.router.replica_process import ReplicaProcesses
+from upcurve.engine.serve.router.replica_process import ReplicaProcesses, Start
 from upcurve.engine.serve.router.router import Router
 
 logger = logging.getLogger(__name__)
@@ -83,20 +84,22 @@ def serve_replicas(
         listener = stack.enter_context(bind(host, port))
         meeting = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
         where = meeting.getsockname()[1] if layout.joined else 0
-        nodes = [
-            Node(
-                first=replica * layout.tp if layout.joined else 0,
-                count=layout.tp,
-                ranks=layout.engine_ranks,
-                host="127.0.0.1",
-                port=where,
-                gpu=replica * layout.tp,
+        starts = [
+            Start(
+                options,
+                Node(
+                    first=replica * layout.tp if layout.joined else 0,
+                    count=layout.tp,
+                    ranks=layout.engine_ranks,
+                    host="127.0.0.1",
+                    port=where,
+                    gpu=replica * layout.tp,
+                ),
+                meeting if layout.joined and replica == 0 else None,
             )
             for replica in range(layout.dp)
         ]
-        processes = stack.enter_context(
-            ReplicaProcesses(folder, options, nodes, meeting if layout.joined else None, serving)
-        )
+        processes = stack.enter_context(ReplicaProcesses(folder, starts, serving))
         ports = processes.wait()
         if ports is None:
             logger.error("a replica ended while it was loading: %s", processes.ends())
@@ -104,6 +107,86 @@ def serve_replicas(
         replicas = [Replica.at(f"http://127.0.0.1:{each}") for each in ports]
         needed = layout.dp if layout.joined else 1
         return _run(replicas, listener, host, drain_seconds, processes, needed)
+
+
+def serve_apart(
+    folder: Path,
+    prefill: EngineOptions,
+    decode: EngineOptions,
+    *,
+    prefill_workers: int,
+    decode_workers: int,
+    host: str,
+    port: int,
+    drain_seconds: float = 5.0,
+    **serving: Any,
+) -> int:
+    """Serve a checkpoint folder by prefill workers and decode workers of this machine.
+
+    GPUs are handed out in order, to prefill workers first. One decode worker serves itself; several
+    are behind a router.
+
+    Args:
+        folder: as `launch.serve`.
+        prefill: options of each prefill worker.
+        decode: options of each decode worker; `prefill` of them is filled in.
+        prefill_workers: how many.
+        decode_workers: how many.
+        host: name or address to listen on.
+        port: 0 picks a free one.
+        drain_seconds: how long requests may go on after a signal.
+        serving: more of `launch.serve`.
+
+    Returns:
+        The exit code: 0, or 1 if no decode worker is left, or a worker ended while it was loading.
+
+    Raises:
+        EngineInputError: the address cannot be bound, or the model or an option is unusable.
+    """
+    prepare()
+    with ExitStack() as stack:
+        listener = stack.enter_context(bind(host, port))
+        meetings = [
+            stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+            for _ in range(prefill_workers)
+        ]
+        helpers = [
+            Start(prefill, _node(prefill, index * prefill.tp), transfers=meeting)
+            for index, meeting in enumerate(meetings)
+        ]
+        names = tuple(f"127.0.0.1:{each.getsockname()[1]}" for each in meetings)
+        options = replace(decode, prefill=names)
+        offset = prefill_workers * prefill.tp
+        starts = [
+            Start(options, _node(options, offset + index * options.tp))
+            for index in range(decode_workers)
+        ]
+        helping = stack.enter_context(ReplicaProcesses(folder, helpers, serving, "prefill worker"))
+        for each in meetings:
+            # Who connects to a worker that has ended shall not wait.
+            each.close()
+        if decode_workers == 1:
+            listener.close()
+            return serve(
+                *(folder, options),
+                host=host,
+                port=port,
+                node=starts[0].node,
+                **{"drain_seconds": drain_seconds, "helpers": helping, **serving},
+            )
+        processes = stack.enter_context(ReplicaProcesses(folder, starts, serving, "decode worker"))
+        for group in (helping, processes):
+            ports = group.wait()
+            if ports is None:
+                logger.error("a worker ended while it was loading: %s", group.ends())
+                return 1
+        assert ports is not None
+        replicas = [Replica.at(f"http://127.0.0.1:{each}") for each in ports]
+        return _run(replicas, listener, host, drain_seconds, processes, 1)
+
+
+def _node(options: EngineOptions, gpu: int) -> Node:
+    return Node(0, options.tp, options.tp, "127.0.0.1", 0, gpu)
 
 
 def _run(

@@ -11,9 +11,10 @@ import socket
 import sys
 import threading
 from collections.abc import Sequence
+from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from upcurve.engine.errors import EngineInputError
 from upcurve.engine.execute.options import EngineOptions
@@ -22,18 +23,31 @@ from upcurve.engine.serve.closing import Closing, join
 from upcurve.engine.serve.engine_process import exit_when_closed
 from upcurve.engine.serve.launch import serve
 
+Kind = Literal["replica", "prefill worker", "decode worker"]
+
 EXIT_SECONDS = 20.0
 """How long processes that are told to end may take before they are killed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """What one process is started with."""
+
+    options: EngineOptions
+    node: Node
+    """Its ranks."""
+    meeting: socket.socket | None = None
+    """Listens where all ranks meet, on the first replica of several that share their experts."""
+    transfers: socket.socket | None = None
+    """Listens where decode workers connect, on a prefill worker."""
 
 
 def run(
     life: socket.socket,
     told: Connection,
-    number: int,
+    name: str,
     folder: Path,
-    options: EngineOptions,
-    node: Node,
-    meeting: socket.socket | None,
+    start: Start,
     serving: dict[str, Any],
 ) -> None:
     """Serve one replica; the target of the process.
@@ -41,28 +55,27 @@ def run(
     Args:
         life: to the parent, which closes it when this process shall end at once.
         told: gets the port, or the parts of an EngineInputError.
-        number: of the replica.
+        name: of the replica, in what it logs.
         folder: of the checkpoint.
-        options: of the engine.
-        node: the replica's ranks.
-        meeting: listens where all ranks meet, on the first replica.
+        start: what it is.
         serving: more of `launch.serve`.
     """
     # A terminal signals its whole group; the router says when to end.
     os.setsid()
     # What a signal to this process meant before is of no account here.
     threading.Thread(target=exit_when_closed, args=(life,), daemon=True).start()
-    form = f"upcurve: replica {number}: %(message)s"
+    form = f"upcurve: {name}: %(message)s"
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format=form)
     try:
         code = serve(
             folder,
-            options,
+            start.options,
             host="127.0.0.1",
             port=0,
             drain_seconds=0.0,
-            node=node,
-            meeting=meeting,
+            node=start.node,
+            meeting=start.meeting,
+            transfers=start.transfers,
             ready=told.send,
             **serving,
         )
@@ -81,25 +94,24 @@ class ReplicaProcesses(Closing):
     def __init__(
         self,
         folder: Path,
-        options: EngineOptions,
-        nodes: Sequence[Node],
-        meeting: socket.socket | None,
+        starts: Sequence[Start],
         serving: dict[str, Any],
+        kind: Kind = "replica",
     ) -> None:
+        self._kind = kind
         self._lives: list[socket.socket] = []
         self._told: list[Connection] = []
         self._processes = []
         context = multiprocessing.get_context("spawn")
-        for number, node in enumerate(nodes):
+        for number, start in enumerate(starts):
             ours, theirs = socket.socketpair()
             told, tell = context.Pipe(duplex=False)
-            given = meeting if number == 0 else None
             with theirs, tell:
                 # No daemon: it has children of its own.
                 process = context.Process(
                     target=run,
-                    args=(theirs, tell, number, folder, options, node, given, serving),
-                    name=f"upcurve-replica-{number}",
+                    args=(theirs, tell, f"{kind} {number}", folder, start, serving),
+                    name=f"upcurve-{kind.partition(' ')[0]}-{number}",
                 )
                 process.start()
             self._lives.append(ours)
@@ -149,7 +161,7 @@ class ReplicaProcesses(Closing):
             code = process.exitcode
             if code is not None:
                 how = f"exit code {code}" if code >= 0 else signal.Signals(-code).name
-                words.append(f"replica {number}: {how}")
+                words.append(f"{self._kind} {number}: {how}")
         return ", ".join(words)
 
     def close(self) -> None:

@@ -1,0 +1,175 @@
+"""Options of `upcurve serve` for prefill and decode workers, and what goes with what."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+from click.core import ParameterSource
+
+from upcurve.cli.options import FiniteRange
+from upcurve.errors import InputError
+
+OPTIONS = (
+    click.option(
+        "--role",
+        type=click.Choice(["server", "prefill", "decode", "router"]),
+        default="server",
+        show_default=True,
+        help="prefill: compute prompts for decode workers; decode: ask --prefill for prompts; "
+        "router: send requests on to --replicas, MODEL is left out.",
+    ),
+    click.option(
+        "--transfer-port",
+        type=click.IntRange(0, 65535),
+        metavar="P",
+        help="Where decode workers connect to a prefill worker; 0 picks a free one and prints it.",
+    ),
+    click.option(
+        "--prefill",
+        metavar="HOST:PORT,...",
+        help="Transfer ports of a decode worker's prefill workers.",
+    ),
+    click.option(
+        "--prefill-below",
+        type=click.IntRange(min=0),
+        default=0,
+        show_default=True,
+        metavar="N",
+        help="Prompts of fewer tokens are computed by the decode worker itself.",
+    ),
+    click.option(
+        "--prefill-timeout",
+        type=FiniteRange(min=1),
+        default=10.0,
+        show_default=True,
+        metavar="S",
+        help="A prefill worker that gives no sign of life for so long is given up.",
+    ),
+    click.option(
+        "--transfer",
+        type=click.Choice(["auto", "tcp", "copy"]),
+        default="auto",
+        show_default=True,
+        help="How caches move between workers; copy: from GPU to GPU within a host.",
+    ),
+    click.option(
+        "--prefill-workers",
+        type=click.IntRange(min=1),
+        metavar="N",
+        help="Start so many, and --decode-workers, on this machine.",
+    ),
+    click.option(
+        "--decode-workers",
+        type=click.IntRange(min=1),
+        metavar="N",
+        help="Likewise; a router is in front of several.",
+    ),
+    click.option(
+        "--prefill-tp", type=click.IntRange(min=1), metavar="N", help="Of each.  [default: --tp]"
+    ),
+    click.option(
+        "--decode-tp", type=click.IntRange(min=1), metavar="N", help="Of each.  [default: --tp]"
+    ),
+    click.option(
+        "--recipe",
+        type=click.Path(path_type=Path, exists=True, dir_okay=False),
+        metavar="FILE",
+        help="Start the engine of a recipe, as a sweep would; only --host and --port go with it.",
+    ),
+)
+_OWNERS = {
+    "transfer_port": ("prefill",),
+    "prefill": ("decode",),
+    "prefill_below": ("decode", "layout"),
+    "prefill_timeout": ("decode", "layout"),
+    "transfer": ("prefill", "decode", "layout"),
+    "prefill_tp": ("layout",),
+    "decode_tp": ("layout",),
+}
+"""Options of prefill and decode workers, and with what they go."""
+_MENDS = {
+    "prefill": "--role prefill",
+    "decode": "--role decode",
+    "layout": "--prefill-workers N --decode-workers N",
+}
+
+
+def role_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command these options, in this order."""
+    for option in reversed(OPTIONS):
+        command = option(command)
+    return command
+
+
+def given_options() -> list[str]:
+    """Return the names of the options and arguments that this command line has."""
+    context = click.get_current_context()
+    return [
+        name
+        for name in context.params
+        if context.get_parameter_source(name) is not ParameterSource.DEFAULT
+    ]
+
+
+def check_parts(role: str, *, layout: bool) -> None:
+    """Check that options of prefill and decode workers go with what is started.
+
+    Raises:
+        InputError: one does not, or is missing.
+    """
+    given = given_options()
+    for name in given:
+        owners = _OWNERS.get(name, ())
+        if owners and role not in owners and not (layout and "layout" in owners):
+            option, mends = name.replace("_", "-"), [_MENDS[each] for each in owners]
+            raise InputError(option, "it does nothing here", f"add {' or '.join(mends)}")
+    if role == "decode" and "prefill" not in given:
+        raise InputError("prefill", "a decode worker needs some", "add --prefill HOST:PORT")
+    if layout and role != "server":
+        raise InputError("role", "a layout starts workers of both", "leave --role out")
+    for name in ("prefill_workers", "decode_workers"):
+        if layout and name not in given:
+            option = name.replace("_", "-")
+            raise InputError(option, "it is missing", f"add --{option} N")
+
+
+def check_alone(dp: int, nodes: int) -> None:
+    """Check that workers are not to be replicas as well.
+
+    Raises:
+        InputError: they are.
+    """
+    if dp > 1:
+        raise InputError(
+            "dp", "a prefill or decode worker is one replica", "start several workers instead"
+        )
+    if nodes > 1:
+        raise InputError(
+            "nodes", "workers of one command are on one node", "start --role prefill and decode"
+        )
+
+
+def serve_recipe(path: Path, host: str, port: int) -> int:
+    """Become the engine of a recipe: this process goes on as its command.
+
+    Raises:
+        InputError: the recipe, or its command, is unusable.
+    """
+    from upcurve.sweep.engine_process import executable, free_port
+    from upcurve.sweep.facts import engine_environment
+    from upcurve.sweep.recipe import load_recipe
+
+    for name in given_options():
+        if name not in ("recipe", "host", "port"):
+            option = name.replace("_", "-")
+            raise InputError(option, "the recipe says it", "leave it out, or change the recipe")
+    recipe = load_recipe(path)
+    environment = engine_environment(recipe)
+    command = executable(recipe.command(host=host, port=port or free_port(host)), environment)
+    click.echo(f"upcurve: {shlex.join(command)}", err=True)
+    os.execvpe(command[0], command, environment)  # noqa: S606 - what the recipe says
