@@ -1,4 +1,4 @@
-"""The first product of the experts on GPUs: tokens are gathered, multiplied, gated and quantised.
+"""The first product of the experts on GPUs: tokens are gathered, multiplied and gated at once.
 
 What is launched follows from the shapes alone, so that a graph that was captured once serves every
 routing.
@@ -9,7 +9,6 @@ from __future__ import annotations
 import torch
 
 from upcurve.engine import tuning
-from upcurve.engine.kernels import block_scaled_rows
 from upcurve.engine.kernels.groups import places_of, tile_of
 from upcurve.engine.kernels.quantized import QuantizedRows
 from upcurve.engine.kernels.tiles import ExpertTile
@@ -25,9 +24,8 @@ def gate_up(
     *,
     choices: int,
     dtype: torch.dtype,
-    quantize: bool = False,
     tile: ExpertTile | None = None,
-) -> torch.Tensor | QuantizedRows:
+) -> torch.Tensor:
     """Compute silu(gate x) * (up x) of tokens with their experts, summed in float32.
 
     Args:
@@ -38,8 +36,6 @@ def gate_up(
         ends: int32 [E]: the row of `order` after the last of each expert.
         choices: K, experts of a token.
         dtype: of the result.
-        quantize: give it in FP8; I is a multiple of 128 then. It takes a tile of 128 columns to do
-            so at once.
         tile: chosen from the shapes where None.
 
     Returns:
@@ -54,9 +50,9 @@ def gate_up(
     assert (row_scale is None) == (scale is None)
     assert scale is None or (scale.is_contiguous() and half % 128 == 0)
     assert 2 * half * depth < 2**31
+    out = values.new_empty(count, half, dtype=dtype)
     if count == 0:
-        none = values.new_empty(0, half, dtype=dtype)
-        return block_scaled_rows.quantize(none) if quantize else none
+        return out
     tile = tile or tuning.choose(
         ExpertTile.of_gate_up(rows=count, experts=experts, columns=half),
         "expert_gate_up",
@@ -67,16 +63,10 @@ def gate_up(
         depth=depth,
         dtype=weight.dtype,
     )
-    known = None
-    if quantize and tile.columns == 128:
-        known = QuantizedRows.empty(count, half, values.device)
-    out = values.new_empty(count, half, dtype=dtype) if known is None else known.values
     places, by_row = places_of(count, experts, tile.rows)
     _gate_up[(triton.cdiv(half, tile.columns), places)](
         *(values, row_scale, weight, scale, ends, order, out),
-        None if known is None else known.scale,
         *(values.stride(0), *((0, 0) if row_scale is None else row_scale.stride())),
-        0 if known is None else known.scale.stride(1),
         choices=choices,
         half=half,
         depth=depth,
@@ -90,9 +80,7 @@ def gate_up(
         num_stages=tile.stages,
         **overlapping(values.device),
     )
-    if known is not None:
-        return known
-    return block_scaled_rows.quantize(out) if quantize else out
+    return out
 
 
 @triton.jit  # type: ignore[untyped-decorator]
@@ -104,11 +92,9 @@ def _gate_up(
     ends: tl.tensor,
     order: tl.tensor,
     out: tl.tensor,
-    out_scale: tl.tensor,
     row_stride: tl.tensor,
     scale_row: tl.tensor,
     scale_block: tl.tensor,
-    out_block: tl.tensor,
     choices: tl.constexpr,
     half: tl.constexpr,
     depth: tl.constexpr,
@@ -184,11 +170,6 @@ def _gate_up(
             of_rows, of_gate, of_up = next_rows, next_gate, next_up
     result = gate * tl.sigmoid(gate) * up
     result = tl.trans(result) if turned else result
-    if out_scale is not None:
-        found = tl.max(tl.abs(result), 1) / 448.0
-        found = tl.where(found < 1.1754943508222875e-38, 1.0, found)
-        result /= found[:, None]
-        tl.store(out_scale + start // 128 * out_block + row, found, mask=inside)
     at_out = out + row.to(tl.int64)[:, None] * half + column[None, :]
     written = inside[:, None] & (column < half)[None, :]
     tl.store(at_out, result.to(out.dtype.element_ty), mask=written)

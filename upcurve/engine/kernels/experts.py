@@ -110,19 +110,12 @@ def experts_grouped(
     else:
         order, ends = sort_by_expert(ids, len(gate_up))
         rows = x if gate_up_scale is None else quantized or block_scaled_rows.quantize(x)
-        # Few rows are quantised by the second product, which reads them once anyway.
-        many = ids.numel() > FEW_ROWS * len(down)
         inner = multiply_gate_up(
-            rows,
-            gate_up,
-            gate_up_scale,
-            order,
-            ends,
-            choices=ids.shape[1],
-            dtype=x.dtype,
-            quantize=down_scale is not None and many,
+            rows, gate_up, gate_up_scale, order, ends, choices=ids.shape[1], dtype=x.dtype
         )
-        results = multiply_down(inner, down, down_scale, order, ends, dtype=x.dtype)
+        many = ids.numel() > FEW_ROWS * len(down)
+        known = block_scaled_rows.quantize(inner) if down_scale is not None and many else inner
+        results = multiply_down(known, down, down_scale, order, ends, dtype=x.dtype)
     return results.view(*ids.shape, x.shape[1])
 
 
