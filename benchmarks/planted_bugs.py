@@ -139,9 +139,12 @@ class Bench:
             context=shapes.max_position_embeddings,
             limit=arguments.passages or (48 if gpu else 12),
         )
-        # Fewer slots than passages, so that all are used again.
-        requests = arguments.requests or (16 if gpu else 4)
-        self.steps = Steps(arguments.step_tokens or (128 if gpu else 48), requests)
+        self.steps = Steps.sized(
+            len(self.passages),
+            gpu=gpu,
+            step_tokens=arguments.step_tokens,
+            requests=arguments.requests,
+        )
         self.tokenizer = ByteTokenizer.from_folder(folder)
         self.problems = problems(arguments.problems)
         self.prompts = [

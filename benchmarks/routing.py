@@ -1,14 +1,19 @@
 """Routing in one launch, beside torch one operation at a time: time, ratio, error.
 
     python benchmarks/routing.py
+    python benchmarks/routing.py --peer   # with flag_gems installed, whatever it asks for itself
 
 Experts and choices are those of Qwen3.5-35B-A3B and Qwen3.5-397B-A17B, with the shared expert.
 Torch: softmax, topk, division by the sum, sigmoid, two concatenations, all in the same kind of
 graph. The floor is the bytes of logits, weights and ids. Errors are against float64; ids have to be
-the same, also of equal logits, of which bf16 has many.
+the same, also of equal logits, of which bf16 has many. The peer is FlagGems' topk_softmax, a public
+Triton kernel behind vLLM's interface: softmax, top-k and renormalisation, without the shared
+expert's sigmoid and place.
 """
 
+import importlib.util
 import statistics
+from pathlib import Path
 
 import torch
 from gpu_timing import Run, share, spread
@@ -20,14 +25,16 @@ TOKENS = (1, 16, 128, 1024, 8192, 32768)
 
 
 def main():
-    run = Run(__doc__, launches)
+    run = Run(__doc__, launches, [("--peer", {"action": "store_true", "help": "FlagGems beside"})])
     copy = run.copy_bandwidth()
-    run.table("experts", "tokens", "us", "of copy", "torch us", "ratio", "error", "other ids")
+    peer = peer_kernel() if run.arguments.peer else None
+    titles = ["tokens", "us", "of copy", "torch us", "ratio", "error", "other ids"]
+    run.table("experts", *titles, *(["FlagGems us", "ratio"] if peer else []))
     for model, (experts, top_k) in MODELS.items():
         for tokens in (1, 5) if run.rehearsed else TOKENS:
             run.row(
                 f"{model} | {tokens}",
-                lambda at=(tokens, experts, top_k): measured(run, copy, *at),
+                lambda at=(tokens, experts, top_k): measured(run, copy, peer, *at),
             )
     run.end()
 
@@ -38,7 +45,7 @@ def launches(run):
             fused(logits(run, tokens, experts), top_k)
 
 
-def measured(run, copy, tokens, experts, top_k):
+def measured(run, copy, peer, tokens, experts, top_k):
     """Return the cells of a row."""
     size = tokens * (2 * (experts + 1) + 8 * (top_k + 1))
     inputs = [logits(run, tokens, experts) for _ in range(run.calls(size))]
@@ -50,7 +57,31 @@ def measured(run, copy, tokens, experts, top_k):
     error = (weights.double() - exact).abs().max().item()
     others = int((ids != places).sum())
     least = share(size / copy, ours)
-    return spread(ours), least, spread(torchs), f"{ratio:.2f}", f"{error:.0e}", others
+    cells = [spread(ours), least, spread(torchs), f"{ratio:.2f}", f"{error:.0e}", others]
+    if peer:
+        theirs = run.measure([peer_call(peer, x, top_k) for x in inputs])
+        cells += [spread(theirs), f"{statistics.median(theirs) / statistics.median(ours):.2f}"]
+    return cells
+
+
+def peer_kernel():
+    """Return FlagGems' function; of its package only this file, which needs no other."""
+    package = importlib.util.find_spec("flag_gems")
+    if package is None:
+        raise SystemExit("--peer: there is no flag_gems; pip install --no-deps flag_gems")
+    file = Path(package.submodule_search_locations[0]) / "fused" / "topk_softmax.py"
+    spec = importlib.util.spec_from_file_location("flag_gems_topk_softmax", file)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.topk_softmax
+
+
+def peer_call(peer, x, top_k):
+    """Return a call on the same logits, which it wants without the shared expert's column."""
+    routed = x[:, :-1].contiguous()
+    weights = torch.empty(len(x), top_k, device=x.device)
+    ids, rows = (weights.new_empty(weights.shape, dtype=torch.int32) for _ in range(2))
+    return lambda: peer(weights, ids, rows, routed, True)
 
 
 def logits(run, tokens, experts):

@@ -38,6 +38,7 @@ def main():
     parser.add_argument("--variant", default="none,fp8", help="quantizations")
     parser.add_argument("--concurrency", default="64,16,1")
     parser.add_argument("--problems", type=int, default=500, help="asked at 64 streams")
+    parser.add_argument("--off", help="only with these switches off, one at a time; none: all on")
     parser.add_argument("--seconds", type=float, default=1e9, help="then runs are left out")
     arguments = parser.parse_args()
     started = time.monotonic()
@@ -46,6 +47,8 @@ def main():
     print("|---|---|---:|---:|---:|---:|---:|")
     # Those that a CPU has no use for are asked as well: their rows should be equal.
     off = ["", "all", *switches_of(Switches.names(), gpu=True)]
+    if arguments.off:
+        off = [each.replace("none", "") for each in arguments.off.split(",")]
     for quantization in arguments.variant.split(","):
         asked = Asked(quantization, arguments)
         for streams in map(int, arguments.concurrency.split(",")):

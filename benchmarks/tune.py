@@ -16,6 +16,7 @@ import argparse
 import datetime
 import math
 import platform
+import re
 import shlex
 import statistics
 import sys
@@ -154,12 +155,13 @@ def grouped(shapes, counts):
         )
 
 
-def attention(shapes, counts):
+def attention(shapes, counts, capacity=CONTEXT):
     """Yield paged decode attention of batches of one context, keys in bf16 and FP8."""
     heads, kv_heads, dim = shapes.num_attention_heads, shapes.num_key_value_heads, shapes.head_dim
     for batch in (each for each in counts if each <= 256):
         pages = batch * CONTEXT // PAGE_SIZE
         tables = torch.randperm(pages, dtype=torch.int32, device="cuda").view(batch, -1)
+        tables = torch.nn.functional.pad(tables, (0, (capacity - CONTEXT) // PAGE_SIZE))
         slots = torch.arange(batch, device="cuda")
         lengths = torch.full((batch,), CONTEXT, dtype=torch.int32, device="cuda")
         q = normal(batch, heads, dim)
@@ -180,7 +182,12 @@ def attention(shapes, counts):
             )
 
 
-OPERATIONS = {"dense": dense, "experts": grouped, "attention": attention}
+def longer(shapes, counts):
+    """Yield the same contexts where sequences may be twice as long, as an output makes them."""
+    return attention(shapes, counts, 2 * CONTEXT)
+
+
+OPERATIONS = {"dense": dense, "experts": grouped, "attention": attention, "longer": longer}
 
 
 def normal(*size):
@@ -345,7 +352,8 @@ def write(found, arguments, hardware):
             "torch": str(torch.__version__),
             "triton": triton.__version__,
         },
-        command="python benchmarks/tune.py " + shlex.join(sys.argv[1:]),
+        # Where it is written is no part of how it was measured.
+        command=re.sub(r" --out \S+", "", "python benchmarks/tune.py " + shlex.join(sys.argv[1:])),
     )
     entries = [
         Entry(

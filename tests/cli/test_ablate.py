@@ -243,6 +243,7 @@ def test_dry_run_prints_every_launch_and_every_command(
             "price: the recipe does not run on",
         ),
         (["--switch", "a", "--at", "40", "--json", "--format", "csv"], "--json and --format csv"),
+        (["--switch", "a", "--at", "40", "--rounds", "12"], "max-rounds: 10 are fewer than"),
         (["--switch", ",".join("abcdefghijk"), "--at", "40", "--design", "full"], "--design: 11"),
     ],
 )

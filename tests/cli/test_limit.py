@@ -49,6 +49,27 @@ def test_stored_series_are_told_as_shares_of_it(
     assert told[1]["series"]["feb"] is None
     code, out, _ = limit(capsys, "may", *OPTIONS, *where)
     assert "3,660 (" in out
+    code, out, _ = limit(capsys, "feb", "may", *OPTIONS, "--at", "1,60", *where)
+    assert out.count("below range") == 2
+    assert out.count("unreachable") == 1
+
+
+@pytest.mark.parametrize(
+    ("place", "other", "words"),
+    [
+        (3, "H200", "series 'may': it was measured on MI355X; give another --hardware"),
+        (1, "Qwen3.5-35B-A3B", "series 'may': it is Qwen3.5-397B-A17B; give another --model"),
+    ],
+)
+def test_a_series_of_something_else_has_no_share(
+    place: int, other: str, words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with Store.open(tmp_path) as store:
+        import_rows(store, "published:mi355x-qwen35")
+    options = [*OPTIONS[:place], other, *OPTIONS[place + 1 :], "--store", str(tmp_path)]
+    code, out, err = limit(capsys, "may", *options)
+    assert (code, out) == (2, "")
+    assert words in err
 
 
 @pytest.mark.parametrize(

@@ -112,7 +112,8 @@ def changed(**entry):
         (changed(microseconds="3"), "$.entries[0].microseconds"),
         (changed(parameters={"warps": 4.5}), "$.entries[0].parameters"),
         (changed(speed=1), "unknown field `speed`"),
-        (changed(shape={"rows": 48}), "48 rows are not a power of two"),
+        (changed(shape={"rows": 48}), "rows 48 is not a power of two"),
+        (changed(shape={"capacity": 9472}), "capacity 9472 is not a power of two"),
         (changed(measurement="second"), "no measurement is called 'second'"),
         ({**FILE, "entries": [ENTRY, ENTRY]}, "$.entries[1]: this shape is there twice"),
         (

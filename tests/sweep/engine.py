@@ -1,7 +1,7 @@
 """A small engine of the OpenAI API for tests: every token takes the same time, and it can die.
 
 python engine.py --port PORT [--token-ms 2] [--batch-ms 0] [--die-after N] [--fail-after N]
-          [--hang-at N] [--answers FILE]
+          [--hang-at N] [--serves MODEL] [--answers FILE]
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ parser.add_argument("--batch-ms", type=float, default=0.0, help="more a token fo
 parser.add_argument("--die-after", type=int, help="be killed at this request (1 is the first)")
 parser.add_argument("--fail-after", type=int, help="answer 500 from this request on")
 parser.add_argument("--hang-at", type=int, help="answer nothing to this request and later ones")
+parser.add_argument("--serves", help="answer 404 to any other model")
 parser.add_argument("--note", type=Path, help="write this process's id there at each request")
 parser.add_argument("--answers", type=Path, help="JSON: question -> answer to it as text")
 options = parser.parse_args()
@@ -47,6 +48,8 @@ async def answer(request: web.Request, count: int) -> web.StreamResponse:
     if key and request.headers.get("Authorization") != f"Bearer {key}":
         raise web.HTTPUnauthorized
     asked = await request.json()
+    if options.serves and asked["model"] != options.serves:
+        return web.json_response({"error": {"message": "no such model"}}, status=404)
     if options.note:
         with options.note.open("a") as file:
             print(os.getpid(), count, file=file)

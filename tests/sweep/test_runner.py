@@ -168,6 +168,25 @@ def test_a_point_whose_requests_all_fail_is_not_stored_and_the_next_one_is_tried
     assert "500" in result.failures[0].problem
 
 
+def test_an_engine_that_refuses_what_is_asked_is_not_launched_for_the_other_rounds(
+    store: Store,
+) -> None:
+    other = recipe("--serves", "another", name="other", repeats=3)
+    result, log = sweep(store, other, recipe(name="well", repeats=1))
+    assert [(f.lost, f.refused, f.launch.round) for f in result.failures] == [
+        ((1, 2), True, 0),
+        ((1, 2), False, 1),
+        ((1, 2), False, 2),
+    ]
+    assert "is not served" in result.failures[0].problem
+    assert result.failures[1].problem == "not launched, because round 1 was refused"
+    assert [each for each in log.events if each[0] == "launching"] == [
+        ("launching", "other", 0),
+        ("launching", "well", 0),
+    ]
+    assert len(store.points("well")) == 2
+
+
 def test_an_engine_that_hangs_costs_the_point_after_its_timeout(store: Store) -> None:
     load = {"isl": 8, "osl": 4, "requests_per_stream": 2, "timeout_s": 1.5}
     result, _ = sweep(store, recipe("--hang-at", 5, repeats=1, workload=load))

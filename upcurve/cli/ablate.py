@@ -180,7 +180,12 @@ def command(
         check_chart_file(chart)
     switches = parse_switches(switch_texts)
     schedule = Schedule.choose([each.label for each in switches], design, seed=seed, pairs=orders)
-    max_rounds = max(rounds, max_rounds)
+    if rounds > max_rounds:
+        raise InputError(
+            "max-rounds",
+            f"{max_rounds} are fewer than --rounds {rounds}",
+            "raise it, or lower --rounds",
+        )
     ablation = Ablation(recipe, overrides, switches, schedule, rounds=rounds, max_rounds=max_rounds)
     _check_engine_switches(ablation, switches)
     prices, notes = recipe_prices(

@@ -57,19 +57,16 @@ if TYPE_CHECKING:
     "--max-batch-tokens",
     "step_tokens",
     type=click.IntRange(min=1),
-    default=48,
-    show_default=True,
     metavar="N",
-    help="Most tokens in one step: few make chunks of prompts.",
+    help="Most tokens in one step: few make chunks of prompts.  [default: 48; on a GPU 128]",
 )
 @click.option(
     "--max-running-requests",
     "requests",
     type=click.IntRange(min=1),
-    default=6,
-    show_default=True,
     metavar="N",
-    help="Passages that run at once; the others take their slots after them.",
+    help="Passages that run at once; the others take their slots after them.  "
+    "[default: a third of them, and 6 at most; on a GPU 16]",
 )
 @click.option(
     "--threads",
@@ -156,7 +153,7 @@ def command(
         context=shapes.max_position_embeddings,
         limit=limit,
     )
-    steps = Steps(**options)
+    steps = Steps.sized(len(passages), gpu=is_gpu(where), **options)
     with Console(stderr=True).status("reference") as status:
         compiled = compiling(model, form, steps, context_of(passages), where)
         reference = Reference.of(model, passages, where, form)
@@ -165,8 +162,9 @@ def command(
         rounding = reference.rounding(served)
         compiled()
         found = {}
-        for name, each in builds(chosen).items():
-            status.update(name)
+        measured = builds(chosen)
+        for number, (name, each) in enumerate(measured.items(), 1):
+            status.update(f"{name} ({number} of {len(measured)})")
             found[name] = reference.measure(served, each, steps)
     limits = Limits.over(rounding)
     limits = Limits(
@@ -201,7 +199,7 @@ def command(
     )
     if len(chosen) < len(names):
         left = ", ".join(name for name in names if name not in chosen)
-        click.echo(f"Without effect on a CPU, left out: {left}.")
+        click.echo(f"Without effect here, left out: {left}.")
     return int(not passed)
 
 

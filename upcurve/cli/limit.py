@@ -10,12 +10,14 @@ from rich.table import Table
 
 from upcurve.cli.options import NumberList, json_option, store_option
 from upcurve.cli.tables import print_table
+from upcurve.errors import InputError
 from upcurve.frontier.fit import fit_series
-from upcurve.frontier.interpolation import DEFAULT_RULE
+from upcurve.frontier.interpolation import DEFAULT_RULE, Reading
 from upcurve.frontier.text import throughput_text
 from upcurve.limits.line import LinePoint, at, every_point, line
-from upcurve.limits.shape import shape_of
+from upcurve.limits.shape import ModelShape, find_shape, shape_of
 from upcurve.records.chips import assumptions, chip
+from upcurve.records.run import SeriesSummary
 from upcurve.records.store import Store
 
 
@@ -64,13 +66,16 @@ def command(
     points = every_point(shape, precision, own, isl, osl, gpus)
     if series and targets is None:
         targets = [20, 40, 60]
-    readings: dict[str, list[float | None]] = {}
+    readings: dict[str, list[Reading]] = {}
     if series:
         with Store.open(store, create=False) as opened:
+            summaries = {each.name: each for each in opened.series()}
             for name in series:
+                if name in summaries:
+                    _check_series(summaries[name], shape, hardware)
                 fit = fit_series(name, opened.points(name, isl, osl), DEFAULT_RULE)
                 curve = fit.curves[DEFAULT_RULE]
-                readings[name] = [curve.at(target).value for target in targets or []]
+                readings[name] = [curve.at(target) for target in targets or []]
     limits = [at(points, target) for target in targets or []]
     notes = assumptions(own, precision)
     if as_json:
@@ -85,7 +90,7 @@ def command(
                 {
                     "interactivity": target,
                     "tput_per_gpu": limit,
-                    "series": {name: of[place] for name, of in readings.items()},
+                    "series": {name: of[place].value for name, of in readings.items()},
                 }
                 for place, (target, limit) in enumerate(zip(targets or [], limits, strict=True))
             ],
@@ -95,6 +100,20 @@ def command(
         return
     print_table(_readings(targets, limits, readings) if targets else _line(line(points)))
     click.echo("\n".join(notes))
+
+
+def _check_series(of: SeriesSummary, shape: ModelShape, hardware: str) -> None:
+    """Refuse a series of another GPU or model: its share of this limit would mean nothing."""
+    for option, wanted, found in (
+        ("hardware", hardware.casefold(), [each.casefold() for each in of.hardware]),
+        ("model", shape, [find_shape(each) for each in of.models]),
+    ):
+        if any(each is not None and each != wanted for each in found):
+            measured = ", ".join(of.hardware if option == "hardware" else of.models)
+            problem = (
+                f"it was measured on {measured}" if option == "hardware" else f"it is {measured}"
+            )
+            raise InputError(f"series '{of.name}'", problem, f"give another --{option}")
 
 
 def _to_dict(each: LinePoint) -> dict[str, Any]:
@@ -127,7 +146,7 @@ def _line(knots: list[LinePoint]) -> Table:
 
 
 def _readings(
-    targets: list[float], limits: list[float | None], readings: dict[str, list[float | None]]
+    targets: list[float], limits: list[float | None], readings: dict[str, list[Reading]]
 ) -> Table:
     table = Table()
     for name in ("tok/s/user", "limit, tok/s/GPU", *readings):
@@ -135,9 +154,10 @@ def _readings(
     for place, (target, limit) in enumerate(zip(targets, limits, strict=True)):
         cells = []
         for of in readings.values():
-            value = of[place]
+            value = of[place].value
             share = f" ({value / limit:.1%})" if value is not None and limit else ""
-            cells.append("-" if value is None else throughput_text(value) + share)
+            outside = of[place].status.replace("_", " ")
+            cells.append(outside if value is None else throughput_text(value) + share)
         shown = "unreachable" if limit is None else throughput_text(limit)
         table.add_row(f"{target:g}", shown, *cells)
     return table

@@ -52,10 +52,10 @@ OPTIONS = (
     ),
     click.option(
         "--transfer",
-        type=click.Choice(["auto", "tcp", "copy"]),
+        type=click.Choice(["auto", "tcp", "copy", "nixl"]),
         default="auto",
         show_default=True,
-        help="How caches move between workers; copy: from GPU to GPU within a host.",
+        help="How caches move between workers; copy: from GPU to GPU within a host; nixl: RDMA.",
     ),
     click.option(
         "--prefill-workers",

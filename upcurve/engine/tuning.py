@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 FOLDER = Path(__file__).parent / "tuned"
 VARIABLE = "UPCURVE_TUNING"
+BUCKETED = ("rows", "capacity")
+"""Sizes of which any number may come: what was measured holds for more than half as many, too."""
 Parameters = TypeVar("Parameters")
 Shape = dict[str, int | str]
 Key = tuple[str, tuple[tuple[str, int | str], ...]]
@@ -45,7 +47,8 @@ def choose(
         rule: dataclass of the launch parameters, which are whole numbers.
         operation: as files name it.
         device: on which it is launched.
-        on: sizes and types that the choice may depend on; of `rows` the next power of two counts.
+        on: sizes and types that the choice may depend on; of those in `BUCKETED` the next power of
+            two counts.
 
     Raises:
         EngineInputError: the file is not valid, or its parameters are not those of the rule.
@@ -118,7 +121,7 @@ def file_of(chip: str) -> Path:
 def _plain(name: str, value: int | torch.dtype) -> int | str:
     if isinstance(value, torch.dtype):
         return str(value).removeprefix("torch.")
-    return bucket(value) if name == "rows" else value
+    return bucket(value) if name in BUCKETED else value
 
 
 @cache

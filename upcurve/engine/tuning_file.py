@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 
 from upcurve.engine.errors import EngineInputError
-from upcurve.engine.tuning import VARIABLE, Key, Shape, bucket, key
+from upcurve.engine.tuning import BUCKETED, VARIABLE, Key, Shape, bucket, key
 
 
 class Measurement(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -30,7 +30,7 @@ class Entry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     operation: str
     shape: Shape
-    """Rows as a power of two: it holds for more than half as many, up to so many."""
+    """Rows and capacity as powers of two: it holds for more than half as many, up to so many."""
     parameters: dict[str, int]
     microseconds: float
     """Of one call."""
@@ -66,10 +66,11 @@ class Tuning(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             if entry.measurement not in tuning.measurements:
                 problem = f"{where}: no measurement is called {entry.measurement!r}"
                 raise EngineInputError("tuning", problem, mend)
-            rows = entry.shape.get("rows", 1)
-            if not isinstance(rows, int) or rows != bucket(rows):
-                problem = f"{where}: {rows} rows are not a power of two"
-                raise EngineInputError("tuning", problem, mend)
+            for name in BUCKETED:
+                size = entry.shape.get(name, 1)
+                if not isinstance(size, int) or size != bucket(size):
+                    problem = f"{where}: {name} {size} is not a power of two"
+                    raise EngineInputError("tuning", problem, mend)
             if key(entry.operation, entry.shape) in seen:
                 raise EngineInputError("tuning", f"{where}: this shape is there twice", mend)
             seen.add(key(entry.operation, entry.shape))

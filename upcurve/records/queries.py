@@ -12,6 +12,7 @@ import sqlalchemy as sa
 
 from upcurve.errors import InputError
 from upcurve.frontier.point import Facts, Point
+from upcurve.records import process
 from upcurve.records.run import PointRecord, RunRecord, SeriesSummary
 from upcurve.records.schema import points, runs
 
@@ -40,6 +41,12 @@ EXPORTED: list[sa.ColumnElement[Any]] = [
     *points.c["accuracy", "result"],
 ]
 """Columns of a flat row, in the order of the export."""
+
+
+def dead_runs(connection: sa.Connection) -> list[str]:
+    """Return the ids of runs that are marked running, and whose process is gone."""
+    query = sa.select(runs.c.id, runs.c.process).where(runs.c.status == "running")
+    return [row.id for row in connection.execute(query) if process.is_dead(row.process)]
 
 
 def completed(connection: sa.Connection, fingerprint: str, series: str) -> set[OperatingPoint]:

@@ -2,28 +2,26 @@
 
 from __future__ import annotations
 
-import os
 import secrets
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import fields, replace
-from datetime import UTC, datetime
-from itertools import islice
+from dataclasses import replace
+from datetime import UTC
 from pathlib import Path
 from typing import Any, Literal
 
 import pyarrow
 import pyarrow.parquet
 import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql, sqlite
 
 from upcurve.closing import Closing
 from upcurve.errors import InputError
 from upcurve.frontier.point import Facts, Point
-from upcurve.records import database, folder, process, queries
-from upcurve.records.queries import CHUNK, OperatingPoint
+from upcurve.records import database, folder, queries, writes
+from upcurve.records.place import place_of
+from upcurve.records.queries import OperatingPoint
 from upcurve.records.run import PointRecord, RunRecord, SeriesSummary
-from upcurve.records.schema import points, runs
+from upcurve.records.writes import FinishedRun
 
 
 class Store(Closing):
@@ -51,45 +49,12 @@ class Store(Closing):
         Raises:
             InputError: the store is missing, unreadable, unreachable or of a newer upcurve.
         """
-        text = str(location)
-        if not text:
-            raise InputError("store", "its name is empty", "name a folder or a postgresql:// URL")
-        if text.startswith(("postgresql:", "postgres:", "postgresql+")):
-            traces = os.environ.get("UPCURVE_TRACES")
-            if not traces:
-                raise InputError(
-                    "UPCURVE_TRACES",
-                    "a PostgreSQL store keeps its traces in a folder, and none is named",
-                    "set UPCURVE_TRACES to a folder that every writer reaches",
-                )
-            root = Path(traces)
-            engine = database.postgresql_engine(text)
-            name = engine.url.render_as_string(hide_password=True)
-        elif "://" in text:
-            raise InputError(
-                "store",
-                f"{text.split('://', 1)[0]}:// is no kind of store",
-                "name a folder or a postgresql:// URL",
-            )
-        else:
-            root, name = Path(location), text
-            file = root / "store.sqlite"
-            with database.errors_in_words(name):
-                if not create and not file.is_file():
-                    raise InputError(
-                        "store",
-                        f"there is none in {name}",
-                        "run upcurve import or upcurve sweep first",
-                    )
-                if not create and not os.access(root, os.W_OK):
-                    engine = database.read_only_sqlite_engine(file, name)
-                    database.bring_up_to_date(engine, name, read_only=True)
-                    return cls(name, engine, root)
-                root.mkdir(parents=True, exist_ok=True)
-            engine = database.sqlite_engine(file)
-        store = cls(name, engine, root)
+        found = place_of(location, create=create)
+        store = cls(found.name, found.engine, found.root)
+        if found.read_only:
+            return store
         with store._errors():
-            database.bring_up_to_date(engine, name)
+            database.bring_up_to_date(found.engine, found.name)
             store._mark_interrupted()
         return store
 
@@ -112,13 +77,8 @@ class Store(Closing):
     def begin_run(self, run: RunRecord) -> str:
         """Record the start of a run and return its id; `end_run` must follow."""
         run_id = f"{run.started_at.astimezone(UTC):%Y%m%dT%H%M%SZ}-{secrets.token_hex(4)}"
-        values = _run_values(run) | {
-            "id": run_id,
-            "status": "running",
-            "process": process.this_process(),
-        }
         with self._writing() as connection:
-            connection.execute(runs.insert(), values)
+            writes.begin_run(connection, run_id, run)
         return run_id
 
     def add_point(
@@ -150,17 +110,14 @@ class Store(Closing):
                     )
                     path = folder.write_trace(folder.trace_folder(self._root, run_id), stem, trace)
                     folder.write_telemetry(path, telemetry or {})
-                values = _point_values(run_id, point) | {
-                    "trace": path and str(path.relative_to(self._root))
-                }
+                kept = None if path is None else str(path.relative_to(self._root))
                 with self._writer.begin() as connection:
-                    added = points.insert().values(values).returning(points.c.id)
-                    return int(connection.execute(added).scalar_one())
+                    return writes.add_point(connection, run_id, point, kept)
         except BaseException as error:
             if path is not None:
                 folder.remove_trace(path)
             if isinstance(error, sa.exc.IntegrityError):
-                raise _refused(run_id, error) from error
+                raise writes.refused(run_id, error) from error
             raise
 
     def set_accuracy(self, point_id: int, accuracy: dict[str, Any]) -> None:
@@ -169,42 +126,25 @@ class Store(Closing):
         Raises:
             InputError: there is no such point, or the disk refuses.
         """
-        judged = points.update().where(points.c.id == point_id).values(accuracy=accuracy)
         with self._writing() as connection:
-            if connection.execute(judged).rowcount != 1:
-                raise InputError(f"point {point_id}", "there is no such point", "measure it first")
+            writes.set_accuracy(connection, point_id, accuracy)
 
     def add_points(self, run_id: str, records: Iterable[PointRecord]) -> None:
         """Add many points without traces to a run: all of them or none."""
         try:
             with self._writing() as connection:
-                _insert_points(connection, run_id, records)
+                writes.add_points(connection, run_id, records)
         except sa.exc.IntegrityError as error:
-            raise _refused(run_id, error) from error
+            raise writes.refused(run_id, error) from error
 
-    def add_finished_runs(
-        self, finished: Iterable[tuple[str, RunRecord, Iterable[PointRecord]]], note: str
-    ) -> set[str]:
+    def add_finished_runs(self, finished: Iterable[FinishedRun], note: str) -> set[str]:
         """Add whole runs, each with its id and points, in one transaction: all of them or none.
 
         Returns:
             The ids that were added; a run whose id the store has already is left as it is.
         """
-        added = set()
         with self._writing() as connection:
-            dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
-            for run_id, run, records in finished:
-                ends = {
-                    "id": run_id,
-                    "status": "complete",
-                    "note": note,
-                    "ended_at": run.started_at,
-                }
-                insert = dialect.insert(runs).values(_run_values(run) | ends)
-                if connection.execute(insert.on_conflict_do_nothing()).rowcount:
-                    _insert_points(connection, run_id, records)
-                    added.add(run_id)
-        return added
+            return writes.add_finished_runs(connection, finished, note)
 
     def end_run(
         self,
@@ -212,15 +152,13 @@ class Store(Closing):
         status: Literal["complete", "interrupted", "failed"],
         note: str | None = None,
     ) -> None:
-        """Record the end of a run."""
-        ended = (
-            runs.update()
-            .where(runs.c.id == run_id)
-            .values(status=status, note=note, ended_at=datetime.now(UTC), process=None)
-        )
+        """Record the end of a run.
+
+        Raises:
+            InputError: there is no such run, or the disk refuses.
+        """
         with self._writing() as connection:
-            if connection.execute(ended).rowcount != 1:
-                raise InputError("run", f"the store has none named {run_id}", "begin it first")
+            writes.end_run(connection, run_id, status, note)
 
     def log_path(self, run_id: str) -> Path:
         """Return the file that takes the server's log of a run; its folder exists."""
@@ -230,25 +168,10 @@ class Store(Closing):
     def _mark_interrupted(self) -> None:
         """Mark runs whose process is gone, and remove the files that they left half-way."""
         with self.reading() as connection:
-            query = sa.select(runs.c.id, runs.c.process).where(runs.c.status == "running")
-            dead = [row.id for row in connection.execute(query) if process.is_dead(row.process)]
+            dead = queries.dead_runs(connection)
         for run_id in dead:
-            last = sa.select(sa.func.max(points.c.measured_at)).where(points.c.run_id == run_id)
             with self._writing() as connection:
-                connection.execute(
-                    runs.update()
-                    .where(runs.c.id == run_id, runs.c.status == "running")
-                    .values(
-                        status="interrupted",
-                        note="the measuring process died",
-                        ended_at=sa.func.coalesce(last.scalar_subquery(), runs.c.started_at),
-                        process=None,
-                    )
-                )
-                traces = sa.select(points.c.trace).where(
-                    points.c.run_id == run_id, points.c.trace.is_not(None)
-                )
-                known = {Path(trace).name for trace in connection.scalars(traces)}
+                known = writes.mark_interrupted(connection, run_id)
             folder.remove_orphans(folder.trace_folder(self._root, run_id), known)
 
     # Reading
@@ -400,31 +323,3 @@ class Store(Closing):
 
     def _errors(self) -> AbstractContextManager[None]:
         return database.errors_in_words(self._name)
-
-
-def _run_values(run: RunRecord) -> dict[str, Any]:
-    values = {each.name: getattr(run, each.name) for each in _RUN_FIELDS}
-    values["devices"] = values.pop("gpus")
-    return values
-
-
-def _point_values(run_id: str, point: PointRecord) -> dict[str, Any]:
-    values = {each.name: getattr(point, each.name) for each in _POINT_FIELDS}
-    values["run_id"] = run_id
-    return values
-
-
-_RUN_FIELDS = fields(RunRecord)
-_POINT_FIELDS = fields(PointRecord)
-
-
-def _insert_points(connection: sa.Connection, run_id: str, records: Iterable[PointRecord]) -> None:
-    remaining = iter(records)
-    while chunk := [_point_values(run_id, each) for each in islice(remaining, CHUNK)]:
-        connection.execute(points.insert(), chunk)
-
-
-def _refused(run_id: str, error: sa.exc.IntegrityError) -> InputError:
-    if "foreign key" in str(error.orig).lower():
-        return InputError("run", f"the store has none named {run_id}", "begin it first")
-    return InputError(f"run {run_id}", "it has this point already", "give it another repeat index")

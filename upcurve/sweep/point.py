@@ -33,6 +33,10 @@ class PointError(Exception):
     """A living engine gave no figures for a point."""
 
 
+class RefusedError(PointError):
+    """A living engine refuses what each point would ask: another launch would as well."""
+
+
 class Measurement(Closing):
     """A running engine under load, while its context is entered; `probe` comes first, once."""
 
@@ -55,9 +59,16 @@ class Measurement(Closing):
 
         Raises:
             EngineError: it died.
-            PointError: it refuses the model or the lengths.
+            RefusedError: it refuses the key, the model or the lengths.
+            PointError: it gives no answer.
         """
-        self._run(lambda: self._session.probe(self._workload("probe"), self._look))
+        try:
+            self._run(lambda: self._session.probe(self._workload("probe"), self._look))
+        except PointError as error:
+            cause = error.__cause__
+            if isinstance(cause, InputError) and cause.field != "base-url":
+                raise RefusedError(str(error)) from cause
+            raise
 
     def point(
         self, concurrency: int, *, repeat: int, progress: Callable[[int, int], None]

@@ -27,7 +27,7 @@ from upcurve.sweep.gate import (
 )
 from upcurve.sweep.interruption import sigterm_interrupts
 from upcurve.sweep.plan import Launch, completed, plan, stored_points
-from upcurve.sweep.point import Measurement, PointError
+from upcurve.sweep.point import Measurement, PointError, RefusedError
 from upcurve.sweep.recipe import Recipe
 
 HOST = "127.0.0.1"
@@ -91,6 +91,8 @@ class Failure:
     """What happened, with the last lines of the engine's log where it died."""
     lost: tuple[int, ...]
     """The concurrencies that this launch did not measure because of it."""
+    refused: bool = False
+    """Whether every launch of this recipe would fail alike."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,13 +150,25 @@ def run_sweep(
     progress.planned(launches)
     with sigterm_interrupts():
         for launch in launches:
-            if launch.concurrencies:
+            if launch.concurrencies and not _refused_before(launch, progress, result):
                 LaunchRun(launch, store, progress, result).measure()
         for recipe, record in zip(recipes, records, strict=True):
             known = stored_points(recipe, record, store) if resume else result.seen(record)
             last = Launch(recipe, record, recipe.repeats - 1, (), known=tuple(known))
             complete_gate(last, store, progress, result, resume=resume)
     return result
+
+
+def _refused_before(launch: Launch, progress: Progress, result: SweepResult) -> bool:
+    """Whether an earlier launch of the same recipe was refused; then this one fails unlaunched."""
+    for each in result.failures:
+        if each.refused and each.launch.recipe is launch.recipe:
+            problem = f"not launched, because round {each.launch.round + 1} was refused"
+            failure = Failure(launch, each.run_id, None, problem, launch.concurrencies)
+            result.failures.append(failure)
+            progress.failed(failure)
+            return True
+    return False
 
 
 def complete_gate(
@@ -255,7 +269,7 @@ class LaunchRun:
         except EngineError as error:
             self._fail(f"the engine failed: {error}", tuple(self._left))
         except PointError as error:
-            self._fail(str(error), tuple(self._left))
+            self._fail(str(error), tuple(self._left), refused=isinstance(error, RefusedError))
         return self._first_failure
 
     def _chosen(self) -> bool:
@@ -311,8 +325,8 @@ class LaunchRun:
     def _request_ended(self, ended: int, of: int) -> None:
         self._progress.request_ended(self._launch, ended, of)
 
-    def _fail(self, problem: str, lost: tuple[int, ...]) -> None:
+    def _fail(self, problem: str, lost: tuple[int, ...], *, refused: bool = False) -> None:
         self._first_failure = self._first_failure or problem
-        failure = Failure(self._launch, self._id, self._measuring, problem, lost)
+        failure = Failure(self._launch, self._id, self._measuring, problem, lost, refused)
         self._result.failures.append(failure)
         self._progress.failed(failure)

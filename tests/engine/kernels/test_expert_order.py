@@ -46,8 +46,22 @@ def test_any_choices(way, tokens: int, experts: int, share: float, seed: int) ->
 @given(tokens=st.integers(1, 50), experts=st.integers(1, 9), seed=st.integers(0, 9))
 def test_many_choices_are_sorted_in_segments(tokens: int, experts: int, seed: int) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(expert_order, "MOST_AT_ONCE", 32)
+        for name, value in (
+            *(("MOST_AT_ONCE", 0), ("SEGMENT", 32), ("COMPARED", 16)),
+            *(("SUMMED", 2), ("LANES", 4)),
+        ):
+            patch.setattr(expert_order, name, value)
         check(sort_in_one, choose(tokens, experts, (experts + 1) // 2, seed), experts)
+
+
+@needs_interpreter
+@pytest.mark.parametrize("count", [600, 5000])
+def test_choices_of_nobody_are_left_out(count: int) -> None:
+    ids = torch.randint(0, 8, (count, 1), dtype=torch.int32)
+    order, ends = sort_in_one(ids, 7)
+    wanted, wanted_ends = by_expert(ids, 8)
+    assert torch.equal(ends, wanted_ends[:7])
+    assert torch.equal(order[: ends[-1]], wanted[: ends[-1]])
 
 
 @needs_interpreter

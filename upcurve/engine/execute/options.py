@@ -51,7 +51,7 @@ class EngineOptions:
     """Shorter prompts are computed by the decode worker itself."""
     prefill_timeout: float = 10.0
     """Seconds without a sign of life, after which a prefill worker counts as gone."""
-    transfer: Literal["auto", "tcp", "copy"] = "auto"
+    transfer: Literal["auto", "tcp", "copy", "nixl"] = "auto"
     """How caches move; auto: device copies within a host where they work, else TCP."""
     tp: int = 1
     ep: int = 1

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 
@@ -59,6 +59,28 @@ class Steps:
     """That run at once."""
     kv_cache_dtype: Literal["auto", "fp8"] = "auto"
     state_dtype: Literal["fp32", "bf16"] = "fp32"
+
+    @classmethod
+    def sized(
+        cls,
+        passages: int,
+        *,
+        gpu: bool,
+        step_tokens: int | None = None,
+        requests: int | None = None,
+        **types: Any,
+    ) -> Steps:
+        """Choose the sizes that are not given.
+
+        Args:
+            passages: of the text; a third at most run at once, so that slots are used again.
+            gpu: whether one computes: then steps are larger, because it is their number that costs.
+            step_tokens: most tokens of a step.
+            requests: that run at once.
+            types: of the caches.
+        """
+        most = max(1, min(16 if gpu else 6, passages // 3))
+        return cls(step_tokens or (128 if gpu else 48), requests or most, **types)
 
 
 @dataclass(frozen=True, slots=True)
