@@ -34,7 +34,6 @@ class _Transfer:
     """time.perf_counter(), as the next."""
     waiting: set[int]
     """Ranks that may still read it."""
-    error: str | None = None
     drawn: float = 0.0
     token: int | None = None
     logprobs: TokenLogprobs | None = None
@@ -148,12 +147,13 @@ class PrefillRole:
         self._order(Open(hello.session, hello.description, hello.offers))
 
     def _add(self, engine: Engine, peer: Peer, ask: Ask) -> None:
-        if peer.parted or peer.opening or not peer.session:
+        greeted = peer.session and not (peer.parted or peer.opening)
+        if not greeted or ask.transfer in peer.transfers:
             return
         self._count += 1
         request = Request(
             f"transfer-{self._count}",
-            ask.tokens(),
+            ask.prompt,
             # No more than the first token is drawn here; what ends an output is for the other side.
             replace(ask.sampling, max_tokens=1),
             target=Target(f"transfer-{self._count}", peer.session, ask.slot, ask.pages),
@@ -197,16 +197,15 @@ class PrefillRole:
         if transfer is None or report.kind != "ended":
             return []
         transfer.waiting.discard(news.rank)
-        transfer.error = transfer.error or report.error
-        if transfer.memory is not None:
-            if not transfer.waiting:
-                self._end(transfer)
-            return []
+        events = []
         if report.error is not None:
-            # What else is on its way to that worker fails as well.
-            return self._part(engine, transfer.peer, report.error)
-        self._settle(engine, transfer)
-        return []
+            # Nobody knows what has arrived: the other side has to give up the whole session.
+            events = self._part(engine, transfer.peer, report.error)
+        if transfer.memory is None:
+            self._settle(engine, transfer)
+        elif not transfer.waiting:
+            self._end(transfer)
+        return events
 
     def _opened(self, engine: Engine, report: Report) -> list[Event]:
         peer = self._sessions.get(report.name)
