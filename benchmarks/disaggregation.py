@@ -8,9 +8,9 @@ One server, and then a prefill and a decode worker for each transport, answer th
 requests one after the other: their tokens have to be equal. A row is printed for each: time to
 first token and between tokens (medians), and of a prompt that was handed over the time from asking
 to its arrival, what of that computing did not hide, and its bytes. Then a decode worker and a
-prefill worker are killed (SIGKILL) while prompts are on their way: whoever is left has to answer all,
-and no memory may stay in use. In float32 (on the CPU, or --dtype fp32) the tokens have to be the
-same there too; in bf16 the company of other prompts may change some.
+prefill worker are killed (SIGKILL) while prompts are on their way: whoever is left has to answer
+all, and no memory may stay in use. In float32 (on the CPU, or --dtype fp32) the tokens have to be
+the same there too; in bf16 the company of other prompts may change some.
 """
 
 import argparse
@@ -43,7 +43,7 @@ def main():
     parser.add_argument("--device", default="cuda", choices=["cpu", "cuda"])
     parser.add_argument("--model", default="small", choices=["small", "35b"])
     parser.add_argument("--dtype", default="auto", choices=["auto", "fp32"])
-    parser.add_argument("--isl", type=int, help="[default: 2048; of 35b 8192; on the CPU 256]")
+    parser.add_argument("--isl", type=int, help="[default: 768; of 35b 8192; on the CPU 256]")
     parser.add_argument("--osl", type=int, default=32)
     parser.add_argument("--requests", type=int, default=8)
     parser.add_argument("--transfers", default="", help="[default: copy,tcp]")
@@ -51,7 +51,7 @@ def main():
     arguments = parser.parse_args()
     gpu = arguments.device == "cuda"
     arguments.gpus = torch.cuda.device_count() if gpu else 0
-    longest = 8192 if arguments.model == "35b" else 2048
+    longest = 8192 if arguments.model == "35b" else 768
     arguments.isl = arguments.isl or (longest if gpu else 256)
     transfers = (arguments.transfers or "copy,tcp").split(",")
     with tempfile.TemporaryDirectory() as folder:
