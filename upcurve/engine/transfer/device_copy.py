@@ -47,7 +47,8 @@ class CopyLink(Link):
         self._target: CacheViews | None = target
         self._connection = connection
         self._rows: tuple[list[Part], torch.Tensor, torch.Tensor] | None = None
-        self._compile()
+        if self._stream is not None:
+            self._compile()
         self._listener = threading.Thread(target=self._listen, name="upcurve-life", daemon=True)
         self._listener.start()
 
