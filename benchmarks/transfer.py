@@ -2,7 +2,7 @@
 
     python benchmarks/transfer.py                       two GPUs; on one, two processes share it
     python benchmarks/transfer.py --tokens 1024,8192,32768
-    python benchmarks/transfer.py --device cpu --tokens 1024
+    python benchmarks/transfer.py --device cpu --tokens 1024 --ways copy,tcp,nixl
 
 The caches are those of the 35B model on one rank, in bfloat16: 10 layers of keys and values, 30 of
 states. Sender and receiver are two processes, pages of the target lie in random order. "plain copy"
@@ -30,7 +30,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--device", default="cuda", choices=["cpu", "cuda"])
     parser.add_argument("--tokens", default="8192", help="lengths of the prompt")
-    parser.add_argument("--ways", default="copy,tcp")
+    parser.add_argument("--ways", default="copy,tcp", help="transports")
     parser.add_argument("--rounds", type=int, default=5)
     arguments = parser.parse_args()
     lengths = [int(each) for each in arguments.tokens.split(",")]
@@ -108,11 +108,11 @@ def receive(pipe, device, tokens):
     from upcurve.engine.transfer.receiver import Receiver
 
     caches, _ = prepare(device, tokens, 1)
-    receiver = Receiver(caches, PAGE_SIZE, 0, HOST, "copy")
+    receivers = {way: Receiver(caches, PAGE_SIZE, 0, HOST, way) for way in ("copy", "nixl")}
     while True:
         asked = pipe.recv()
-        if asked is None:
-            pipe.send(receiver.offer())
+        if isinstance(asked, str):
+            pipe.send(receivers["nixl" if asked == "nixl" else "copy"].offer())
         else:
             found = digest(caches, *asked)
             for tensor in (caches.kv, caches.recurrent, caches.convolution):
@@ -164,9 +164,9 @@ class Source:
         states = self.caches.recurrent[:, 0].nbytes + self.caches.convolution[:, 0].nbytes
         return self.caches.kv[:, :, 0, 0].nbytes * tokens + states
 
-    def offer(self):
+    def offer(self, way):
         """Ask the decode rank for one."""
-        self.pipe.send(None)
+        self.pipe.send(way)
         return self.pipe.recv()
 
     def plain(self, tokens, rounds):
@@ -175,7 +175,7 @@ class Source:
 
         from upcurve.engine.transfer.offer import Offer
 
-        there = Offer.decode(self.offer()).exports.open()
+        there = Offer.decode(self.offer("copy")).exports.open()
         count = self.bytes_of(tokens)
         pairs = []
         for one, other in (
@@ -199,7 +199,7 @@ class Source:
     def measure(self, way, tokens, rounds):
         """Return seconds of whole transfers, of tails, and what the products lost."""
         session = f"{way}-{tokens}"
-        self.sender.connect(session, self.description, [self.offer()], way)
+        self.sender.connect(session, self.description, [self.offer(way)], way)
         whole, tail, slower = [], [], []
         for number in range(rounds + 1):
             part = self.part(session, tokens)

@@ -34,11 +34,16 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @contextmanager
 def command(
-    folder: Path, log: Path, *options: str, environment: dict[str, str] | None = None
+    folder: Path,
+    log: Path,
+    *options: str,
+    environment: dict[str, str] | None = None,
+    recipe: bool = False,
 ) -> Iterator[Process]:
+    what = ["--recipe", str(folder)] if recipe else [str(folder), *OPTIONS]
     with log.open("w") as stderr:
         process = subprocess.Popen(
-            [sys.executable, "-m", "upcurve", "serve", str(folder), *OPTIONS, *options],
+            [sys.executable, "-m", "upcurve", "serve", *what, *options],
             stderr=stderr,
             env={**os.environ, **(environment or {})},
         )

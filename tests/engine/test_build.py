@@ -23,9 +23,9 @@ def test_a_device_without_room_is_one_line_with_a_mend(tiny, monkeypatch):
 
 def test_the_largest_step_follows_the_device_unless_it_is_given(tiny):
     engine = build.build_engine(tiny, EngineOptions(threads=1))
-    assert engine._scheduler._max_batch_tokens == build.CPU_STEP_TOKENS + 64
+    assert engine.scheduler._max_batch_tokens == build.CPU_STEP_TOKENS + 64
     engine = build.build_engine(tiny, EngineOptions(threads=1, max_batch_tokens=100))
-    assert engine._scheduler._max_batch_tokens == 100
+    assert engine.scheduler._max_batch_tokens == 100
 
 
 @pytest.mark.parametrize(

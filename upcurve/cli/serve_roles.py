@@ -52,10 +52,10 @@ OPTIONS = (
     ),
     click.option(
         "--transfer",
-        type=click.Choice(["auto", "tcp", "copy"]),
+        type=click.Choice(["auto", "tcp", "copy", "nixl"]),
         default="auto",
         show_default=True,
-        help="How caches move between workers; copy: from GPU to GPU within a host.",
+        help="How caches move between workers; copy: from GPU to GPU within a host; nixl: RDMA.",
     ),
     click.option(
         "--prefill-workers",
@@ -128,8 +128,6 @@ def check_parts(role: str, *, layout: bool) -> None:
         if owners and role not in owners and not (layout and "layout" in owners):
             option, mends = name.replace("_", "-"), [_MENDS[each] for each in owners]
             raise InputError(option, "it does nothing here", f"add {' or '.join(mends)}")
-    if role == "decode" and "prefill" not in given:
-        raise InputError("prefill", "a decode worker needs some", "add --prefill HOST:PORT")
     if layout and role != "server":
         raise InputError("role", "a layout starts workers of both", "leave --role out")
     for name in ("prefill_workers", "decode_workers"):

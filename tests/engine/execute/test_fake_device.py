@@ -154,7 +154,7 @@ def test_check_finds_memory_that_is_not_the_requests():
     for name in "ab":
         engine.add(Request(name, [1, 2, 3], sampling))
     engine.step()
-    first, second = engine._scheduler.running.values()
+    first, second = engine.scheduler.running.values()
     first.memory.slot, second.memory.slot = second.memory.slot, first.memory.slot
     with pytest.raises(RuntimeError, match="slot 1 holds"):
         engine.check()

@@ -261,7 +261,7 @@ def test_a_prefill_worker_that_comes_back_with_another_layout_is_refused(
     prompt = draw_prompts(11, [30])[0]
     tokens, _ = one_engine.generate([prompt], [sampling(0)])
     with workers(folder, PREFILL, DECODE) as (helper, worker):
-        address, port = helper.address.split(":")
+        port = helper.address.partition(":")[2]
         helper.close()
         worker.until(lambda: worker.prefill_workers[0].state == "down", "seen that it is gone")
         other = Worker(folder, replace(PREFILL, page_size=16), port=int(port)).wait()

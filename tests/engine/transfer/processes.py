@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 import threading
+import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from multiprocessing.connection import Connection
 from typing import Any
+
+import psutil
 
 from tests.engine.transfer.described import shapes_of
 from tests.engine.transfer.engines import PAGE_SIZE, Ranks, Reports
@@ -105,10 +109,12 @@ class Process:
         return self._answer()
 
     def signal(self, number: int) -> None:
-        """Send it a signal."""
+        """Send it a signal; return once it has stopped, where it shall."""
         pid = self._process.pid
         assert pid is not None
         os.kill(pid, number)
+        while number == signal.SIGSTOP and psutil.Process(pid).status() != psutil.STATUS_STOPPED:
+            time.sleep(0.001)
 
     def end(self) -> None:
         """Kill it, and wait until it is gone."""

@@ -250,7 +250,7 @@ STATE = Frame(frames.RECURRENT, "t", 0, 0, 0, 1, b"", 256)
         ([(Frame(frames.HELLO, "fuzz", 0, 0, 0, 9), b"")], "protocol version 9 there, 1 here"),
         (
             [(Frame(frames.HELLO, "fuzz", 0, 0, 0, 1, b"x"), b"")],
-            "it writes to memory that was not",
+            "it writes to memory that was",
         ),
         ([HELLO, (Frame(99), b"")], "a frame of kind 99"),
         ([HELLO, (Frame(frames.KEY_VALUE, layer=1), b"")], "layer 1 of 1"),

@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from upcurve.engine.errors import EngineInputError
 from upcurve.engine.model.formats import LoadFormat, QuantizationFormat
 from upcurve.engine.parallel.layout import Layout
+from upcurve.engine.parallel.seat import address_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,11 +51,24 @@ class EngineOptions:
     """Shorter prompts are computed by the decode worker itself."""
     prefill_timeout: float = 10.0
     """Seconds without a sign of life, after which a prefill worker counts as gone."""
-    transfer: Literal["auto", "tcp", "copy"] = "auto"
+    transfer: Literal["auto", "tcp", "copy", "nixl"] = "auto"
     """How caches move; auto: device copies within a host where they work, else TCP."""
     tp: int = 1
     ep: int = 1
     dp: int = 1
+
+    @property
+    def prefill_addresses(self) -> list[tuple[str, int]]:
+        """Hosts and ports of the prefill workers of a decode worker.
+
+        Raises:
+            EngineInputError: one is no address, or there is none.
+        """
+        if self.role == "decode" and not self.prefill:
+            raise EngineInputError(
+                "prefill", "a decode worker needs some", "add --prefill HOST:PORT"
+            )
+        return [address_of(each, "prefill") for each in self.prefill]
 
     @property
     def layout(self) -> Layout:

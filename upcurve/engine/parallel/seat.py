@@ -98,7 +98,7 @@ def node_of(
         raise EngineInputError(
             "rendezvous", "several nodes need one", f"give --rendezvous HOST:{PORT} of node 0"
         )
-    host, port = ("127.0.0.1", 0) if rendezvous is None else _address(rendezvous)
+    host, port = ("127.0.0.1", 0) if rendezvous is None else address_of(rendezvous, "rendezvous")
     each = ranks // nodes
     return Node(node_rank * each, each, ranks, host, port)
 
@@ -123,8 +123,13 @@ def _under_torchrun(ranks: int, environment: Mapping[str, str]) -> Node:
     return Node(rank, 1, ranks, host, port, local, hosted)
 
 
-def _address(text: str) -> tuple[str, int]:
-    host, _, port = text.rpartition(":")
+def address_of(text: str, field: str) -> tuple[str, int]:
+    """Return the host and the port of HOST:PORT, which the user calls `field`.
+
+    Raises:
+        EngineInputError: it is no address.
+    """
+    host, _, port = text.strip().rpartition(":")
     if not host or not port.isdigit() or not 0 < int(port) < 2**16:
-        raise EngineInputError("rendezvous", f"{text!r} is no address", "give HOST:PORT")
+        raise EngineInputError(field, f"{text!r} is no address", "give HOST:PORT")
     return host.strip("[]"), int(port)

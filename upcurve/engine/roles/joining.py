@@ -141,7 +141,7 @@ def _lead_decode(
             lambda: changed(links),
             options.prefill_timeout,
         )
-        for address in addresses(options.prefill)
+        for address in options.prefill_addresses
     ]
     role.links = Links(links)
     engine.role = role
@@ -161,7 +161,7 @@ def _equip(
     if options.role == "prefill":
         runner.transfers = SendingRank(runner.caches, description, rank, options.transfer, tell)
         return description
-    host = own_address(addresses(options.prefill))
+    host = own_address(options.prefill_addresses)
     try:
         receiver = Receiver(runner.caches, options.page_size, rank, host, options.transfer)
     except OSError as error:
@@ -188,25 +188,6 @@ def _hear(control: Control | None, tell: Callable[[Told], None]) -> None:
 
 def _check(description: Description) -> Callable[[bytes], None]:
     return lambda data: agree(description, Description.decode(data))
-
-
-def addresses(names: Sequence[str]) -> list[tuple[str, int]]:
-    """Return hosts and ports of prefill workers.
-
-    Raises:
-        EngineInputError: one is no address, or there is none.
-    """
-    found = []
-    for name in names:
-        host, _, port = name.strip().rpartition(":")
-        if not host or not port.isdigit() or not 0 < int(port) < 2**16:
-            raise EngineInputError("prefill", f"{name!r} is no address", "give HOST:PORT,HOST:PORT")
-        found.append((host.strip("[]"), int(port)))
-    if not found:
-        raise EngineInputError(
-            "prefill", "a decode worker needs prefill workers", "add --prefill HOST:PORT"
-        )
-    return found
 
 
 def own_address(others: Sequence[tuple[str, int]]) -> str:

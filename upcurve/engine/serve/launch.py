@@ -94,7 +94,7 @@ def serve(
         EngineInputError: the address cannot be bound, or the model or an option is unusable.
     """
     prepare()
-    layout = options.layout
+    layout, _ = options.layout, options.prefill_addresses
     if layout.ranks > 1:
         # Here, before a process is started for each rank.
         shapes = ModelShapes.from_folder(folder)

@@ -211,8 +211,9 @@ class NixlWatch(CopyWatch):
         poll = select.poll()
         poll.register(self._connection, select.POLLRDHUP)
         name = write_name(self._source, transfer)
-        while self._registration.seen(name) < count:
-            if poll.poll(POLL_SECONDS * 1e3):
+        while (seen := self._registration.seen(name)) is None or seen < count:
+            # Another rank of that worker has ended, or this one: its farewell is next.
+            if seen is None or poll.poll(POLL_SECONDS * 1e3):
                 return False
         self._registration.forget(name)
         return True

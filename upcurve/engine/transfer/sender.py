@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -16,9 +15,8 @@ from upcurve.engine.transfer.link import Link, LinkStep, Part, Transfer
 from upcurve.engine.transfer.resharding import routes
 from upcurve.engine.transfer.views import CacheViews
 
-logger = logging.getLogger(__name__)
-
 PATIENCE = 30.0
+"""Seconds that a decode rank may take nothing of what is sent to it."""
 CANCELLED = "cancelled"
 """Reported of a transfer that was cancelled and of which nothing more will be written."""
 
@@ -124,7 +122,7 @@ class Sender:
             theirs: description of its engine.
             offers: of its receivers, by rank.
             transport: "copy" writes from device to device within a host, or within the memory of
-                a CPU; "auto" does where it works, and takes TCP where it does not.
+                a CPU; "auto" does where it is offered and works, and takes TCP elsewhere.
 
         Returns:
             The transport of each link.

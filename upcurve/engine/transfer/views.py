@@ -41,7 +41,7 @@ class CacheViews:
     @property
     def slots(self) -> int:
         """Slots that requests can own."""
-        return len(self.recurrent[0]) - 1 if len(self.recurrent) else 0
+        return self.recurrent.shape[1] - 1
 
 
 def _units(x: torch.Tensor) -> torch.Tensor:

@@ -1,0 +1,154 @@
+"""`upcurve serve` with prefill and decode workers, as processes on loopback."""
+
+from __future__ import annotations
+
+import json
+import signal
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.cli.test_serve import Process, post, refuse
+from tests.cli.test_serve_layouts import (
+    BODY,
+    checkpoint,
+    command,
+    descendants,
+    expected,
+    free_port,
+    ready,
+    tokens,
+    wait_until_gone,
+)
+
+__all__ = ["checkpoint", "expected"]
+
+
+def get(running: Process, path: str) -> str:
+    with urllib.request.urlopen(f"{running.url}{path}") as answer:
+        return answer.read().decode()
+
+
+def health(running: Process) -> dict[str, object]:
+    return json.loads(get(running, "/health"))
+
+
+def value(running: Process, name: str) -> float:
+    """Return a metric, summed over replicas."""
+    lines = [line for line in get(running, "/metrics").splitlines() if not line.startswith("#")]
+    found = [line for line in lines if line.split("{")[0].split(" ")[0] == f"upcurve_{name}"]
+    assert found, name
+    return sum(float(line.split()[-1]) for line in found)
+
+
+def until(condition: Callable[[], object], what: str) -> None:
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline, f"never {what}"
+        time.sleep(0.05)
+
+
+def test_one_command_for_a_whole_layout(
+    checkpoint: Path, tmp_path: Path, expected: list[int]
+) -> None:
+    options = ["--prefill-workers", "1", "--decode-workers", "2", "--decode-tp", "2"]
+    with command(checkpoint, tmp_path / "log", *options, "--check-memory") as running:
+        ready(running)
+        assert [tokens(running) for _ in range(4)] == [expected] * 4
+        assert value(running, "transfers_done_total") == 4
+        assert value(running, "local_prefills_total") == 0
+        assert value(running, "prefill_worker_up") == 2
+        stream = post(running.url, {**BODY, "max_tokens": 15_000, "stream": True})
+        assert stream.readline().startswith(b"data: ")
+        all_of_them = descendants(running)
+        running.process.kill()
+        wait_until_gone(all_of_them)
+        assert "Traceback" not in running.log.read_text()
+
+
+def test_workers_that_are_started_one_by_one(
+    checkpoint: Path, tmp_path: Path, expected: list[int]
+) -> None:
+    port = str(free_port())
+    prefill = ["--role", "prefill", "--transfer-port", port]
+    decode = ["--role", "decode", "--prefill", f"127.0.0.1:{port}"]
+    with command(checkpoint, tmp_path / "decode", *decode) as running:
+        ready(running)
+        # It works without prefill workers, and says that there are none.
+        assert health(running)["status"] == "degraded"
+        assert tokens(running) == expected
+        assert value(running, "local_prefills_total") == 1
+        with command(checkpoint, tmp_path / "prefill", *prefill) as helper:
+            ready(helper)
+            until(lambda: health(running)["status"] == "ok", "connected")
+            assert tokens(running) == expected
+            assert value(running, "transfers_done_total") == 1
+            assert value(helper, "transfers_done_total") == 1
+            assert value(helper, "transfer_bytes_total") > 0
+            with pytest.raises(urllib.error.HTTPError, match="421") as refused:
+                post(helper.url, BODY)
+            assert b"computes prompts for decode workers" in refused.value.read()
+            words = refuse(checkpoint, *decode, "--page-size", "8", "--device", "cpu")
+            assert "page size: 8 here, 16 at the other worker" in words
+            helper.process.send_signal(signal.SIGTERM)
+            assert helper.process.wait(60) == 0
+        until(lambda: health(running)["status"] == "degraded", "told that it is gone")
+        assert tokens(running) == expected
+        running.process.send_signal(signal.SIGTERM)
+        assert running.process.wait(60) == 0
+        assert "Traceback" not in running.log.read_text()
+
+
+def test_a_recipe_starts_what_a_sweep_would(
+    checkpoint: Path, tmp_path: Path, expected: list[int]
+) -> None:
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(
+        f"""
+name: apart
+model: {checkpoint}
+served_model_name: mini
+hardware: CPU
+prefill_gpus: 1
+decode_gpus: 1
+engine:
+  name: upcurve
+  command: >-
+    upcurve serve {{model}} --host {{host}} --port {{port}} --device cpu --threads 1
+    --context-length 64 --prefill-workers 1 --decode-workers 1
+workload: {{isl: 8, osl: 8}}
+concurrency: [1]
+""",
+        encoding="utf-8",
+    )
+    port = free_port()
+    with command(recipe, tmp_path / "log", "--port", str(port), recipe=True) as running:
+        ready(running)
+        assert running.url.endswith(f":{port}")
+        assert tokens(running) == expected
+        assert value(running, "transfers_done_total") == 1
+        running.process.send_signal(signal.SIGTERM)
+        assert running.process.wait(60) == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--transfer", "tcp"], "transfer: it does nothing here; add --role prefill"),
+        (["--transfer-port", "1"], "transfer-port: it does nothing here; add --role prefill"),
+        (["--prefill", "a:1"], "prefill: it does nothing here; add --role decode"),
+        (["--role", "decode"], "prefill: a decode worker needs some"),
+        (["--role", "decode", "--prefill", "a"], "prefill: 'a' is no address"),
+        (["--role", "prefill", "--dp", "2"], "dp: a prefill or decode worker is one replica"),
+        (["--prefill-workers", "1"], "decode-workers: it is missing"),
+        (["--decode-tp", "2"], "decode-tp: it does nothing here"),
+        (["--role", "prefill", "--prefill-workers", "1"], "role: a layout starts workers of both"),
+        (["--recipe", __file__], "model: the recipe says it"),
+    ],
+)
+def test_options_that_do_not_go_together(checkpoint: Path, options: list[str], words: str) -> None:
+    assert words in refuse(checkpoint, *options)
