@@ -66,7 +66,8 @@ class Sender:
     transfer that a step had a part of: with None when all of it that this rank has is in the
     caches of the decode ranks; with `CANCELLED`; or with why the session is broken, and then the
     decode worker has to `expel` it before it uses that memory for something else. Until then slot
-    and pages belong to the transfer: no step may write them.
+    and pages belong to the transfer: no step may write them. A part that comes after its session
+    has broken is reported again.
     """
 
     def __init__(
