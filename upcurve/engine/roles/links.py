@@ -182,7 +182,7 @@ class Link:
 
     def _set(self, state: State, reason: str = "") -> None:
         news = (state, reason) != (self.state, self.reason)
-        said = state != self.state
+        said = state != self.state or not self.attempted.is_set()
         self.state, self.reason = state, reason
         if state == "up":
             self.refusal = None

@@ -10,14 +10,13 @@ import signal
 import socket
 import sys
 from collections.abc import Callable, Generator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Protocol
 
 import uvicorn
 
-from upcurve.engine.errors import EngineInputError
 from upcurve.engine.execute.options import EngineOptions
 from upcurve.engine.model.layout_check import check_layout
 from upcurve.engine.model.shapes import ModelShapes
@@ -28,6 +27,7 @@ from upcurve.engine.serve.chat import ChatTemplate
 from upcurve.engine.serve.connection import Connection
 from upcurve.engine.serve.engine_process import Load
 from upcurve.engine.serve.intake import Intake
+from upcurve.engine.serve.listening import bind, listen, listen_for_transfers
 from upcurve.engine.serve.metrics import Metrics
 from upcurve.engine.serve.rank_process import RankProcesses
 from upcurve.engine.serve.remote import EngineEndedError, RemoteEngine
@@ -42,11 +42,8 @@ CLOSE_SECONDS = 5
 class Helpers(Protocol):
     """Processes without which a server shall not begin."""
 
-    def wait(self) -> list[int] | None:
-        """Wait until all are ready; None where one has ended."""
-
-    def ends(self) -> str:
-        """Return which of them ended, and how, in words."""
+    def ready(self) -> bool:
+        """Wait until all serve, and say where; False where one has ended."""
 
 
 def serve(
@@ -107,7 +104,7 @@ def serve(
     with (
         meeting or nullcontext(),
         bind(host, port) as listener,
-        transfers or _listen_for_transfers(options, host, transfer_port) as where,
+        transfers or listen_for_transfers(options, host, transfer_port) as where,
         RankProcesses(folder, options, others) as ranks,
         RemoteEngine(Load(folder, options, first), meeting, where) as engine,
     ):
@@ -119,8 +116,7 @@ def serve(
         except EngineEndedError as error:
             logger.error("the engine's process: %s", _with(error, ranks))
             return 1
-        if helpers is not None and helpers.wait() is None:
-            logger.error("a process ended while it was loading: %s", helpers.ends())
+        if helpers is not None and not helpers.ready():
             return 1
         logger.info(engine.capacity.description)
         metrics = Metrics()
@@ -132,7 +128,7 @@ def serve(
             model_name=model_name or folder.resolve().name,
             api_key=api_key,
         )
-        _listen(listener, host, port)
+        listen(listener, host, port)
         http = HttpServer(server, bridge, host, drain_seconds, ready)
         http.run(sockets=[listener])
         if bridge.failure is not None:
@@ -153,18 +149,6 @@ def serve_ranks(folder: Path, options: EngineOptions, node: Node) -> int:
             return 0
         logger.error("the engine stopped: %s", ranks.ends() or "a rank of another machine ended")
     return 1
-
-
-def _listen_for_transfers(
-    options: EngineOptions, host: str, port: int
-) -> AbstractContextManager[socket.socket | None]:
-    """Listen where decode workers connect to a prefill worker; others have no such port."""
-    if options.role != "prefill":
-        return nullcontext()
-    listener = bind(host, port, "transfer-port")
-    listener.listen()
-    logger.info("decode workers connect to %s:%d", host, listener.getsockname()[1])
-    return listener
 
 
 def _with(reason: object, ranks: RankProcesses) -> str:
@@ -189,52 +173,6 @@ def _raise_file_limit() -> None:
     """Allow as many connections as the system does; many give a process 1,024 at first."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-
-
-def bind(host: str, port: int, field: str = "port") -> socket.socket:
-    """Take the port before a model is loaded; nobody can connect until it listens.
-
-    Args:
-        host: name or address.
-        port: 0 picks a free one.
-        field: what the user calls the port.
-
-    Raises:
-        EngineInputError: the host is unknown, or the port is taken or not allowed.
-    """
-    try:
-        family, kind, protocol, _, address = socket.getaddrinfo(
-            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-    except OSError as error:
-        raise EngineInputError(
-            "host", f"{host!r} is unknown: {error}", "use 127.0.0.1 or 0.0.0.0"
-        ) from error
-    listener = socket.socket(family, kind, protocol)
-    # Connections of a server that has just ended do not hold the port.
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listener.bind(address)
-    except OSError as error:
-        listener.close()
-        raise _taken(host, port, error, field) from error
-    return listener
-
-
-def _listen(listener: socket.socket, host: str, port: int) -> None:
-    """Accept connections; only here two servers that were loading at once find each other."""
-    try:
-        listener.listen(2048)
-    except OSError as error:
-        raise _taken(host, port, error) from error
-
-
-def _taken(host: str, port: int, error: OSError, field: str = "port") -> EngineInputError:
-    return EngineInputError(
-        field,
-        f"{port} on {host} cannot be used: {error.strerror}",
-        f"give another --{field}, or 0 for any free one",
-    )
 
 
 class HttpServer(uvicorn.Server):

@@ -18,7 +18,8 @@ import uvloop
 from upcurve.engine.errors import EngineInputError
 from upcurve.engine.execute.options import EngineOptions
 from upcurve.engine.parallel.seat import Node
-from upcurve.engine.serve.launch import bind, prepare, serve
+from upcurve.engine.serve.launch import prepare, serve
+from upcurve.engine.serve.listening import bind
 from upcurve.engine.serve.router.client import Client
 from upcurve.engine.serve.router.replica import Replica
 from upcurve.engine.serve.router.replica_process import ReplicaProcesses, Start
@@ -175,12 +176,12 @@ def serve_apart(
                 **{"drain_seconds": drain_seconds, "helpers": helping, **serving},
             )
         processes = stack.enter_context(ReplicaProcesses(folder, starts, serving, "decode worker"))
-        for group in (helping, processes):
-            ports = group.wait()
-            if ports is None:
-                logger.error("a worker ended while it was loading: %s", group.ends())
-                return 1
-        assert ports is not None
+        if not helping.ready():
+            return 1
+        ports = processes.wait()
+        if ports is None:
+            logger.error("a worker ended while it was loading: %s", processes.ends())
+            return 1
         replicas = [Replica.at(f"http://127.0.0.1:{each}") for each in ports]
         return _run(replicas, listener, host, drain_seconds, processes, 1)
 

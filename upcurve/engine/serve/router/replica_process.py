@@ -23,6 +23,8 @@ from upcurve.engine.serve.closing import Closing, join
 from upcurve.engine.serve.engine_process import exit_when_closed
 from upcurve.engine.serve.launch import serve
 
+logger = logging.getLogger(__name__)
+
 Kind = Literal["replica", "prefill worker", "decode worker"]
 
 EXIT_SECONDS = 20.0
@@ -142,6 +144,20 @@ class ReplicaProcesses(Closing):
             if self.running < len(self._processes):
                 return None
         return [port for _, port in sorted(ports.items())]
+
+    def ready(self) -> bool:
+        """Wait until all serve, and say where; False where one has ended.
+
+        Raises:
+            EngineInputError: as `wait`.
+        """
+        ports = self.wait()
+        if ports is None:
+            logger.error("a %s ended while it was loading: %s", self._kind, self.ends())
+            return False
+        for number, port in enumerate(ports):
+            logger.info("%s %d serves http://127.0.0.1:%d/metrics", self._kind, number, port)
+        return True
 
     @property
     def sentinels(self) -> list[int]:

@@ -1,0 +1,70 @@
+"""Ports that a server takes before it loads anything."""
+
+from __future__ import annotations
+
+import logging
+import socket
+from contextlib import AbstractContextManager, nullcontext
+
+from upcurve.engine.errors import EngineInputError
+from upcurve.engine.execute.options import EngineOptions
+
+logger = logging.getLogger(__name__)
+
+
+def bind(host: str, port: int, field: str = "port") -> socket.socket:
+    """Take the port before a model is loaded; nobody can connect until it listens.
+
+    Args:
+        host: name or address.
+        port: 0 picks a free one.
+        field: what the user calls the port.
+
+    Raises:
+        EngineInputError: the host is unknown, or the port is taken or not allowed.
+    """
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+    except OSError as error:
+        raise EngineInputError(
+            "host", f"{host!r} is unknown: {error}", "use 127.0.0.1 or 0.0.0.0"
+        ) from error
+    listener = socket.socket(family, kind, protocol)
+    # Connections of a server that has just ended do not hold the port.
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind(address)
+    except OSError as error:
+        listener.close()
+        raise _taken(host, port, error, field) from error
+    return listener
+
+
+def listen(listener: socket.socket, host: str, port: int) -> None:
+    """Accept connections; only here two servers that were loading at once find each other."""
+    try:
+        listener.listen(2048)
+    except OSError as error:
+        raise _taken(host, port, error) from error
+
+
+def _taken(host: str, port: int, error: OSError, field: str = "port") -> EngineInputError:
+    return EngineInputError(
+        field,
+        f"{port} on {host} cannot be used: {error.strerror}",
+        f"give another --{field}, or 0 for any free one",
+    )
+
+
+def listen_for_transfers(
+    options: EngineOptions, host: str, port: int
+) -> AbstractContextManager[socket.socket | None]:
+    """Listen where decode workers connect to a prefill worker; others have no such port."""
+    if options.role != "prefill":
+        return nullcontext()
+    listener = bind(host, port, "transfer-port")
+    listener.listen()
+    logger.info("decode workers connect to %s:%d", host, listener.getsockname()[1])
+    return listener
