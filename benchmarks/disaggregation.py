@@ -41,7 +41,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--device", default="cuda", choices=["cpu", "cuda"])
     parser.add_argument("--model", default="small", choices=["small", "35b"])
-    parser.add_argument("--isl", type=int, help="[default: 1024; of 35b 8192; on the CPU 256]")
+    parser.add_argument("--isl", type=int, help="[default: 1000; of 35b 8192; on the CPU 256]")
     parser.add_argument("--osl", type=int, default=32)
     parser.add_argument("--requests", type=int, default=8)
     parser.add_argument("--transfers", default="", help="[default: copy,tcp]")
@@ -50,7 +50,7 @@ def main():
     gpu = arguments.device == "cuda"
     arguments.gpus = torch.cuda.device_count() if gpu else 0
     arguments.isl = arguments.isl or (
-        256 if not gpu else 8192 if arguments.model == "35b" else 1024
+        256 if not gpu else 8192 if arguments.model == "35b" else 1000
     )
     transfers = (arguments.transfers or "copy,tcp").split(",")
     with tempfile.TemporaryDirectory() as folder:
