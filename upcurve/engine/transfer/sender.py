@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -14,6 +15,8 @@ from upcurve.engine.transfer.description import Description, agree
 from upcurve.engine.transfer.link import Link, LinkStep, Part, Transfer
 from upcurve.engine.transfer.resharding import routes
 from upcurve.engine.transfer.views import CacheViews
+
+logger = logging.getLogger(__name__)
 
 PATIENCE = 30.0
 """Seconds that a decode rank may take nothing of what is sent to it."""
@@ -155,6 +158,10 @@ class Sender:
             self._sessions[session] = _Session(links)
         for link in links:
             link.start()
+            logger.info(
+                *("transfers from rank %d to decode rank %d use %s", self._rank),
+                *(link.route.target, link.way),
+            )
         return [link.way for link in links]
 
     def disconnect(self, session: str, reason: str = "disconnected") -> None:
