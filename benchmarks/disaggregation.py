@@ -43,7 +43,7 @@ def main():
     parser.add_argument("--device", default="cuda", choices=["cpu", "cuda"])
     parser.add_argument("--model", default="small", choices=["small", "35b"])
     parser.add_argument("--dtype", default="auto", choices=["auto", "fp32"])
-    parser.add_argument("--isl", type=int, help="[default: 768; of 35b 8192; on the CPU 256]")
+    parser.add_argument("--isl", type=int, help="[default: 1000; of 35b 8192; on the CPU 256]")
     parser.add_argument("--osl", type=int, default=32)
     parser.add_argument("--requests", type=int, default=8)
     parser.add_argument("--transfers", default="", help="[default: copy,tcp]")
@@ -51,7 +51,7 @@ def main():
     arguments = parser.parse_args()
     gpu = arguments.device == "cuda"
     arguments.gpus = torch.cuda.device_count() if gpu else 0
-    longest = 8192 if arguments.model == "35b" else 768
+    longest = 8192 if arguments.model == "35b" else 1000
     arguments.isl = arguments.isl or (longest if gpu else 256)
     transfers = (arguments.transfers or "copy,tcp").split(",")
     with tempfile.TemporaryDirectory() as folder:

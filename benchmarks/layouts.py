@@ -51,6 +51,12 @@ from upcurve.sweep.engine_process import EngineError, EngineProcess, free_port
 
 HOST = "127.0.0.1"
 REPEATS = 30
+HARDWARE = {"cuda": "H200", "cpu": "CPU"}
+MODELS = {"35b": ("Qwen3.5-35B-A3B", "fp8"), "small": ("small", "fp32")}
+COLUMNS = (
+    "series measured_on hardware engine model precision isl osl tp ep dp gpus prefill_gpus "
+    "decode_gpus concurrency tput_per_gpu interactivity ttft_ms tpot_ms"
+)
 
 
 def main():
@@ -212,38 +218,18 @@ def write_csv(arguments, layouts, points):
     """Write what `upcurve import` takes: one series for each layout."""
     with arguments.csv.open("w", newline="") as file:
         writer = csv.writer(file)
-        writer.writerow(
-            [
-                "series",
-                "measured_on",
-                "hardware",
-                "engine",
-                "model",
-                "precision",
-                "isl",
-                "osl",
-                "tp",
-                "ep",
-                "dp",
-                "gpus",
-                "prefill_gpus",
-                "decode_gpus",
-                "concurrency",
-                "tput_per_gpu",
-                "interactivity",
-            ]
-        )
+        writer.writerow(COLUMNS.split())
         for name, rows in points.items():
             layout = layouts[name]
             for row in rows:
                 writer.writerow(
                     [
-                        *(name, time.strftime("%Y-%m-%d"), arguments.device, "upcurve"),
-                        *(arguments.model, "fp8" if arguments.model == "35b" else "fp32"),
+                        *(name, time.strftime("%Y-%m-%d"), HARDWARE[arguments.device], "upcurve"),
+                        *MODELS[arguments.model],
                         *(arguments.isl, arguments.osl, layout.tp, layout.ep, layout.dp),
                         *(layout.ranks, getattr(layout, "prefill_gpus", "")),
                         *(getattr(layout, "decode_gpus", ""), row["concurrency"]),
-                        *(row["tput_per_gpu"], row["interactivity"]),
+                        *(row["tput_per_gpu"], row["interactivity"], row["ttft"], row["tpot"]),
                     ]
                 )
 

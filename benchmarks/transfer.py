@@ -76,7 +76,7 @@ def spread(seconds):
 
 
 def prepare(device, tokens, gpu):
-    """Return the caches and the description of a rank that has one GPU of those there are."""
+    """Return caches and description of a rank with one of the GPUs, and how these are shared."""
     import torch
 
     from upcurve.engine.memory.caches import Caches, CacheTypes
@@ -84,7 +84,8 @@ def prepare(device, tokens, gpu):
     from upcurve.engine.platform import take_gpu
     from upcurve.engine.transfer.description import Description
 
-    if device == "cuda" and not take_gpu(gpu):
+    seen = take_gpu(gpu) if device == "cuda" else 0
+    if device == "cuda" and not seen:
         raise SystemExit("torch sees no GPU: give --device cpu")
     torch.set_num_threads(1)
     shapes = ModelShapes.from_folder(MODEL)
@@ -98,16 +99,15 @@ def prepare(device, tokens, gpu):
         pages_per_request=pages,
         device=torch.device(device, 0) if device == "cuda" else torch.device(device),
     )
-    return caches, Description.of(
-        shapes, types, page_size=PAGE_SIZE, tp=1, model={}, weights="none"
-    )
+    description = Description.of(shapes, types, page_size=PAGE_SIZE, tp=1, model={}, weights="none")
+    return caches, description, "one GPU for both" if seen == 1 else "a GPU for each"
 
 
 def receive(pipe, device, tokens):
     """Be the decode rank: offer, and tell what has arrived."""
     from upcurve.engine.transfer.receiver import Receiver
 
-    caches, _ = prepare(device, tokens, 1)
+    caches, *_ = prepare(device, tokens, 1)
     receivers = {way: Receiver(caches, PAGE_SIZE, 0, HOST, way) for way in ("copy", "nixl")}
     while True:
         asked = pipe.recv()
@@ -142,9 +142,9 @@ class Source:
 
         from upcurve.engine.transfer.sender import Sender
 
-        self.caches, self.description = prepare(device, tokens, 0)
+        self.caches, self.description, shared = prepare(device, tokens, 0)
         self.gpu = device == "cuda"
-        self.name = f"GPUs: {torch.cuda.get_device_name()}" if self.gpu else "CPU"
+        self.name = f"{torch.cuda.get_device_name()}, {shared}" if self.gpu else "CPU"
         for tensor in (self.caches.kv, self.caches.recurrent, self.caches.convolution):
             tensor.normal_()
         self.pipe = pipe

@@ -11,6 +11,7 @@ import torch
 
 from upcurve.engine.execute.graphs import buckets
 from upcurve.engine.execute.warm_up import draw_in_all_ways
+from upcurve.engine.kernels.row_copy import copy_rows
 from upcurve.engine.kernels.sequences import Chunk
 from upcurve.engine.memory.caches import Caches, CacheTypes
 from upcurve.engine.model.batch import ForwardBatch
@@ -21,6 +22,7 @@ from upcurve.engine.portability.chips import Chip, as_if_on
 from upcurve.engine.portability.fake import fake_tensors
 from upcurve.engine.portability.launches import Launches, Variant
 from upcurve.engine.switches import Switches
+from upcurve.engine.transfer.views import CacheViews
 
 SWITCHES = [name for name in Switches.names() if name != "grouped_experts"]
 """That may be off; a loop over experts takes its shapes from the numbers, of which there are none.
@@ -175,3 +177,11 @@ def _runs(
 
     for step in steps:
         yield _Run(f"{formats}{off}: {step}", formats.activation != FP32, partial(work, step))
+    if not off:
+        yield _Run(f"{formats}: a prompt handed over", False, partial(_hand_over, caches))
+
+
+def _hand_over(caches: Caches) -> None:
+    rows = CacheViews.of(caches.kv, caches.recurrent, caches.convolution).rows[0]
+    places = torch.zeros(PREFILLS[0], dtype=torch.int64, device=rows.device)
+    copy_rows(rows, rows, places, places)

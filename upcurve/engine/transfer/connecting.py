@@ -49,7 +49,7 @@ def connect(
         session: name of this connection of the two engines.
         data: its offer.
         transport: "auto" falls back to TCP, and logs why where a copy should have worked.
-        patience: seconds that TCP waits for the rank to take or say something.
+        patience: seconds that TCP and NIXL wait for the rank to take or say something.
         written: as `Link`.
         broke: as `Link`.
 
@@ -61,7 +61,8 @@ def connect(
         raise OSError(f"the offer of rank {offer.rank} came for that of rank {route.target}")
     if transport == "nixl":
         agent, remote = _known(source, offer)
-        process = os.getpid() if remote.reach.host == host_identity() else 0
+        here = host_identity()
+        process = os.getpid() if here and remote.reach.host == here else 0
         try:
             connection = _hello(offer, session, route, process, remote.reach.agent)
         except BaseException:

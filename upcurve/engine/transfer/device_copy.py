@@ -12,6 +12,8 @@ from typing import ClassVar
 import numpy as np
 import torch
 
+from upcurve.engine.kernels.row_copy import copy_rows
+from upcurve.engine.memory.memory import PADDING_PAGE
 from upcurve.engine.transfer import frames
 from upcurve.engine.transfer.frames import Frame
 from upcurve.engine.transfer.link import Link, LinkStep, Part, Transfer
@@ -45,8 +47,19 @@ class CopyLink(Link):
         self._target: CacheViews | None = target
         self._connection = connection
         self._rows: tuple[list[Part], torch.Tensor, torch.Tensor] | None = None
+        if self._stream is not None:
+            self._compile()
         self._listener = threading.Thread(target=self._listen, name="upcurve-life", daemon=True)
         self._listener.start()
+
+    def _compile(self) -> None:
+        """Copy what belongs to nobody, so that the first prompt does not wait for a compiler."""
+        span = self.route.kv_heads
+        if span is not None and len(self._source.rows) and self._target is not None:
+            nobody = torch.tensor([PADDING_PAGE * self._page_size], device=self._source.device)
+            source = self._source.rows[0].narrow(2, span.source, span.count)
+            target = self._target.rows[0].narrow(2, span.target, span.count)
+            copy_rows(source, target, nobody, nobody)
 
     def _keys_values(self, step: LinkStep, place: int) -> None:
         span, parts = self.route.kv_heads, step.live
@@ -57,9 +70,8 @@ class CopyLink(Link):
         here, there = self._places(parts)
         source = self._source.rows[place].narrow(2, span.source, span.count)
         target = self._target.rows[place].narrow(2, span.target, span.count)
-        moved = source.index_select(1, here)
-        target.index_copy_(1, there, moved)
-        self.sent_bytes += moved.nbytes
+        copy_rows(source, target, here, there)
+        self.sent_bytes += 2 * len(here) * span.count * source.shape[3] * source.element_size()
 
     def _places(self, parts: list[Part]) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the rows of all tokens of a step, here and there; the same for all its layers."""

@@ -28,7 +28,8 @@ class Export:
 def export(tensor: torch.Tensor) -> Export:
     """Let other processes of this user map a contiguous tensor that owns its whole storage.
 
-    A tensor on the CPU moves into shared memory, and views of it with it: nobody may be writing.
+    Its storage is given new memory, or the same by another handle, and views of it with it: nobody
+    may be using them. What it holds has to be computed. Any number of processes may map it.
 
     Raises:
         RuntimeError: torch or the driver cannot.
@@ -62,10 +63,11 @@ def open_export(exported: Export) -> torch.Tensor:
     storage: Any
     shared: Any = torch.UntypedStorage
     if exported.gpu is not None:
-        # Every process has one GPU, which is its first.
-        _, *rest = exported.gpu
+        # Every process has one GPU, which is its first. The event that tells when the memory was
+        # written belongs to a GPU that this process may not see, and nothing has to be waited for.
+        _, *rest, _ = exported.gpu
         torch.cuda.init()
-        storage = shared._new_shared_cuda(torch.cuda.current_device(), *rest)
+        storage = shared._new_shared_cuda(torch.cuda.current_device(), *rest, False)
         empty = torch.empty(0, dtype=dtype, device="cuda")
     elif exported.memory is None:
         # A model without layers of that kind.

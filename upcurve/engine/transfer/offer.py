@@ -72,5 +72,8 @@ class Offer:
 
 
 def proof_of(device: torch.device, data: bytes) -> torch.Tensor:
-    """Return the bytes in memory of their own on a device."""
-    return torch.frombuffer(bytearray(data), dtype=torch.uint8).clone().to(device)
+    """Return the bytes in memory of their own on a device, once they are there."""
+    found = torch.frombuffer(bytearray(data), dtype=torch.uint8).clone().to(device)
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return found

@@ -42,8 +42,8 @@ class Receiver:
         """Listen.
 
         Args:
-            caches: of this rank. On the CPU, with "copy", they move into shared memory: no step may
-                be running.
+            caches: of this rank. Where they can be mapped no step may be running yet: on the CPU
+                they move into shared memory.
             page_size: tokens of a page.
             rank: among those that share the heads.
             host: address of this machine by which prefill workers reach it.
@@ -56,11 +56,11 @@ class Receiver:
         self._page_size = page_size
         self._rank = rank
         self._host = host
-        self._caches = caches
-        gpu = caches.kv.device.type == "cuda"
-        self._shares = transport == "copy" or (transport == "auto" and gpu)
         self._proof_bytes = os.urandom(16)
         self._proof = proof_of(caches.kv.device, self._proof_bytes)
+        shares = transport == "copy" or (transport == "auto" and caches.kv.device.type == "cuda")
+        # Once: torch replaces the memory of a tensor that it exports by itself.
+        self._exported = self._exports(caches) if shares else None
         self._registers = transport == "nixl"
         self._registrations: dict[str, Registration] = {}
         self._incoming: dict[str, set[Incoming]] = {}
@@ -80,7 +80,7 @@ class Receiver:
             views.device.type,
             views.rows.shape[2],
             views.slots,
-            self._exports() if self._shares else None,
+            self._exported,
             self._reach() if self._registers else None,
         ).encode()
 
@@ -143,11 +143,10 @@ class Receiver:
         places = map(Place.of, (views.rows, views.recurrent, views.convolution))
         return Reach(made.name, made.metadata, host_identity(), made.device, *places)
 
-    def _exports(self) -> Exports | None:
+    def _exports(self, caches: Caches) -> Exports | None:
         host = host_identity()
         if not host:
             return None
-        caches = self._caches
         try:
             # Without it nobody can tell when a process that maps them has ended.
             os.close(os.pidfd_open(os.getpid()))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -14,6 +15,8 @@ from upcurve.engine.transfer.description import Description, agree
 from upcurve.engine.transfer.link import Link, LinkStep, Part, Transfer
 from upcurve.engine.transfer.resharding import routes
 from upcurve.engine.transfer.views import CacheViews
+
+logger = logging.getLogger(__name__)
 
 PATIENCE = 30.0
 """Seconds that a decode rank may take nothing of what is sent to it."""
@@ -66,7 +69,8 @@ class Sender:
     transfer that a step had a part of: with None when all of it that this rank has is in the
     caches of the decode ranks; with `CANCELLED`; or with why the session is broken, and then the
     decode worker has to `expel` it before it uses that memory for something else. Until then slot
-    and pages belong to the transfer: no step may write them.
+    and pages belong to the transfer: no step may write them. A part that comes after its session
+    has broken is reported again.
     """
 
     def __init__(
@@ -154,6 +158,10 @@ class Sender:
             self._sessions[session] = _Session(links)
         for link in links:
             link.start()
+            logger.info(
+                *("transfers from rank %d to decode rank %d use %s", self._rank),
+                *(link.route.target, link.way),
+            )
         return [link.way for link in links]
 
     def disconnect(self, session: str, reason: str = "disconnected") -> None:
