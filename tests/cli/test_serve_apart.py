@@ -143,6 +143,7 @@ concurrency: [1]
         (["--prefill", "a:1"], "prefill: it does nothing here; add --role decode"),
         (["--role", "decode"], "prefill: a decode worker needs some"),
         (["--role", "decode", "--prefill", "a"], "prefill: 'a' is no address"),
+        (["--role", "decode", "--prefill", "a:1,a:1"], "prefill: an address stands there twice"),
         (["--role", "prefill", "--dp", "2"], "dp: a prefill or decode worker is one replica"),
         (["--prefill-workers", "1"], "decode-workers: it is missing"),
         (["--decode-tp", "2"], "decode-tp: it does nothing here"),

@@ -34,7 +34,7 @@ class ScriptedLink:
     asked: set[int] = field(default_factory=set)
     asks: dict[int, Ask] = field(default_factory=dict)
     """Those of this session."""
-    prompts: set[bytes] = field(default_factory=set)
+    prompts: set[int] = field(default_factory=set)
     cancelled: set[int] = field(default_factory=set)
     greeted: list[Hello] = field(default_factory=list)
 
@@ -43,8 +43,8 @@ class ScriptedLink:
             return None
         if isinstance(message, Ask):
             # Who has given a prompt back, or left it, is not asked for it again.
-            assert message.prompt not in self.prompts
-            self.prompts.add(message.prompt)
+            assert message.prompt[0] not in self.prompts
+            self.prompts.add(message.prompt[0])
             self.asks[message.transfer] = message
         elif isinstance(message, Cancel):
             self.cancelled.add(message.transfer)
@@ -127,11 +127,7 @@ class Scene:
     def answer(self, link: ScriptedLink, number: int, *, done: bool) -> None:
         """Let a prefill worker say that it is done, or that it has given up."""
         ask = link.asks[number]
-        request = next(
-            each
-            for each in self.requests.values()
-            if each.prompt == ask.tokens() and len(each.prompt) == len(ask.tokens())
-        )
+        request = next(each for each in self.requests.values() if each.prompt == ask.prompt)
         token = known_token(request, len(request.prompt), VOCABULARY)
         # What the transport has written.
         self.device._slots[ask.slot] = (request.id, len(request.prompt))

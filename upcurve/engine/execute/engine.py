@@ -152,6 +152,10 @@ class Engine:
         """End every request."""
         return [event for each in self.unfinished for event in self.abort(each)]
 
+    def attend(self) -> list[Event]:
+        """Act on what other engines have told; return what that gave."""
+        return [] if self.role is None else self.role.attend(self)
+
     def step(self) -> list[Event]:
         """Launch the next step and return what the last one gave.
 
@@ -160,7 +164,7 @@ class Engine:
         Raises:
             DeviceLostError: no step can be computed any more.
         """
-        events: list[Event] = [] if self.role is None else self.role.attend(self)
+        events = self.attend()
         before, self._launched = self._launched, None
         step = self.scheduler.schedule()
         if step or self._called:

@@ -31,8 +31,9 @@ class EngineLoop:
     """Runs an engine on a thread of its own; idle, it waits without using the CPU.
 
     `deliver` is called on that thread, once for each step, with all events of the step, of which
-    there may be none; `stepped` before it, with the seconds that the step took. `failed` is called
-    there once, if the engine is given up; every request has its terminal event by then.
+    there may be none, and once before it where another engine has told something; `stepped` before
+    it, with the seconds that the step took. `failed` is called there once, if the engine is given
+    up; every request has its terminal event by then.
     """
 
     def __init__(
@@ -118,6 +119,11 @@ class EngineLoop:
                 events += self.engine.abort_all()
             elif self.engine.has_work:
                 steps = True
+                told = self.engine.attend()
+                if told:
+                    # A first token from another engine need not wait for the next step.
+                    self._deliver(events + told)
+                    events = []
                 events += self._step()
         finally:
             if events or steps:

@@ -68,7 +68,10 @@ class EngineOptions:
             raise EngineInputError(
                 "prefill", "a decode worker needs some", "add --prefill HOST:PORT"
             )
-        return [address_of(each, "prefill") for each in self.prefill]
+        found = [address_of(each, "prefill") for each in self.prefill]
+        if len(set(found)) < len(found):
+            raise EngineInputError("prefill", "an address stands there twice", "give each once")
+        return found
 
     @property
     def layout(self) -> Layout:

@@ -139,8 +139,8 @@ class Link:
             else:
                 self._connection, self._silent = connection, False
                 self._session = uuid4().hex
-                connection.serve(self._take, partial(self._end, ended))
                 self._tell(Found(self, self._session))
+                connection.serve(self._take, partial(self._end, ended))
                 ended.wait()
             self.attempted.set()
             time.sleep(REFUSED_SECONDS if self.state == "refused" else RETRY_SECONDS)
@@ -156,7 +156,7 @@ class Link:
         if greeted is not None:
             silence = f"it was not heard for {self._silence_seconds:g} s"
             self._set("down", silence if self._silent else reason)
-            self._tell(Lost(self, greeted[0]))
+        self._tell(Lost(self, self._session))
         ended.set()
 
     def _take(self, message: Message) -> None:

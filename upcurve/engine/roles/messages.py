@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from array import array
-
 import msgspec
 
 from upcurve.engine.execute.event import TokenLogprobs
@@ -42,8 +40,7 @@ class Ask(msgspec.Struct, frozen=True, array_like=True, tag="ask"):
 
     transfer: int
     """Never used twice by one decode worker."""
-    prompt: bytes
-    """Token ids as little-endian int32."""
+    prompt: list[int]
     sampling: SamplingParameters
     slot: int
     pages: list[int]
@@ -53,12 +50,7 @@ class Ask(msgspec.Struct, frozen=True, array_like=True, tag="ask"):
         """Ask for a request that owns memory."""
         memory = request.memory
         assert memory is not None
-        prompt = array("i", request.prompt).tobytes()
-        return cls(transfer, prompt, request.sampling, memory.slot, memory.pages)
-
-    def tokens(self) -> list[int]:
-        """Return the token ids of the prompt."""
-        return array("i", self.prompt).tolist()
+        return cls(transfer, request.prompt, request.sampling, memory.slot, list(memory.pages))
 
 
 class Cancel(msgspec.Struct, frozen=True, array_like=True, tag="cancel"):

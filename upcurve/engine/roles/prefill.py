@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections import deque
 from collections.abc import Callable
@@ -33,11 +34,12 @@ class _Transfer:
     asked: float
     """time.perf_counter(), as the next."""
     waiting: set[int]
-    """Ranks that may still read it."""
-    error: str | None = None
+    """Ranks that may still read it; this and what follows is guarded by the role's lock."""
     drawn: float = 0.0
     token: int | None = None
     logprobs: TokenLogprobs | None = None
+    done: float = 0.0
+    """When all of it had arrived and its token was drawn; 0 before."""
     memory: Reservation | None = None
     """Where its request has ended before: what is freed when no rank reads it any more."""
     reason: str = ""
@@ -70,9 +72,19 @@ class PrefillRole:
         self._sessions: dict[str, Peer] = {}
         self._sent_bytes: dict[int, int] = {}
         self._count = 0
+        self._lock = threading.Lock()
 
     def tell(self, news: News | Told) -> None:
-        """Hear news, on any thread."""
+        """Hear news, on any thread.
+
+        The engine's may be waiting for the next prompt: what is complete is said at once.
+        """
+        if isinstance(news, Told) and news.report.kind == "ended" and news.report.error is None:
+            with self._lock:
+                transfer = self._transfers.get(news.report.name)
+                if transfer is not None:
+                    transfer.waiting.discard(news.rank)
+                    self._complete(transfer)
         self._news.append(news)
         self.on_news()
 
@@ -101,10 +113,14 @@ class PrefillRole:
                 self._greet(news.peer, news.hello)
             else:
                 events += self._part(engine, news.peer, news.reason)
+        self._recount()
         return events
 
     def flush(self, engine: Engine) -> None:  # noqa: ARG002
         """Count: nothing else is to be done after a step."""
+        self._recount()
+
+    def _recount(self) -> None:
         self.counts.kept = self.kept
         self.counts.in_flight = len(self._transfers) - self.counts.kept
         self.counts.bytes = sum(self._sent_bytes.values())
@@ -114,7 +130,9 @@ class PrefillRole:
     ) -> None:
         """Take the first token of a prompt: with the last rank's report its transfer is done."""
         transfer = self._transfers[request.id]
-        transfer.token, transfer.logprobs, transfer.drawn = token, top, time.perf_counter()
+        with self._lock:
+            transfer.token, transfer.logprobs, transfer.drawn = token, top, time.perf_counter()
+            self._complete(transfer)
         self._settle(engine, transfer)
 
     def leave(self, request: Request, reason: str | None) -> None:
@@ -122,16 +140,22 @@ class PrefillRole:
         transfer = self._transfers.get(request.id)
         if transfer is None:
             return
+        with self._lock:
+            if transfer.done:
+                # The other side has all of it, and knows.
+                self._forget(transfer)
+                return
+            if request.computed:
+                transfer.memory = request.part()
         transfer.reason = reason or "it was cancelled"
         if reason is None:
             self.counts.cancelled += 1
         else:
             self.counts.failed += 1
-        if not request.computed:
+        if transfer.memory is None:
             self._end(transfer)
-            return
-        transfer.memory = request.part()
-        self._order(Cancel(request.id))
+        else:
+            self._order(Cancel(request.id))
 
     def close(self) -> None:
         """End all connections."""
@@ -148,12 +172,13 @@ class PrefillRole:
         self._order(Open(hello.session, hello.description, hello.offers))
 
     def _add(self, engine: Engine, peer: Peer, ask: Ask) -> None:
-        if peer.parted or peer.opening or not peer.session:
+        greeted = peer.session and not (peer.parted or peer.opening)
+        if not greeted or ask.transfer in peer.transfers:
             return
         self._count += 1
         request = Request(
             f"transfer-{self._count}",
-            ask.tokens(),
+            ask.prompt,
             # No more than the first token is drawn here; what ends an output is for the other side.
             replace(ask.sampling, max_tokens=1),
             target=Target(f"transfer-{self._count}", peer.session, ask.slot, ask.pages),
@@ -196,17 +221,17 @@ class PrefillRole:
         transfer = self._transfers.get(report.name)
         if transfer is None or report.kind != "ended":
             return []
-        transfer.waiting.discard(news.rank)
-        transfer.error = transfer.error or report.error
-        if transfer.memory is not None:
-            if not transfer.waiting:
-                self._end(transfer)
-            return []
+        with self._lock:
+            transfer.waiting.discard(news.rank)
+        events = []
         if report.error is not None:
-            # What else is on its way to that worker fails as well.
-            return self._part(engine, transfer.peer, report.error)
-        self._settle(engine, transfer)
-        return []
+            # Nobody knows what has arrived: the other side has to give up the whole session.
+            events = self._part(engine, transfer.peer, report.error)
+        if transfer.memory is None:
+            self._settle(engine, transfer)
+        elif not transfer.waiting:
+            self._end(transfer)
+        return events
 
     def _opened(self, engine: Engine, report: Report) -> list[Event]:
         peer = self._sessions.get(report.name)
@@ -222,18 +247,20 @@ class PrefillRole:
         self._release(peer)
         return []
 
-    def _settle(self, engine: Engine, transfer: _Transfer) -> None:
-        """End a request whose token is drawn and of which nothing is on its way any more."""
-        if transfer.waiting or transfer.token is None:
+    def _complete(self, transfer: _Transfer) -> None:
+        """Tell the other side where nothing is missing any more; with the lock."""
+        missing = transfer.waiting or transfer.token is None or transfer.memory is not None
+        if missing or transfer.done:
             return
-        request, now = transfer.request, time.perf_counter()
-        self._forget(transfer)
-        self.counts.done += 1
-        self.counts.tokens += len(request.prompt)
-        self.counts.seconds += now - transfer.asked
-        self.counts.exposed_seconds += now - transfer.drawn
+        transfer.done = time.perf_counter()
+        assert transfer.token is not None
         transfer.peer.connection.put(Done(transfer.number, transfer.token, transfer.logprobs))
-        engine.finish(request)
+
+    def _settle(self, engine: Engine, transfer: _Transfer) -> None:
+        """End a request whose transfer is done."""
+        if transfer.done:
+            engine.finish(transfer.request)
+            self._release(transfer.peer)
 
     def _end(self, transfer: _Transfer) -> None:
         """Know that nothing of a broken-off transfer is on its way any more, and say so."""
@@ -246,5 +273,10 @@ class PrefillRole:
         self._release(transfer.peer)
 
     def _forget(self, transfer: _Transfer) -> None:
+        if transfer.done:
+            self.counts.done += 1
+            self.counts.tokens += len(transfer.request.prompt)
+            self.counts.seconds += transfer.done - transfer.asked
+            self.counts.exposed_seconds += transfer.done - transfer.drawn
         del self._transfers[transfer.request.id]
         del transfer.peer.transfers[transfer.number]

@@ -68,6 +68,9 @@ class SendingRank:
             self._sender.connect(order.session, theirs, order.offers, self._transport)
         except (OSError, EngineInputError) as problem:
             error = str(problem)
+        except Exception as problem:
+            # Whatever a driver says, the leader has to hear it.
+            error = f"{type(problem).__name__}: {problem}"
         with self._lock:
             closed = order.session in self._closed
             self._closed.discard(order.session)
