@@ -155,13 +155,12 @@ def grouped(shapes, counts):
         )
 
 
-def attention(shapes, counts, capacity=CONTEXT):
+def attention(shapes, counts):
     """Yield paged decode attention of batches of one context, keys in bf16 and FP8."""
     heads, kv_heads, dim = shapes.num_attention_heads, shapes.num_key_value_heads, shapes.head_dim
     for batch in (each for each in counts if each <= 256):
         pages = batch * CONTEXT // PAGE_SIZE
         tables = torch.randperm(pages, dtype=torch.int32, device="cuda").view(batch, -1)
-        tables = torch.nn.functional.pad(tables, (0, (capacity - CONTEXT) // PAGE_SIZE))
         slots = torch.arange(batch, device="cuda")
         lengths = torch.full((batch,), CONTEXT, dtype=torch.int32, device="cuda")
         q = normal(batch, heads, dim)
@@ -182,12 +181,7 @@ def attention(shapes, counts, capacity=CONTEXT):
             )
 
 
-def longer(shapes, counts):
-    """Yield the same contexts where sequences may be twice as long, as an output makes them."""
-    return attention(shapes, counts, 2 * CONTEXT)
-
-
-OPERATIONS = {"dense": dense, "experts": grouped, "attention": attention, "longer": longer}
+OPERATIONS = {"dense": dense, "experts": grouped, "attention": attention}
 
 
 def normal(*size):

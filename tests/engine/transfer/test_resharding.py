@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from tests.engine.transfer.described import described, shapes_of
 from upcurve.engine.model.sharding import Sharding, take
 from upcurve.engine.parallel.layout import Layout
-from upcurve.engine.transfer.resharding import Span, routes
+from upcurve.engine.transfer.resharding import Span, joined, routes
 
 SIZES = st.sampled_from([1, 2, 4, 8])
 
@@ -101,6 +101,22 @@ def test_equal_layouts_have_one_route_for_each_rank() -> None:
     for tp in (1, 2, 4):
         found = routes(described(), tp, tp)
         assert [(route.source, route.target) for route in found] == [(r, r) for r in range(tp)]
+
+
+@given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9), st.integers(1, 9)), max_size=6))
+def test_spans_that_are_joined_are_the_same_elements(spans: list[tuple[int, int, int]]) -> None:
+    def pairs(of: list[Span]) -> list[tuple[int, int]]:
+        return [(each.source + i, each.target + i) for each in of for i in range(each.count)]
+
+    given_spans = [Span(*each) for each in spans]
+    assert pairs(joined(given_spans)) == pairs(given_spans)
+
+
+def test_between_whole_ranks_the_convolution_is_one_span() -> None:
+    (route,) = routes(described(), 1, 1)
+    assert len(joined(route.channels)) == 1 < len(route.channels)
+    (first, *_) = routes(described(), 1, 2)
+    assert len(joined(first.channels)) == 3
 
 
 def test_a_route_in_numbers() -> None:

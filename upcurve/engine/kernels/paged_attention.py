@@ -26,6 +26,8 @@ MOST_SPLITS = 256
 """Of a sequence: all of them meet in one tile of the second kernel."""
 LEAST_TOKENS = 64
 """Of a full sequence in one split: less is not worth its place in the combination."""
+LONG = 8192
+"""Tokens of a capacity from which on it is no reason to divide the work in another way."""
 PROGRAMS_PER_MULTIPROCESSOR = 4
 """As many as an sm_90 multiprocessor holds at once with tiles of bfloat16."""
 TILE_BYTES = 16384
@@ -123,7 +125,7 @@ def attend_step_paged(
         heads=heads,
         kv_heads=kv_heads,
         head_dim=head_dim,
-        capacity=page_tables.shape[1] * page_size,
+        capacity=min(page_tables.shape[1] * page_size, LONG),
         page_size=page_size,
         dtype=keys.dtype,
     )

@@ -18,7 +18,7 @@ from upcurve.engine.transfer import frames
 from upcurve.engine.transfer.frames import Frame
 from upcurve.engine.transfer.link import Link, LinkStep, Part, Transfer
 from upcurve.engine.transfer.offer import Offer
-from upcurve.engine.transfer.resharding import Route
+from upcurve.engine.transfer.resharding import Route, joined
 from upcurve.engine.transfer.views import CacheViews, token_rows
 
 
@@ -96,19 +96,22 @@ class CopyLink(Link):
         )
 
     def _states(self, part: Part, place: int) -> None:
+        """Copy the states of all layers behind the last: it is launches that cost, not bytes."""
         heads = self.route.value_heads
         assert heads is not None
         assert self._target is not None
-        source = self._source.recurrent[place, part.slot]
-        target = self._target.recurrent[place, part.remote_slot]
+        if place + 1 < len(self._source.recurrent):
+            return
+        source = self._source.recurrent[:, part.slot]
+        target = self._target.recurrent[:, part.remote_slot]
         self._copy(
-            source.narrow(0, heads.source, heads.count), target.narrow(0, heads.target, heads.count)
+            source.narrow(1, heads.source, heads.count), target.narrow(1, heads.target, heads.count)
         )
-        source = self._source.convolution[place, part.slot]
-        target = self._target.convolution[place, part.remote_slot]
-        for span in self.route.channels:
+        source = self._source.convolution[:, part.slot]
+        target = self._target.convolution[:, part.remote_slot]
+        for span in joined(self.route.channels):
             self._copy(
-                source.narrow(1, span.source, span.count), target.narrow(1, span.target, span.count)
+                source.narrow(2, span.source, span.count), target.narrow(2, span.target, span.count)
             )
 
     def _copy(self, source: torch.Tensor, target: torch.Tensor) -> None:

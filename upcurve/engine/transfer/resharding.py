@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from upcurve.engine.transfer.description import Description
@@ -56,6 +56,21 @@ def routes(whole: Description, source_tp: int, target_tp: int) -> list[Route]:
             )
             if route:
                 found.append(route)
+    return found
+
+
+def joined(spans: Iterable[Span]) -> list[Span]:
+    """Put together what lies one behind the other on both ranks: q, k and v between whole ranks."""
+    found: list[Span] = []
+    for span in spans:
+        before = found[-1] if found else None
+        if before is not None and (span.source, span.target) == (
+            before.source + before.count,
+            before.target + before.count,
+        ):
+            found[-1] = Span(before.source, before.target, before.count + span.count)
+        else:
+            found.append(span)
     return found
 
 
