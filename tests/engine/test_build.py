@@ -26,6 +26,8 @@ def test_the_largest_step_follows_the_device_unless_it_is_given(tiny):
     assert engine.scheduler._max_batch_tokens == build.CPU_STEP_TOKENS + 64
     engine = build.build_engine(tiny, EngineOptions(threads=1, max_batch_tokens=100))
     assert engine.scheduler._max_batch_tokens == 100
+    engine = build.build_engine(tiny, EngineOptions(threads=1, role="prefill"))
+    assert engine.scheduler._max_batch_tokens == build.CPU_STEP_TOKENS
 
 
 @pytest.mark.parametrize(

@@ -60,7 +60,7 @@ from upcurve.errors import InputError
     type=click.IntRange(min=1),
     metavar="N",
     help="Most tokens in one step; longer prompts are prefilled in chunks.  "
-    "[default: 8192 on a GPU, 2048 on the CPU, and one for each running request]",
+    "[default: 8192 on a GPU, 2048 on the CPU, and one for each running request that may decode]",
 )
 @click.option(
     "--max-kv-tokens",

@@ -151,6 +151,7 @@ def engine_of(
         context_length=_context_length(model, options),
         max_running_requests=options.max_running_requests,
         max_batch_tokens=_step_tokens(options, device),
+        whole_prompts=options.role == "prefill",
         overlap=model.switches.host_overlap,
         check_memory=options.check_memory,
         description=sizes.describe(),
@@ -231,6 +232,9 @@ def is_gpu(device: torch.device) -> bool:
 def _step_tokens(options: EngineOptions, device: torch.device) -> int:
     # So that a prompt of that length fits whole beside all that decode.
     prompts = GPU_STEP_TOKENS if is_gpu(device) else CPU_STEP_TOKENS
+    if options.role == "prefill":
+        # Nothing decodes.
+        return options.max_batch_tokens or max(prompts, options.max_running_requests)
     return options.max_batch_tokens or prompts + options.max_running_requests
 
 

@@ -240,3 +240,28 @@ def test_a_request_ends_once():
         each.end(Phase.ABORTED)
     with pytest.raises(RuntimeError, match="cannot go from"):
         request("b", 1, 1).end(Phase.DECODING)
+
+
+@given(
+    lengths=st.lists(st.integers(1, 40), min_size=1, max_size=12),
+    budget=st.integers(4, 30),
+)
+def test_of_whole_prompts_only_the_first_of_a_step_is_cut(lengths, budget):
+    memory = Memory(max_running_requests=4, token_capacity=200, page_size=PAGE)
+    scheduler = Scheduler(
+        memory, max_running_requests=4, max_batch_tokens=budget, whole_prompts=True
+    )
+    requests = [request(number, length, 1) for number, length in enumerate(lengths)]
+    for each in requests:
+        scheduler.add(each)
+    order = []
+    while any(each.phase not in TERMINAL for each in requests):
+        step = scheduler.schedule()
+        assert 0 < sum(each.count for each in step) <= budget
+        first = min(int(each.request.id) for each in step)
+        assert all(each.draws for each in step if int(each.request.id) > first)
+        assert all(each.begin == 0 for each in step if int(each.request.id) > first)
+        order += [int(each.request.id) for each in step if each.draws]
+        finish(scheduler, arrive(step))
+    assert sorted(order) == list(range(len(lengths)))
+    memory.check()

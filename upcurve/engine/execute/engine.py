@@ -46,6 +46,7 @@ class Engine:
         context_length: int,
         max_running_requests: int,
         max_batch_tokens: int,
+        whole_prompts: bool = False,
         overlap: bool = True,
         check_memory: bool = False,
         description: str = "",
@@ -65,7 +66,10 @@ class Engine:
         self._overlap = overlap and device.asynchronous
         self._check_memory = check_memory
         self.scheduler = Scheduler(
-            memory, max_running_requests=max_running_requests, max_batch_tokens=max_batch_tokens
+            memory,
+            max_running_requests=max_running_requests,
+            max_batch_tokens=max_batch_tokens,
+            whole_prompts=whole_prompts,
         )
         self._requests: dict[str, Request] = {}
         self._launched: _Launched | None = None

@@ -58,8 +58,28 @@ class Scheduler:
     they cannot give away, and take nothing of a step.
     """
 
-    def __init__(self, memory: Memory, *, max_running_requests: int, max_batch_tokens: int) -> None:
+    def __init__(
+        self,
+        memory: Memory,
+        *,
+        max_running_requests: int,
+        max_batch_tokens: int,
+        whole_prompts: bool = False,
+    ) -> None:
+        """Begin without requests.
+
+        Args:
+            memory: for requests.
+            max_running_requests: most that are admitted.
+            max_batch_tokens: of a step.
+            whole_prompts: cut the first prompt of a step only: what else would be computed for a
+                prompt that ends later anyway.
+
+        Raises:
+            EngineInputError: as `check_step`.
+        """
         check_step(max_batch_tokens, max_running_requests)
+        self._whole_prompts = whole_prompts
         self._memory = memory
         self._max_running_requests = max_running_requests
         self._max_batch_tokens = max_batch_tokens
@@ -155,7 +175,8 @@ class Scheduler:
         """
         missing = request.length - request.computed
         if missing > left:
-            cut = any(count < each.length - each.computed for each, count in counts.items())
+            cut = self._whole_prompts and bool(counts)
+            cut |= any(count < each.length - each.computed for each, count in counts.items())
             missing = 0 if cut else min(left, max(1, int(left * LONG_PROMPT_SHARE)))
         if missing:
             counts[request] = missing
