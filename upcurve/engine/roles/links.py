@@ -92,7 +92,8 @@ class Link:
         self._greeted: tuple[str, Connection] | None = None
         """The session, while it is up."""
         self._silent = False
-        self._closing = False
+        self.closing = False
+        """Whether no connection is wanted any more."""
         threading.Thread(target=self._run, name=f"upcurve-{self.name}", daemon=True).start()
 
     def put(self, message: Message) -> str | None:
@@ -112,7 +113,7 @@ class Link:
 
     def close(self) -> None:
         """End the connection, for good."""
-        self._closing = True
+        self.closing = True
         self._part()
 
     def watch(self) -> None:
@@ -130,7 +131,7 @@ class Link:
             connection.abort()
 
     def _run(self) -> None:
-        while not self._closing:
+        while not self.closing:
             ended = threading.Event()
             try:
                 connection = Connection(socket.create_connection(self._address, CONNECT_SECONDS))
@@ -220,7 +221,7 @@ class Links:
         return min(up, key=lambda each: len(each.asked), default=None)
 
     def _watch(self) -> None:
-        while True:
+        while not all(link.closing for link in self.all):
             time.sleep(BEAT_SECONDS)
             for link in self.all:
                 link.watch()

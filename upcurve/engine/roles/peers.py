@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import socket
 import threading
@@ -98,6 +99,7 @@ class Peers:
         self._tell = tell
         self._gets_on = gets_on
         self._all: set[Peer] = set()
+        self._closing = False
         threading.Thread(target=self._accept, name="upcurve-accept", daemon=True).start()
         threading.Thread(target=self._watch, name="upcurve-peers", daemon=True).start()
 
@@ -120,14 +122,22 @@ class Peers:
 
     def close(self) -> None:
         """Take no more."""
+        self._closing = True
+        with contextlib.suppress(OSError):
+            # It wakes the thread that accepts.
+            self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
 
     def _accept(self) -> None:
-        while True:
+        while not self._closing:
             try:
                 accepted, address = self._listener.accept()
-            except OSError:
-                return
+            except OSError as error:
+                if not self._closing:
+                    # Too many open files, for one: that may pass.
+                    logger.warning("no decode worker can connect: %s", error.strerror)
+                    time.sleep(BEAT_SECONDS)
+                continue
             peer = Peer(f"{address[0]}:{address[1]}", Connection(accepted))
             self._all.add(peer)
             peer.connection.serve(
@@ -151,7 +161,7 @@ class Peers:
                 self._tell(Greeted(peer, message))
 
     def _watch(self) -> None:
-        while True:
+        while not self._closing:
             time.sleep(BEAT_SECONDS)
             gets_on = self._gets_on()
             for peer in list(self._all):
