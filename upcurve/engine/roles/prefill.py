@@ -227,6 +227,8 @@ class PrefillRole:
         if report.error is not None:
             # Nobody knows what has arrived: the other side has to give up the whole session.
             events = self._part(engine, transfer.peer, report.error)
+        if report.name not in self._transfers:
+            return events
         if transfer.memory is None:
             self._settle(engine, transfer)
         elif not transfer.waiting:

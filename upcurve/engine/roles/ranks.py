@@ -34,12 +34,15 @@ class SendingRank:
         self._transport: Transport = transport
         self._tell = tell
         self._begun: set[str] = set()
-        self._closed: set[str] = set()
+        self._opening: dict[str, bool] = {}
+        """Sessions that are being opened, and whether they are wanted still."""
         self._lock = threading.Lock()
 
     def obey(self, order: Order) -> None:
         """Open or close a session, or cancel a transfer."""
         if isinstance(order, Open):
+            with self._lock:
+                self._opening[order.session] = True
             # It waits for the ranks of the other engine.
             threading.Thread(target=self._open, args=(order,), name="upcurve-open").start()
         elif isinstance(order, Cancel):
@@ -51,7 +54,8 @@ class SendingRank:
                 self._tell(Report("ended", order.transfer))
         elif isinstance(order, Close):
             with self._lock:
-                self._closed.add(order.session)
+                if order.session in self._opening:
+                    self._opening[order.session] = False
             self._sender.disconnect(order.session)
 
     def begin(self, parts: Sequence[Part]) -> Callable[[int], None] | None:
@@ -72,9 +76,8 @@ class SendingRank:
             # Whatever a driver says, the leader has to hear it.
             error = f"{type(problem).__name__}: {problem}"
         with self._lock:
-            closed = order.session in self._closed
-            self._closed.discard(order.session)
-        if closed:
+            wanted = self._opening.pop(order.session)
+        if not wanted:
             self._sender.disconnect(order.session)
         self._tell(Report("opened", order.session, error))
 
