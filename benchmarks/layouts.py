@@ -71,8 +71,10 @@ def main():
     parser.add_argument("--at", default="10,20,40,60,80", help="tokens/s per user of the table")
     parser.add_argument("--off", default="", help="switches to turn off")
     parser.add_argument("--csv", type=Path, help="write the points for `upcurve import`")
+    parser.add_argument("--seconds", type=float, default=1e9, help="then no point is begun")
     parser.add_argument("--no-sums", action="store_true", help="leave the third table out")
     arguments = parser.parse_args()
+    arguments.deadline = time.monotonic() + arguments.seconds
     gpu = arguments.device == "cuda"
     arguments.isl = arguments.isl or (8192 if gpu else 64)
     arguments.osl = arguments.osl or (1024 if gpu else 16)
@@ -91,12 +93,15 @@ def main():
         )
         print(f" {'TTFT ms':>9s} {'TPOT ms':>8s} {'ready s':>8s} {'failed':>6s}", flush=True)
         for name, layout in layouts.items():
+            rows = points.setdefault(name, [])
             try:
-                points[name] = sweep(name, layout, model, Path(folder), arguments)
+                for row in sweep(name, layout, model, Path(folder), arguments):
+                    rows.append(row)
+                    # Whatever ends this, what was measured is there.
+                    if arguments.csv:
+                        write_csv(arguments, layouts, points)
             except EngineError as error:
                 print(f"{name:8s} {error}", flush=True)
-    if arguments.csv:
-        write_csv(arguments, layouts, points)
     at_equal_interactivity(points, [float(each) for each in arguments.at.split(",")])
     widths = sorted({layout.tp for layout in layouts.values() if layout.tp > 1})
     for tp in [] if arguments.no_sums else widths:
@@ -154,7 +159,7 @@ def layout_of(name):
 
 
 def sweep(name, layout, model, folder, arguments):
-    """Measure one layout at every concurrency; return its rows."""
+    """Measure one layout at every concurrency; yield its rows."""
     port = free_port(HOST)
     largest = max(arguments.concurrency)
     replicas = layout.decode_workers if isinstance(layout, Apart) else layout.dp
@@ -174,13 +179,15 @@ def sweep(name, layout, model, folder, arguments):
     ]
     if arguments.model == "35b":
         command += ["--quantization", "fp8"]
-    rows = []
     target = Target(f"http://{HOST}:{port}", "model")
     with EngineProcess(command, dict(os.environ), folder / f"{name}.log") as engine:
         ready = engine.wait_until_ready(HOST, port, "/health", 600)
         with Session(target, Settings(gpus=layout.ranks, timeout_s=600)) as session:
             session.probe(workload(arguments, "probe"))
             for concurrency in arguments.concurrency:
+                if time.monotonic() > arguments.deadline:
+                    print(f"{name:8s} {concurrency} and more: left out", flush=True)
+                    return
                 found = session.point(
                     workload(arguments, f"c{concurrency}"),
                     ClosedLoop(concurrency, requests=concurrency * arguments.requests_per_stream),
@@ -195,7 +202,6 @@ def sweep(name, layout, model, folder, arguments):
                     "ttft": figures["ttft_ms"]["p50"],
                     "tpot": figures["tpot_ms"]["p50"],
                 }
-                rows.append(row)
                 print(f"{name:8s} {layout.ranks:4d} {concurrency:5d}", end="")
                 for key, width, digits in (
                     *(("tput_per_gpu", 10, 0), ("interactivity", 10, 1)),
@@ -205,7 +211,8 @@ def sweep(name, layout, model, folder, arguments):
                     text = "-" if value is None else f"{value:,.{digits}f}"
                     print(f" {text:>{width}s}", end="")
                 print(f" {ready:8.0f} {figures['failed']:6d}", flush=True)
-    return [row for row in rows if row["tput_per_gpu"] and row["interactivity"]]
+                if row["tput_per_gpu"] and row["interactivity"]:
+                    yield row
 
 
 def workload(arguments, salt):
