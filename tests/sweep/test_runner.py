@@ -19,7 +19,8 @@ from tests.sweep.test_engine_process import gone, until
 from upcurve.errors import InputError
 from upcurve.records.store import Store
 from upcurve.sweep.plan import Launch
-from upcurve.sweep.runner import Failure, Measured, SweepResult, run_sweep
+from upcurve.sweep.result import Failure, Measured, SweepResult
+from upcurve.sweep.runner import run_sweep
 
 
 class Log:

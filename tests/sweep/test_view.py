@@ -14,7 +14,7 @@ from upcurve.records.run import PointRecord
 from upcurve.sweep.facts import Machine, run_records
 from upcurve.sweep.gate import GateOutcome
 from upcurve.sweep.plan import Launch, plan
-from upcurve.sweep.runner import Failure, Measured
+from upcurve.sweep.result import Failure, Measured
 from upcurve.sweep.summary import summary
 from upcurve.sweep.view import LiveView, PlainLines
 

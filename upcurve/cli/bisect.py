@@ -17,10 +17,10 @@ from upcurve.errors import InputError
 from upcurve.records.store import Store
 from upcurve.sweep.bisection import LEAST_ROUNDS, RevisionError, bisect
 from upcurve.sweep.interruption import sigterm_interrupts
+from upcurve.sweep.launch_run import HOST
 from upcurve.sweep.recipe import Recipe, load_recipe
 from upcurve.sweep.revision import Repository, Revision, Worktrees
 from upcurve.sweep.revision_runs import COLUMNS, Question, RevisionRuns, recipe_of
-from upcurve.sweep.runner import HOST
 
 
 @click.command()

@@ -15,9 +15,9 @@ from upcurve.load.verdict import FEW_SAMPLES
 from upcurve.sweep.bisection import Answer, Calibration, Decision
 from upcurve.sweep.gate import GateOutcome
 from upcurve.sweep.plan import Launch
+from upcurve.sweep.result import Failure, Measured
 from upcurve.sweep.revision import Revision
 from upcurve.sweep.revision_runs import RevisionRuns
-from upcurve.sweep.runner import Failure, Measured
 
 
 class Lines:

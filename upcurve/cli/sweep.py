@@ -25,9 +25,11 @@ from upcurve.sweep.adaptive import goals_of, run_adaptive
 from upcurve.sweep.course import Course
 from upcurve.sweep.facts import Machine, run_records
 from upcurve.sweep.gate import GateOutcome
+from upcurve.sweep.launch_run import HOST
 from upcurve.sweep.plan import Launch, completed, plan
 from upcurve.sweep.recipe import Recipe, load_recipe
-from upcurve.sweep.runner import HOST, Failure, Measured, run_sweep
+from upcurve.sweep.result import Failure, Measured
+from upcurve.sweep.runner import run_sweep
 from upcurve.sweep.summary import summary
 from upcurve.sweep.view import LiveView, PlainLines, gate_line
 

@@ -15,9 +15,9 @@ from upcurve.records.run import RunRecord
 from upcurve.records.store import Store
 from upcurve.sweep.engine_process import executable
 from upcurve.sweep.facts import Machine, engine_environment, run_records
+from upcurve.sweep.launch_run import HOST
 from upcurve.sweep.plan import Launch, launch_of
 from upcurve.sweep.recipe import Recipe
-from upcurve.sweep.runner import HOST
 from upcurve.sweep.schedule import Schedule
 from upcurve.sweep.switch import Switch, series_label, switched
 

@@ -15,8 +15,9 @@ from upcurve.records.store import Store
 from upcurve.sweep.ablation import Ablation
 from upcurve.sweep.gate import GateOutcome, check_gates
 from upcurve.sweep.interruption import sigterm_interrupts
+from upcurve.sweep.launch_run import LaunchRun
 from upcurve.sweep.plan import Launch
-from upcurve.sweep.runner import Failure, LaunchRun, Progress, SweepResult
+from upcurve.sweep.result import Failure, Progress, SweepResult
 from upcurve.sweep.schedule import Schedule
 
 Points = dict[Configuration, list[Point]]

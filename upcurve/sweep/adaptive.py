@@ -15,16 +15,11 @@ from upcurve.sweep.engine_process import executable
 from upcurve.sweep.facts import Machine, engine_environment, run_records
 from upcurve.sweep.gate import check_gates, stored_outcomes
 from upcurve.sweep.interruption import sigterm_interrupts
+from upcurve.sweep.launch_run import HOST, LaunchRun
 from upcurve.sweep.plan import Launch
 from upcurve.sweep.recipe import Recipe
-from upcurve.sweep.runner import (
-    HOST,
-    Failure,
-    LaunchRun,
-    Progress,
-    SweepResult,
-    complete_gate,
-)
+from upcurve.sweep.result import Failure, Progress, SweepResult
+from upcurve.sweep.runner import complete_gate
 
 
 def goals_of(

@@ -11,9 +11,9 @@ from upcurve.frontier.point import Point
 from upcurve.records.run import RunRecord
 from upcurve.records.store import Store
 from upcurve.sweep.accuracy import Axis
+from upcurve.sweep.launch_run import HOST
 from upcurve.sweep.plan import Launch, stored_points
 from upcurve.sweep.recipe import Recipe
-from upcurve.sweep.runner import HOST
 
 
 @dataclass(frozen=True, slots=True)

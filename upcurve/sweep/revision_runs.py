@@ -18,10 +18,11 @@ from upcurve.records.store import Store
 from upcurve.sweep.bisection import RevisionError
 from upcurve.sweep.engine_process import EngineError, EngineProcess
 from upcurve.sweep.facts import Machine, run_records
+from upcurve.sweep.launch_run import LaunchRun
 from upcurve.sweep.plan import Launch
 from upcurve.sweep.recipe import Recipe
+from upcurve.sweep.result import Progress, SweepResult
 from upcurve.sweep.revision import GitError, Revision, Worktrees
-from upcurve.sweep.runner import LaunchRun, Progress, SweepResult
 
 Metric = Literal["tput_per_gpu", "interactivity", "ttft", "tpot"]
 

@@ -10,7 +10,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from upcurve.records.run import PointRecord
-from upcurve.sweep.runner import Measured
+from upcurve.sweep.result import Measured
 
 METRICS = ("tok/s/GPU", "tok/s/user", "TTFT", "failed")
 """What every table of points shows."""

@@ -19,7 +19,7 @@ from upcurve.closing import Closing
 from upcurve.load.verdict import FEW_SAMPLES
 from upcurve.sweep.gate import GateOutcome
 from upcurve.sweep.plan import Launch
-from upcurve.sweep.runner import Failure, Measured
+from upcurve.sweep.result import Failure, Measured
 from upcurve.sweep.summary import METRICS, milliseconds, points_table
 from upcurve.sweep.time_left import TimeLeft, duration
 
