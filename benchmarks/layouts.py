@@ -191,7 +191,8 @@ def sweep(name, layout, model, folder, arguments):
                 found = session.point(
                     workload(arguments, f"c{concurrency}"),
                     ClosedLoop(concurrency, requests=concurrency * arguments.requests_per_stream),
-                    warmup=min(concurrency, 4),
+                    # The server is warm for the points after the first.
+                    warmup=min(concurrency, 4) if concurrency == arguments.concurrency[0] else 0,
                 )
                 engine.check()
                 figures = found.figures
