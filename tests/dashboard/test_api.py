@@ -113,6 +113,29 @@ def test_a_history_of_a_group_is_that_of_its_series(nightlies: TestClient) -> No
     assert by_name["histories"][0] in by_group["histories"]
 
 
+@pytest.mark.parametrize(("scale", "place"), [(1.0, "40"), (8.0, "400"), (0.1, "4")])
+def test_without_a_place_a_history_is_where_the_most_builds_reach(
+    tmp_path: Path, scale: float, place: str
+) -> None:
+    spans = {f"nightly-{day}": (30 * scale, 55 * scale) for day in (1, 2, 3)}
+    # One alone reaches far more.
+    spans["nightly-4"] = (1.0, 9000.0)
+    rows = [
+        "series,measured_on,hardware,model,isl,osl,tp,gpus,concurrency,tput_per_gpu,interactivity"
+    ]
+    for day, (build, span) in enumerate(spans.items(), 1):
+        rows += [
+            f"{build},2026-05-0{day},H200,m,1,1,1,1,{place_of},{100 / x},{x}"
+            for place_of, x in enumerate(span, 1)
+        ]
+    file = tmp_path / "rows.csv"
+    file.write_text("\n".join(rows))
+    with Store.open(tmp_path / "store") as store, client_of(store) as client:
+        import_rows(store, str(file))
+        told = client.get("/api/v1/history?pattern=nightly*").json()["history"]["histories"]
+    assert {each["at"] for each in told} == {f"{place} tok/s/user"}
+
+
 def test_an_answer_is_known_by_its_etag_until_the_store_changes(tmp_path: Path) -> None:
     with Store.open(tmp_path) as store, client_of(store) as client:
         import_rows(store, "published:mi355x-qwen35")

@@ -12,8 +12,6 @@ import { isStatic } from "../site";
 import { between, changeText, measured, numbers, percent, webLink, words } from "../text";
 import { embedded, useQuery } from "../url";
 
-const USUAL_AT = "40";
-
 const NAMES: Record<string, string> = {
   tput: "Throughput per GPU",
   interactivity: "Interactivity",
@@ -35,7 +33,7 @@ export function HistoryView({ meta }: ViewProps) {
     ...(selection.names.length ? { pattern: selection.names, join: true } : { group: selection.group?.id }),
     metric: query.get("metric"),
     by: query.get("by"),
-    at: concurrency ? null : (query.get("at") ?? (isStatic() ? null : USUAL_AT)),
+    at: concurrency ? null : query.get("at"),
     concurrency,
     price: name === "usd_per_million" ? prices : null,
     tier: query.get("tier"),
@@ -59,7 +57,7 @@ export function HistoryView({ meta }: ViewProps) {
             name="at"
             size={12}
             value={query.get("at") ?? ""}
-            placeholder={isStatic() ? "" : USUAL_AT}
+            placeholder={isStatic() ? "" : "most builds"}
             read={(text) => numbers(text).join(",") || null}
             also={{ concurrency: null }}
           />

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 from collections.abc import Sequence
 
 from upcurve.dashboard.contract.curves import Compare, Comparison, Histories, History, SeriesDetail
@@ -12,13 +13,17 @@ from upcurve.dashboard.reader import Reader
 from upcurve.errors import InputError
 from upcurve.frontier.grid import legend, markdown
 from upcurve.frontier.latex import latex
+from upcurve.frontier.trend import METRICS
 from upcurve.records.compared import Compared, Question, compare_stored
 from upcurve.records.history import PUBLISHED, By, histories
 from upcurve.records.history import History as StoredHistory
-from upcurve.records.trends import Following, Reads, follow, to_dict
+from upcurve.records.trends import Following, Reads, follow, read_histories, to_dict
 
 MOST_COMPARED = 30
 MOST_HISTORIES = 20
+PLACES = tuple(digit * 10.0**power for power in range(4) for digit in (1, 2, 4, 6, 8))
+"""Interactivities in tok/s/user of which one is chosen where none is asked for."""
+USUAL_PLACE = 40.0
 
 
 def compared(reader: Reader, question: CompareQuestion) -> Compared:
@@ -93,18 +98,30 @@ def compare_text(reader: Reader, question: CompareQuestion) -> str:
 
 
 def history(reader: Reader, question: HistoryQuestion) -> History:
-    """Answer `history`."""
+    """Answer `history`; without a place, at the interactivity that the most builds reach."""
+    found = chosen_histories(reader, question)
+    targets = numbers(question.at)
+    if targets is None and question.concurrency is None and METRICS[question.metric].along_curve:
+        targets = [reached_by_most(found[:MOST_HISTORIES])]
     what = Following(
         metric=question.metric,
-        targets=numbers(question.at),
+        targets=targets,
         concurrency=question.concurrency,
         price=question.price,
         tier=question.tier,
         min_change=question.min_change,
     )
-    what.check()
-    found = chosen_histories(reader, question)
     return followed(found[:MOST_HISTORIES], what, question.by, found[MOST_HISTORIES:])
+
+
+def reached_by_most(found: Sequence[StoredHistory]) -> float:
+    """Return the round interactivity on the most builds' curves; of several the nearest to 40."""
+    counts = dict.fromkeys(PLACES, 0)
+    for builds in read_histories(found, PLACES):
+        for build in builds:
+            for reading in build.at:
+                counts[reading.interactivity] += reading.tput_per_gpu is not None
+    return max(PLACES, key=lambda place: (counts[place], -abs(math.log(place / USUAL_PLACE))))
 
 
 def chosen_histories(reader: Reader, question: HistoryQuestion) -> list[StoredHistory]:
