@@ -3,10 +3,14 @@
 A process of its own, since one that uses a GPU cannot be forked:
 
     python -m upcurve.engine.portability.ahead < request.json
+
+Beside what it compiled it leaves a mark, by which the next engine of the same kind starts without.
 """
 
 from __future__ import annotations
 
+import hashlib
+import os
 import subprocess
 import sys
 from contextlib import suppress
@@ -15,7 +19,9 @@ from pathlib import Path
 
 import msgspec
 import torch
+import triton
 
+from upcurve.engine import tuning
 from upcurve.engine.execute.graphs import buckets
 from upcurve.engine.execute.options import EngineOptions
 from upcurve.engine.execute.warm_up import (
@@ -35,6 +41,7 @@ from upcurve.engine.portability.fake import fake_tensors
 from upcurve.engine.portability.launches import Launches, Variant
 from upcurve.engine.switches import Switches
 
+ENGINE = Path(__file__).parents[1]
 PAGES = 1
 """Addresses do not depend on how many there are."""
 
@@ -55,8 +62,11 @@ class Request(msgspec.Struct, frozen=True):
 
 def begin(
     folder: Path, options: EngineOptions, device: torch.device, max_batch_tokens: int
-) -> subprocess.Popen[bytes]:
-    """Start compiling what `warm_up` and the graphs of an engine will launch on a GPU."""
+) -> subprocess.Popen[bytes] | None:
+    """Start compiling what `warm_up` and the graphs of an engine will launch on a GPU.
+
+    None where that has been done: Triton finds it all on disk.
+    """
     properties = torch.cuda.get_device_properties(device)
     amd = torch.version.hip is not None
     request = Request(
@@ -70,6 +80,8 @@ def begin(
         warp=properties.warp_size,
         max_batch_tokens=max_batch_tokens,
     )
+    if mark_of(request).exists():
+        return None
     command = [sys.executable, "-m", __name__]
     process = subprocess.Popen(command, stdin=subprocess.PIPE)
     assert process.stdin is not None
@@ -77,6 +89,22 @@ def begin(
     with suppress(BrokenPipeError), process.stdin:
         process.stdin.write(msgspec.json.encode(request))
     return process
+
+
+def mark_of(request: Request) -> Path:
+    """Return the file that says that all a request asks for is in Triton's cache.
+
+    It lies in that cache, to go with it, and is called after all that the kernels depend on: the
+    request, the model's config.json, launch parameters, the engine's source, and the compiler.
+    """
+    known = hashlib.sha256(msgspec.json.encode(request))
+    config = Path(request.folder) / "config.json"
+    tuned = os.environ.get(tuning.VARIABLE, "")
+    sources = sorted(ENGINE.rglob("*.py")) + sorted(tuning.FOLDER.glob("*.json"))
+    for file in (config, *([Path(tuned)] if Path(tuned).is_file() else []), *sources):
+        known.update(file.read_bytes() if file.is_file() else b"-")
+    known.update(f"{tuned} {torch.__version__} {triton.__version__}".encode())
+    return Path(triton.knobs.cache.dir) / f"upcurve-{known.hexdigest()}"
 
 
 def variants(request: Request, chip: Chip) -> dict[tuple[str, str], Variant]:
@@ -130,7 +158,10 @@ def main() -> None:
         registers=0,
         grid=(0, 0, 0),
     )
+    mark = mark_of(request)
     fill_cache(list(variants(request, chip).values()), chip)
+    mark.parent.mkdir(parents=True, exist_ok=True)
+    mark.touch()
 
 
 if __name__ == "__main__":
