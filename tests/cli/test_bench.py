@@ -93,7 +93,7 @@ def test_the_table(capsys, server):
 def test_points_are_kept_with_what_they_were_measured_with(capsys, server, tmp_path):
     store = tmp_path / "store"
     code, _, err = bench(
-        capsys, base_url=server, concurrency="1,2", repeats=2, series="mine", gpus=4, tp=2,
+        capsys, base_url=server, concurrency="1,2", repeats=2, series="mine", tp=2, ep=4, dp=2,
         hardware="H200", precision="fp8", seed=7, store=store, warmup=3,
     )  # fmt: skip
     assert code == 0, err
@@ -107,6 +107,7 @@ def test_points_are_kept_with_what_they_were_measured_with(capsys, server, tmp_p
         (1, 0), (1, 1), (2, 0), (2, 1),
     ]  # fmt: skip
     assert {(each.gpus, each.tp) for each in points} == {(4, 2)}
+    assert {(each["ep"], each["dp"], each["prefill_gpus"]) for each in rows} == {(4, 2, None)}
     assert (record.source, record.hardware, record.precision) == ("bench", "H200", "fp8")
     assert record.recipe["workload"]["seed"] == 7
     assert record.host["name"]
@@ -135,6 +136,15 @@ def test_the_seed_is_no_part_of_the_fingerprint_and_the_lengths_are(capsys, serv
         other = opened.fingerprints("mine", 17, 4)
     assert len(same) == len(other) == 1
     assert same != other
+
+
+def test_prefill_and_decode_apart_are_kept_as_they_are(capsys, server, tmp_path):
+    layout = {"prefill_gpus": 2, "decode_gpus": 6, "tp": 2}
+    code, _, err = bench(capsys, base_url=server, series="apart", store=tmp_path, **layout)
+    assert code == 0, err
+    with Store.open(tmp_path, create=False) as opened:
+        (row,) = opened.rows(["apart"])
+    assert (row["gpus"], row["prefill_gpus"], row["decode_gpus"], row["tp"]) == (8, 2, 6, 2)
 
 
 def test_every_request_failed(capsys, tmp_path, server):
@@ -179,6 +189,9 @@ def test_every_request_failed(capsys, tmp_path, server):
         ({"dataset": "nowhere.jsonl"}, "exclude each other"),
         ({"isl": None}, "--isl"),
         ({"tp": 4, "gpus": 2}, "does not fit"),
+        ({"ep": 4, "tp": 2}, "--tp 2 --ep 4 --dp 1 does not fit on --gpus 2"),
+        ({"prefill_gpus": 4}, "give --prefill-gpus and --decode-gpus, or neither"),
+        ({"prefill_gpus": 4, "decode_gpus": 8, "gpus": 8}, "are not --gpus 8"),
         ({"series": "mine", "osl": 1}, "--osl 2 or more"),
         ({"api_key": "wrong"}, "api-key"),
     ],

@@ -102,7 +102,7 @@ def further(*names: str, **settings: Any) -> Decorator:
     "--series", type=Name(), metavar="NAME", help="Keep the points in the store under this name."
 )
 @further("--resume", is_flag=True, help="Measure only what the series lacks.")
-@usual("--gpus", type=_WORKLOAD, metavar="N", help="That serve it.  [default: --tp]")
+@usual("--gpus", type=_WORKLOAD, metavar="N", help="That serve it.  [default: by the layout]")
 @further("--hardware", default="", metavar="NAME", help="As in price tables: MI355X, H200, ...")
 @usual("--strict", is_flag=True, help="Exit 1, and keep no point, where the client was too busy.")
 @usual("--calibrate", is_flag=True, help="Measure what this client can carry here; keep it.")
@@ -161,6 +161,10 @@ def further(*names: str, **settings: Any) -> Decorator:
 )
 @further("--workers", type=_WORKLOAD, help="Measuring processes at most.  [default: cores - 1]")
 @further("--tp", type=_WORKLOAD, default=1, show_default=True, help="Tensor parallelism.")
+@further("--ep", type=_WORKLOAD, default=1, show_default=True, help="Expert parallelism.")
+@further("--dp", type=_WORKLOAD, default=1, show_default=True, help="Replicas.")
+@further("--prefill-gpus", type=_WORKLOAD, help="GPUs that compute prompts alone.")
+@further("--decode-gpus", type=_WORKLOAD, help="GPUs that compute outputs alone.")
 @further("--precision", default="", help="Recorded with the run: fp8, bf16, ...")
 @further("--metrics-url", metavar="URL", help="Prometheus page.  [default: the server's /metrics]")
 @further("--metrics/--no-metrics", default=True, help="Read the server's metrics along the run.")
@@ -222,9 +226,7 @@ class _Bench:
             )
             if given["resume"]:
                 done = previous_points(given["store"], record, plan)
-            keep = self._stack.enter_context(
-                recording(given["store"], record, given["tp"], plan.settings.gpus)
-            )
+            keep = self._stack.enter_context(recording(given["store"], record, plan.layout))
         answer = None
         if plan.search is None:
             for repeat, level in plan.points():

@@ -56,6 +56,18 @@ class Arrivals:
 
 
 @dataclass(frozen=True, slots=True)
+class Layout:
+    """How the server is spread over GPUs, as it is recorded."""
+
+    tp: int
+    ep: int
+    dp: int
+    gpus: int
+    prefill_gpus: int | None
+    decode_gpus: int | None
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
     """All that is measured."""
 
@@ -68,6 +80,7 @@ class Plan:
     repeats: int
     seed: int
     settings: Settings
+    layout: Layout
     limits: tuple[Limit, ...] = ()
     """What is searched by; () where the levels are measured as they are."""
 
@@ -157,9 +170,7 @@ def plan_of(given: dict[str, Any]) -> Plan:
         raise click.UsageError("--search and --repeats exclude each other")
     # A seed that a server has seen would be served from its prefix cache.
     seed = secrets.randbelow(2**31) if given["seed"] is None else given["seed"]
-    gpus = given["gpus"] or given["tp"]
-    if given["tp"] > gpus:
-        raise click.UsageError(f"--tp {given['tp']} does not fit on --gpus {gpus}; correct one")
+    layout = _layout(given)
     plan = Plan(
         target=Target(
             given["base_url"],
@@ -175,7 +186,7 @@ def plan_of(given: dict[str, Any]) -> Plan:
         repeats=given["repeats"],
         seed=seed,
         settings=Settings(
-            gpus=gpus,
+            gpus=layout.gpus,
             workers=given["workers"],
             timeout_s=given["timeout"],
             goal=_goal(given["goodput"]),
@@ -183,6 +194,7 @@ def plan_of(given: dict[str, Any]) -> Plan:
             scrape=given["metrics"],
             gpu_indices=None if given["gpu_index"] is None else tuple(given["gpu_index"]),
         ),
+        layout=layout,
         limits=limits,
     )
     for repeat, level in plan.points():  # bad values are said before anything is sent
@@ -201,6 +213,22 @@ def _endpoint(given: dict[str, Any]) -> Endpoint:
 
 def _arrivals(given: dict[str, Any]) -> Arrivals:
     return Arrivals(given["arrivals"], given["burstiness"], given["max_in_flight"])
+
+
+def _layout(given: dict[str, Any]) -> Layout:
+    prefill, decode = given["prefill_gpus"], given["decode_gpus"]
+    if (prefill is None) != (decode is None):
+        raise click.UsageError("give --prefill-gpus and --decode-gpus, or neither")
+    ranks = given["tp"] * given["dp"]
+    apart = None if prefill is None else prefill + decode
+    gpus = given["gpus"] or apart or ranks
+    if apart not in (None, gpus):
+        names = f"--prefill-gpus {prefill} and --decode-gpus {decode}"
+        raise click.UsageError(f"{names} are not --gpus {gpus}; correct one")
+    if max(ranks, given["ep"]) > gpus:
+        names = " ".join(f"--{name} {given[name]}" for name in ("tp", "ep", "dp"))
+        raise click.UsageError(f"{names} does not fit on --gpus {gpus}; correct one")
+    return Layout(given["tp"], given["ep"], given["dp"], gpus, prefill, decode)
 
 
 def _amount(given: dict[str, Any], open_loop: bool, least: int) -> Amount:

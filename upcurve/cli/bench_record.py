@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any, Literal
 
 import click
 
 import upcurve
-from upcurve.cli.bench_plan import DEFAULT_PER_STREAM, Plan
+from upcurve.cli.bench_plan import DEFAULT_PER_STREAM, Layout, Plan
 from upcurve.load.session import Result, Session
 from upcurve.load.trace import to_table
 from upcurve.records import environment
@@ -22,7 +23,7 @@ Keep = Callable[[int, dict[str, Any], Result], None]
 
 
 @contextmanager
-def recording(store: str, record: RunRecord, tp: int, gpus: int) -> Iterator[Keep]:
+def recording(store: str, record: RunRecord, layout: Layout) -> Iterator[Keep]:
     """Give a function that keeps a point at once; the run ends as the block does."""
     with Store.open(store) as opened:
         runs = [opened.begin_run(record)]
@@ -40,7 +41,7 @@ def recording(store: str, record: RunRecord, tp: int, gpus: int) -> Iterator[Kee
                 )
                 return
             point = PointRecord.of_figures(
-                figures, tp=tp, gpus=gpus, repeat=repeat, measured_at=datetime.now(UTC)
+                figures, **asdict(layout), repeat=repeat, measured_at=datetime.now(UTC)
             )
             if (point.concurrency, repeat) in taken:
                 opened.end_run(runs[-1], "complete")
