@@ -103,7 +103,7 @@ def test_an_answer_is_of_its_model(name: str, store: str, request: pytest.Fixtur
         ("compare?series=feb&at=20&price=MI355X", 422, "is no HARDWARE=NUMBER"),
         ("compare?series=feb&at=20&tier=mine", 400, "no 'mine' price for MI355X"),
         ("compare?series=feb&at=20&kw=MI355X=2", 400, "power has no price"),
-        ("history?pattern=feb", 400, "give one of at and concurrency"),
+        ("history?pattern=feb&at=40&concurrency=4", 400, "give one of at and concurrency"),
         ("history?pattern=nope*&at=20", 400, "fits none in the store"),
         ("history?pattern=published:mi355x-qwen35&at=20", 400, "import them first"),
         ("overview?limit=1000", 422, "less than or equal to 100"),
