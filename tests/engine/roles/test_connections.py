@@ -188,8 +188,24 @@ def test_a_worker_that_does_not_answer_is_greeted_anew(decoding: Decode) -> None
     first = decoding.accept()
     second = decoding.accept()
     assert first.receive() is None
+    assert decoding.link.reason == "it did not answer for 0.3 s"
     second.send(encode(Welcome(b"fits")))
     until(lambda: decoding.link.state == "up", "up")
+
+
+@pytest.mark.parametrize("answer", [b"HTTP/1.1 400 Bad Request\r\n\r\n", b""])
+def test_who_is_no_prefill_worker_is_said_so(decoding: Decode, answer: bytes) -> None:
+    decoding.accept()
+    decoding.connection.sendall(answer)
+    decoding.connection.close()
+    until(lambda: decoding.links.attempted(), "attempted")
+    assert decoding.link.state == "down"
+    assert decoding.link.reason == (
+        "what listens there is no prefill worker: give its --transfer-port"
+    )
+    assert decoding.changes == 1
+    decoding.accept().send(encode(Welcome(b"fits")))
+    until(lambda: decoding.link.state == "up", "found")
 
 
 @pytest.mark.parametrize("says_so", [True, False])
