@@ -149,6 +149,11 @@ concurrency: [1]
         (["--decode-tp", "2"], "decode-tp: it does nothing here"),
         (["--role", "prefill", "--prefill-workers", "1"], "role: a layout starts workers of both"),
         (["--recipe", __file__], "model: the recipe says it"),
+        (
+            ["--role", "prefill", "--transfer-port", "9", "--port", "9"],
+            "transfer-port: it is --port as well",
+        ),
+        (["--role", "decode", "--prefill-timeout", "1"], "1.0 is not in the range x>=2"),
     ],
 )
 def test_options_that_do_not_go_together(checkpoint: Path, options: list[str], words: str) -> None:
