@@ -198,7 +198,7 @@ def test_who_is_no_prefill_worker_is_said_so(decoding: Decode, answer: bytes) ->
     decoding.accept()
     decoding.connection.sendall(answer)
     decoding.connection.close()
-    until(lambda: decoding.links.attempted(), "attempted")
+    until(decoding.links.attempted, "attempted")
     assert decoding.link.state == "down"
     assert decoding.link.reason == (
         "what listens there is no prefill worker: give its --transfer-port"

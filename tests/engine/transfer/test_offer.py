@@ -53,5 +53,5 @@ def test_decode_workers_may_come_at_once() -> None:
 
 @pytest.mark.parametrize("data", [b"nonsense", b"", msgspec.msgpack.encode({"host": 1})])
 def test_what_is_no_offer_is_an_error(data: bytes) -> None:
-    with pytest.raises(OSError, match="^no offer of a decode rank: "):
+    with pytest.raises(OSError, match=r"^no offer of a decode rank: "):
         Offer.decode(data)
