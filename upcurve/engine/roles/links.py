@@ -191,17 +191,15 @@ class Link:
         self._part()
 
     def _set(self, state: State, reason: str = "") -> None:
-        news = (state, reason) != (self.state, self.reason)
-        said = state != self.state or not self.attempted.is_set()
+        if (state, reason) == (self.state, self.reason):
+            return
         self.state, self.reason = state, reason
         if state == "up":
             self.refusal = None
-        if said:
-            level = logging.ERROR if state == "refused" else logging.INFO
-            words = f"{state}: {reason}" if reason else state
-            logger.log(level, "prefill worker %s is %s", self.name, words)
-        if news:
-            self._changed()
+        level = logging.ERROR if state == "refused" else logging.INFO
+        words = f"{state}: {reason}" if reason else state
+        logger.log(level, "prefill worker %s is %s", self.name, words)
+        self._changed()
 
 
 class Links:
