@@ -55,7 +55,7 @@ def until(condition: Callable[[], object], what: str) -> None:
 def test_one_command_for_a_whole_layout(
     checkpoint: Path, tmp_path: Path, expected: list[int]
 ) -> None:
-    options = ["--prefill-workers", "1", "--decode-workers", "2", "--decode-tp", "2"]
+    options = ["--prefill-workers", "1", "--decode-workers", "2"]
     with command(checkpoint, tmp_path / "log", *options, "--check-memory") as running:
         ready(running)
         assert [tokens(running) for _ in range(4)] == [expected] * 4
@@ -119,7 +119,7 @@ engine:
   name: upcurve
   command: >-
     upcurve serve {{model}} --host {{host}} --port {{port}} --device cpu --threads 1
-    --context-length 64 --prefill-workers 1 --decode-workers 1
+    --context-length 64 --prefill-workers 1 --decode-workers 1 --decode-tp 2
 workload: {{isl: 8, osl: 8}}
 concurrency: [1]
 """,
@@ -129,6 +129,9 @@ concurrency: [1]
     with command(recipe, tmp_path / "log", "--port", str(port), recipe=True) as running:
         ready(running)
         assert running.url.endswith(f":{port}")
+        log = running.log.read_text()
+        assert "to decode rank 0 use" in log
+        assert "to decode rank 1 use" in log
         assert tokens(running) == expected
         assert value(running, "transfers_done_total") == 1
         running.process.send_signal(signal.SIGTERM)
@@ -149,6 +152,11 @@ concurrency: [1]
         (["--decode-tp", "2"], "decode-tp: it does nothing here"),
         (["--role", "prefill", "--prefill-workers", "1"], "role: a layout starts workers of both"),
         (["--recipe", __file__], "model: the recipe says it"),
+        (
+            ["--role", "prefill", "--transfer-port", "9", "--port", "9"],
+            "transfer-port: it is --port as well",
+        ),
+        (["--role", "decode", "--prefill-timeout", "1"], "1.0 is not in the range x>=2"),
     ],
 )
 def test_options_that_do_not_go_together(checkpoint: Path, options: list[str], words: str) -> None:

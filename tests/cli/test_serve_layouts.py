@@ -187,8 +187,15 @@ def test_a_router_without_replicas(options: list[str], words: str) -> None:
     assert words in refuse("--role", "router", *options)
 
 
-def test_a_router_with_a_model(checkpoint: Path) -> None:
-    assert "model: a router loads none" in refuse(checkpoint, "--role", "router")
+def test_a_router_takes_no_option_that_does_nothing(checkpoint: Path) -> None:
+    replicas = ["--role", "router", "--replicas", "http://a"]
+    for name, *options in (
+        ("model", str(checkpoint)),
+        ("tp", "--tp", "2"),
+        ("served-model-name", "--served-model-name", "a"),
+        ("prefill-workers", "--prefill-workers", "1"),
+    ):
+        assert f"{name}: a router has no use for it" in refuse(*replicas, *options)
 
 
 def test_a_server_without_a_model() -> None:

@@ -212,15 +212,13 @@ def command(
     from upcurve.engine.serve.launch import serve, serve_ranks
     from upcurve.engine.serve.router.launch import route, serve_apart, serve_replicas
 
+    check_parts(role, layout=(prefill_workers or decode_workers) is not None)
     if role == "router":
-        if model is not None:
-            raise InputError("model", "a router loads none", f"leave {model} out")
         return route(replicas, host=host, port=port, drain_seconds=drain_seconds)
     if replicas is not None:
         raise InputError("replicas", "only a router has them", "add --role router")
     if model is None:
         raise InputError("model", "it is missing", "name a checkpoint folder")
-    check_parts(role, layout=(prefill_workers or decode_workers) is not None)
     names = tuple(each for each in (prefill or "").split(",") if each.strip())
     own = EngineOptions(**options, role=cast("Any", role), prefill=names)
     serving: dict[str, Any] = {

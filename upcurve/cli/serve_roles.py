@@ -44,7 +44,8 @@ OPTIONS = (
     ),
     click.option(
         "--prefill-timeout",
-        type=FiniteRange(min=1),
+        # Signs of life are a second apart.
+        type=FiniteRange(min=2),
         default=10.0,
         show_default=True,
         metavar="S",
@@ -97,6 +98,8 @@ _MENDS = {
     "decode": "--role decode",
     "layout": "--prefill-workers N --decode-workers N",
 }
+_ROUTERS = {"role", "replicas", "host", "port", "drain_seconds", "api_key"}
+"""What goes with a router; a key may be in the environment for the servers behind it."""
 
 
 def role_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -122,7 +125,12 @@ def check_parts(role: str, *, layout: bool) -> None:
     Raises:
         InputError: one does not, or is missing.
     """
-    given = given_options()
+    given, context = given_options(), click.get_current_context()
+    if role == "router":
+        for each in context.command.params:
+            if each.name in given and each.name not in _ROUTERS:
+                option = each.opts[0].removeprefix("--")
+                raise InputError(option, "a router has no use for it", "leave it out")
     for name in given:
         owners = _OWNERS.get(name, ())
         if owners and role not in owners and not (layout and "layout" in owners):
@@ -130,6 +138,9 @@ def check_parts(role: str, *, layout: bool) -> None:
             raise InputError(option, "it does nothing here", f"add {' or '.join(mends)}")
     if layout and role != "server":
         raise InputError("role", "a layout starts workers of both", "leave --role out")
+    port = context.params["transfer_port"]
+    if port and port == context.params["port"]:
+        raise InputError("transfer-port", "it is --port as well", "give another, or 0")
     for name in ("prefill_workers", "decode_workers"):
         if layout and name not in given:
             option = name.replace("_", "-")

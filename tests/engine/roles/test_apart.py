@@ -255,6 +255,15 @@ def test_workers_that_do_not_agree(folder: Path, changes: dict[str, object], fie
         helper.close()
 
 
+def test_an_address_that_can_be_none_is_said_before_anything_is_loaded(tmp_path: Path) -> None:
+    worker = Worker(tmp_path / "none", replace(DECODE, prefill=(f"{'a' * 64}:1",)))
+    try:
+        with pytest.raises(EngineInputError, match=r"^prefill: a+ is not known here: "):
+            worker.wait()
+    finally:
+        worker.close()
+
+
 def test_a_prefill_worker_that_comes_back_with_another_layout_is_refused(
     folder: Path, one_engine: Expected
 ) -> None:

@@ -188,8 +188,31 @@ def test_a_worker_that_does_not_answer_is_greeted_anew(decoding: Decode) -> None
     first = decoding.accept()
     second = decoding.accept()
     assert first.receive() is None
+    assert decoding.link.reason == "it did not answer for 0.3 s"
     second.send(encode(Welcome(b"fits")))
     until(lambda: decoding.link.state == "up", "up")
+
+
+@pytest.mark.parametrize("answer", [b"HTTP/1.1 400 Bad Request\r\n\r\n", b""])
+def test_who_is_no_prefill_worker_is_said_so_once(
+    decoding: Decode, answer: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    for _ in range(2):
+        decoding.accept()
+        decoding.connection.sendall(answer)
+        decoding.connection.close()
+        until(decoding.links.attempted, "attempted")
+    assert decoding.link.state == "down"
+    assert decoding.link.reason == (
+        "what listens there is no prefill worker: give its --transfer-port"
+    )
+    decoding.accept().send(encode(Welcome(b"fits")))
+    until(lambda: decoding.changes == 2, "found")
+    assert [each.getMessage().partition(" is ")[2] for each in caplog.records] == [
+        "down: what listens there is no prefill worker: give its --transfer-port",
+        "up",
+    ]
 
 
 @pytest.mark.parametrize("says_so", [True, False])

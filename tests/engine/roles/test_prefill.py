@@ -204,3 +204,16 @@ def test_what_is_complete_is_said_before_the_engine_looks() -> None:
     assert scene.engine.memory.usage().slots == 0
     assert len(said) == 1
     assert (scene.role.counts.done, scene.role.counts.cancelled) == (1, 0)
+
+
+def test_a_prompt_that_does_not_fit_is_given_back_with_the_reason_alone() -> None:
+    scene = Scene()
+    peer = scene.peer(0)
+    scene.step()
+    for told in list(scene.owed):
+        scene.report(told)
+    scene.step()
+    scene.ask(peer, 1, 64)
+    scene.step()
+    reason = "prompt: 64 tokens and max_tokens 1 are more than the context of 64"
+    assert peer.connection.said == [Ended(1, reason)]  # type: ignore[attr-defined]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import resource
 import signal
 import threading
 import time
@@ -40,6 +41,11 @@ class Target:
 
     def gone(self, seconds: float) -> bool:
         return self.expelled.wait(seconds)
+
+    def allow_files(self, most: int) -> None:
+        """Let this process open files up to a number; those that are open stay."""
+        _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
     def check(self, part: Part, tokens: int) -> None:
         """Check that a request of the source with seed 1 has arrived, and nothing else."""

@@ -186,6 +186,19 @@ def test_a_session_that_is_ended_by_the_prefill_rank(way: str) -> None:
     other.check()
 
 
+def test_a_decode_rank_that_runs_out_of_files_is_found_again() -> None:
+    with process(Target, "tcp", {}) as target, process(Source, "tcp", {}) as source:
+        offer = Offer.decode(target("offer"))
+        target("allow_files", 3)
+        with socket.create_connection((offer.host, offer.port), 20):
+            time.sleep(0.1)
+            target("allow_files", 256)
+            assert source("connect", SESSION, [offer.encode()]) == {"tcp"}
+        source("send", PART, 4)
+        assert source("wait", "a") == [None]
+        target("check", PART, 10)
+
+
 def test_engines_that_differ_are_not_connected(target: tuple[Ranks, Receiver]) -> None:
     ranks, receiver = target
     source = Ranks(1, seed=1)

@@ -204,7 +204,8 @@ def own_address(others: Sequence[tuple[str, int]]) -> str:
                 # Nothing is sent.
                 probe.connect(address)
                 seen.append(str(probe.getsockname()[0]))
-        except OSError as error:
+        except (OSError, UnicodeError) as error:
+            # The latter where it could be no name at all.
             raise EngineInputError(
                 "prefill", f"{host} is not known here: {error}", "give another address"
             ) from error

@@ -19,7 +19,8 @@ from upcurve.engine.roles.messages import Done, Ended, Hello, Message, Refused, 
 logger = logging.getLogger(__name__)
 
 RETRY_SECONDS, REFUSED_SECONDS = 0.5, 5.0
-"""Between two attempts to connect; to one that did not fit, it may be another by then."""
+"""Between two attempts to connect; to one that did not fit or is none, it may be another by then.
+"""
 CONNECT_SECONDS = 5.0
 GREETING_SECONDS = 60.0
 """How long an answer to the first message is waited for, before it is sent anew."""
@@ -91,7 +92,10 @@ class Link:
         self._session = ""
         self._greeted: tuple[str, Connection] | None = None
         """The session, while it is up."""
-        self._silent = False
+        self._answered = False
+        """Whether it has said on this connection whether it fits."""
+        self._silence = ""
+        """How long it has said nothing, in words, where this end broke off for that."""
         self.closing = False
         """Whether no connection is wanted any more."""
         threading.Thread(target=self._run, name=f"upcurve-{self.name}", daemon=True).start()
@@ -127,24 +131,26 @@ class Link:
         # One that has just been started may still load.
         patience = self._silence_seconds if up else GREETING_SECONDS
         if time.monotonic() - connection.heard > patience:
-            self._silent = up
+            heard = "it was not heard" if up else "it did not answer"
+            self._silence = f"{heard} for {patience:g} s"
             connection.abort()
 
     def _run(self) -> None:
         while not self.closing:
-            ended = threading.Event()
+            ended, fits = threading.Event(), True
             try:
                 connection = Connection(socket.create_connection(self._address, CONNECT_SECONDS))
             except OSError as error:
                 self._set("down", f"it cannot be reached: {error.strerror or error}")
             else:
-                self._connection, self._silent = connection, False
+                self._connection, self._answered, self._silence = connection, False, ""
                 self._session = uuid4().hex
                 self._tell(Found(self, self._session))
                 connection.serve(self._take, partial(self._end, ended))
                 ended.wait()
+                fits = self._answered and self.state != "refused"
             self.attempted.set()
-            time.sleep(REFUSED_SECONDS if self.state == "refused" else RETRY_SECONDS)
+            time.sleep(RETRY_SECONDS if fits else REFUSED_SECONDS)
 
     def _part(self) -> None:
         connection = self._connection
@@ -155,13 +161,16 @@ class Link:
         self._part()
         greeted, self._connection, self._greeted = self._greeted, None, None
         if greeted is not None:
-            silence = f"it was not heard for {self._silence_seconds:g} s"
-            self._set("down", silence if self._silent else reason)
+            self._set("down", self._silence or reason)
+        elif not (self._answered or self.closing):
+            nobody = "what listens there is no prefill worker: give its --transfer-port"
+            self._set("down", self._silence or nobody)
         self._tell(Lost(self, self._session))
         ended.set()
 
     def _take(self, message: Message) -> None:
         if isinstance(message, Welcome | Refused):
+            self._answered = True
             try:
                 self._check(message.description)
                 if isinstance(message, Refused):
@@ -182,17 +191,15 @@ class Link:
         self._part()
 
     def _set(self, state: State, reason: str = "") -> None:
-        news = (state, reason) != (self.state, self.reason)
-        said = state != self.state or not self.attempted.is_set()
+        if (state, reason) == (self.state, self.reason):
+            return
         self.state, self.reason = state, reason
         if state == "up":
             self.refusal = None
-        if said:
-            level = logging.ERROR if state == "refused" else logging.INFO
-            words = f"{state}: {reason}" if reason else state
-            logger.log(level, "prefill worker %s is %s", self.name, words)
-        if news:
-            self._changed()
+        level = logging.ERROR if state == "refused" else logging.INFO
+        words = f"{state}: {reason}" if reason else state
+        logger.log(level, "prefill worker %s is %s", self.name, words)
+        self._changed()
 
 
 class Links:

@@ -186,7 +186,8 @@ class PrefillRole:
         try:
             engine.add(request)
         except EngineInputError as error:
-            peer.connection.put(Ended(ask.transfer, str(error)))
+            # The mend would be for whoever wrote the prompt, who has to do nothing.
+            peer.connection.put(Ended(ask.transfer, f"{error.field}: {error.problem}"))
             return
         peer.transfers[ask.transfer] = request.id
         self._transfers[request.id] = _Transfer(

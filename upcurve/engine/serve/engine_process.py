@@ -61,9 +61,12 @@ class Load:
         # Only here: the HTTP side has no use for torch.
         from upcurve.engine.build import build_engine
         from upcurve.engine.parallel.rendezvous import meet
-        from upcurve.engine.roles.joining import lead
+        from upcurve.engine.roles.joining import lead, own_address
 
         options = self.options
+        if options.role == "decode":
+            # An unknown host is said before minutes of loading.
+            own_address(options.prefill_addresses)
         ranks, control = meet(
             self.seat, options.layout, gpu=options.device != "cpu", lost=lost, listener=listener
         )

@@ -112,9 +112,9 @@ class Description:
             EngineInputError: it is of another version, or no description.
         """
         try:
-            version = msgspec.json.decode(data, type=_Version).version
+            version = _decode_version(data).version
             if version == VERSION:
-                return msgspec.json.decode(data, type=cls)
+                return _decode(data)
         except msgspec.DecodeError as error:
             raise EngineInputError(
                 "handshake", f"no description of an engine: {error}", "check the address"
@@ -125,6 +125,11 @@ class Description:
 @dataclass(frozen=True, slots=True)
 class _Version:
     version: int
+
+
+# Here: where two threads look at a type for the first time at once, msgspec ends the process.
+_decode = msgspec.json.Decoder(Description).decode
+_decode_version = msgspec.json.Decoder(_Version).decode
 
 
 def agree(ours: Description, theirs: Description) -> None:

@@ -66,9 +66,13 @@ class Offer:
             OSError: it is none.
         """
         try:
-            return msgspec.msgpack.decode(data, type=cls)
+            return _decode(data)
         except msgspec.DecodeError as error:
             raise OSError(f"no offer of a decode rank: {error}") from error
+
+
+# Here: where two threads look at a type for the first time at once, msgspec ends the process.
+_decode = msgspec.msgpack.Decoder(Offer).decode
 
 
 def proof_of(device: torch.device, data: bytes) -> torch.Tensor:

@@ -6,6 +6,7 @@ import logging
 import os
 import socket
 import threading
+import time
 from collections.abc import Callable
 from contextlib import suppress
 
@@ -25,6 +26,8 @@ logger = logging.getLogger(__name__)
 
 CLAIM_SECONDS = 60.0
 """How long memory stays registered for somebody who was told of it and does not connect."""
+ACCEPT_SECONDS = 0.5
+"""Between two attempts to accept a connection, where there are too many open files for one."""
 
 
 class Receiver:
@@ -66,6 +69,7 @@ class Receiver:
         self._incoming: dict[str, set[Incoming]] = {}
         self._expelled: set[str] = set()
         self._lock = threading.Lock()
+        self._closing = False
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         self._listener = socket.create_server((host, 0), family=family)
         threading.Thread(target=self._accept, name="upcurve-receiver", daemon=True).start()
@@ -110,6 +114,7 @@ class Receiver:
 
     def close(self) -> None:
         """Hear nothing more, and end all sessions."""
+        self._closing = True
         with suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
@@ -163,11 +168,15 @@ class Receiver:
             return None
 
     def _accept(self) -> None:
-        while True:
+        while not self._closing:
             try:
                 connection, _ = self._listener.accept()
-            except OSError:
-                return
+            except OSError as error:
+                if not self._closing:
+                    # That may pass.
+                    logger.warning("no prefill worker can connect: %s", error.strerror)
+                    time.sleep(ACCEPT_SECONDS)
+                continue
             threading.Thread(
                 target=self._serve, args=(connection,), name="upcurve-incoming", daemon=True
             ).start()
