@@ -24,6 +24,7 @@ from tests.cli.test_serve_layouts import (
     tokens,
     wait_until_gone,
 )
+from upcurve.cli import run, serve_roles
 
 __all__ = ["checkpoint", "expected"]
 
@@ -161,3 +162,13 @@ concurrency: [1]
 )
 def test_options_that_do_not_go_together(checkpoint: Path, options: list[str], words: str) -> None:
     assert words in refuse(checkpoint, *options)
+
+
+def test_nixl_that_is_not_installed_is_said_before_anything_is_loaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(serve_roles, "NIXL", ("no_such_package",))
+    with pytest.raises(SystemExit) as ended:
+        run(["serve", str(tmp_path), "--role", "prefill", "--transfer", "nixl"])
+    assert ended.value.code == 2
+    assert "transfer: NIXL is not installed; pip install" in capsys.readouterr().err

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -98,6 +99,8 @@ _MENDS = {
     "decode": "--role decode",
     "layout": "--prefill-workers N --decode-workers N",
 }
+NIXL = "nixl", "nixl_cu12", "nixl_cu13"
+"""Packages of which any one has it."""
 _ROUTERS = {"role", "replicas", "host", "port", "drain_seconds", "api_key"}
 """What goes with a router; a key may be in the environment for the servers behind it."""
 
@@ -138,6 +141,10 @@ def check_parts(role: str, *, layout: bool) -> None:
             raise InputError(option, "it does nothing here", f"add {' or '.join(mends)}")
     if layout and role != "server":
         raise InputError("role", "a layout starts workers of both", "leave --role out")
+    if context.params["transfer"] == "nixl" and not any(map(find_spec, NIXL)):
+        raise InputError(
+            "transfer", "NIXL is not installed", "pip install 'upcurve[nixl]', or leave it out"
+        )
     port = context.params["transfer_port"]
     if port and port == context.params["port"]:
         raise InputError("transfer-port", "it is --port as well", "give another, or 0")
