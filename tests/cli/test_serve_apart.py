@@ -151,6 +151,10 @@ concurrency: [1]
         (["--role", "prefill", "--dp", "2"], "dp: a prefill or decode worker is one replica"),
         (["--prefill-workers", "1"], "decode-workers: it is missing"),
         (["--decode-tp", "2"], "decode-tp: it does nothing here"),
+        (
+            ["--prefill-workers", "1", "--decode-workers", "1", "--decode-tp", "3"],
+            "ranks; the largest that fits is --decode-tp ",
+        ),
         (["--role", "prefill", "--prefill-workers", "1"], "role: a layout starts workers of both"),
         (["--recipe", __file__], "model: the recipe says it"),
         (

@@ -12,8 +12,14 @@ from upcurve.engine.parallel.layout import Layout
 BLOCK = BLOCK_SIZE[0]
 
 
-def check_layout(shapes: ModelShapes, layout: Layout, *, quantized: bool) -> None:
+def check_layout(shapes: ModelShapes, layout: Layout, *, quantized: bool, prefix: str = "") -> None:
     """Check that a model can be spread so.
+
+    Args:
+        shapes: of the whole model.
+        layout: of its ranks.
+        quantized: whether its matrices are FP8.
+        prefix: of the options that say the layout: "decode-" where tp is --decode-tp.
 
     Raises:
         EngineInputError: naming the first size that cannot, and the largest tp or ep that fits.
@@ -29,8 +35,9 @@ def check_layout(shapes: ModelShapes, layout: Layout, *, quantized: bool) -> Non
     ]
     best = max((getattr(each, name) for each in options), default=1)
     # Whole experts on each rank have no width that has to be split.
-    more = ", or --ep" if "intermediate_size" in text else ""
-    raise EngineInputError(name, text, f"the largest that fits is --{name} {best}{more}")
+    more = ", or --ep" if "intermediate_size" in text and not prefix else ""
+    option = f"{prefix}{name}"
+    raise EngineInputError(option, text, f"the largest that fits is --{option} {best}{more}")
 
 
 def _smaller(layout: Layout, name: str) -> Iterator[Layout]:

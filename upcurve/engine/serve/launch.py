@@ -46,6 +46,18 @@ class Helpers(Protocol):
         """Wait until all serve, and say where; False where one has ended."""
 
 
+def check_spread(folder: Path, options: EngineOptions, prefix: str = "") -> None:
+    """Check that the model of a folder can be spread over the ranks that options ask for.
+
+    Raises:
+        EngineInputError: as `check_layout`; or the folder has no such model.
+    """
+    if options.layout.ranks > 1:
+        shapes = ModelShapes.from_folder(folder)
+        quantized = options.quantization == "fp8" or shapes.quantization is not None
+        check_layout(shapes, options.layout, quantized=quantized, prefix=prefix)
+
+
 def serve(
     folder: Path,
     options: EngineOptions,
@@ -92,11 +104,8 @@ def serve(
     """
     prepare()
     layout, _ = options.layout, options.prefill_addresses
-    if layout.ranks > 1:
-        # Here, before a process is started for each rank.
-        shapes = ModelShapes.from_folder(folder)
-        quantized = options.quantization == "fp8" or shapes.quantization is not None
-        check_layout(shapes, layout, quantized=quantized)
+    # Here, before a process is started for each rank.
+    check_spread(folder, options)
     node = node or node_of(layout.engine_ranks)
     if node.ranks > 1 and node.leads and not node.port and meeting is None:
         meeting = socket.create_server((node.host, 0))

@@ -18,7 +18,7 @@ import uvloop
 from upcurve.engine.errors import EngineInputError
 from upcurve.engine.execute.options import EngineOptions
 from upcurve.engine.parallel.seat import Node
-from upcurve.engine.serve.launch import prepare, serve
+from upcurve.engine.serve.launch import check_spread, prepare, serve
 from upcurve.engine.serve.listening import bind
 from upcurve.engine.serve.router.client import Client
 from upcurve.engine.serve.router.replica import Replica
@@ -145,6 +145,8 @@ def serve_apart(
         EngineInputError: the address cannot be bound, or the model or an option is unusable.
     """
     prepare()
+    check_spread(folder, prefill, "prefill-")
+    check_spread(folder, decode, "decode-")
     with ExitStack() as stack:
         listener = stack.enter_context(bind(host, port))
         meetings = [
