@@ -6,15 +6,11 @@ import select
 import socket
 import threading
 import time
-from collections.abc import Callable
 from contextlib import suppress
 
 from upcurve.engine.transfer import frames
 from upcurve.engine.transfer.frames import Frame
-from upcurve.engine.transfer.link import Link, Transfer
-from upcurve.engine.transfer.offer import Offer
-from upcurve.engine.transfer.resharding import Route
-from upcurve.engine.transfer.views import CacheViews
+from upcurve.engine.transfer.link import Ends, Link, Transfer
 
 TICK_MILLISECONDS = 500
 """How often it is looked at whether the other side says too little."""
@@ -23,19 +19,9 @@ TICK_MILLISECONDS = 500
 class AcknowledgedLink(Link):
     """Asks at the end of a transfer, and hears the answer on a thread of its own."""
 
-    def __init__(
-        self,
-        route: Route,
-        source: CacheViews,
-        page_size: int,
-        offer: Offer,
-        connection: socket.socket,
-        written: Callable[[Link, Transfer], None],
-        broke: Callable[[Link, str], None],
-        patience: float,
-    ) -> None:
+    def __init__(self, ends: Ends, connection: socket.socket, patience: float) -> None:
         """Take a connection on which hello was answered, and the seconds that it may wait."""
-        super().__init__(route, source, page_size, offer, written, broke)
+        super().__init__(ends)
         self._connection = connection
         connection.settimeout(patience)
         self._patience = patience

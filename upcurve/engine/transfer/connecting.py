@@ -13,7 +13,7 @@ from upcurve.engine.transfer import frames
 from upcurve.engine.transfer.description import VERSION
 from upcurve.engine.transfer.device_copy import CopyLink
 from upcurve.engine.transfer.frames import Frame, host_identity
-from upcurve.engine.transfer.link import Link, Transfer
+from upcurve.engine.transfer.link import Ends, Link, Transfer
 from upcurve.engine.transfer.nixl import Agent, NixlLink, Remote
 from upcurve.engine.transfer.offer import Offer
 from upcurve.engine.transfer.resharding import Route
@@ -59,6 +59,7 @@ def connect(
     offer = Offer.decode(data)
     if offer.rank != route.target:
         raise OSError(f"the offer of rank {offer.rank} came for that of rank {route.target}")
+    ends = Ends(route, source, page_size, offer, written, broke)
     if transport == "nixl":
         agent, remote = _known(source, offer)
         here = host_identity()
@@ -68,13 +69,12 @@ def connect(
         except BaseException:
             agent.close()
             raise
-        common = page_size, offer, connection, written, broke, patience
-        return NixlLink(route, source, agent, remote, *common)
+        return NixlLink(ends, agent, remote, connection, patience)
     target = None if transport == "tcp" else _mapped(source, offer, forced=transport == "copy")
     connection = _hello(offer, session, route, os.getpid() if target is not None else 0)
     if target is not None:
-        return CopyLink(route, source, target, page_size, offer, connection, written, broke)
-    return TcpLink(route, source, page_size, offer, connection, written, broke, patience)
+        return CopyLink(ends, target, connection)
+    return TcpLink(ends, connection, patience)
 
 
 def _known(source: CacheViews, offer: Offer) -> tuple[Agent, Remote]:

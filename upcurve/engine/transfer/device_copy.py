@@ -5,7 +5,6 @@ from __future__ import annotations
 import select
 import socket
 import threading
-from collections.abc import Callable
 from contextlib import suppress
 from typing import ClassVar
 
@@ -16,9 +15,8 @@ from upcurve.engine.kernels.row_copy import copy_rows
 from upcurve.engine.memory.memory import PADDING_PAGE
 from upcurve.engine.transfer import frames
 from upcurve.engine.transfer.frames import Frame
-from upcurve.engine.transfer.link import Link, LinkStep, Part, Transfer
-from upcurve.engine.transfer.offer import Offer
-from upcurve.engine.transfer.resharding import Route, joined
+from upcurve.engine.transfer.link import Ends, Link, LinkStep, Part, Transfer
+from upcurve.engine.transfer.resharding import joined
 from upcurve.engine.transfer.views import CacheViews, token_rows
 
 
@@ -31,19 +29,9 @@ class CopyLink(Link):
 
     way: ClassVar[str] = "copy"
 
-    def __init__(
-        self,
-        route: Route,
-        source: CacheViews,
-        target: CacheViews,
-        page_size: int,
-        offer: Offer,
-        connection: socket.socket,
-        written: Callable[[Link, Transfer], None],
-        broke: Callable[[Link, str], None],
-    ) -> None:
+    def __init__(self, ends: Ends, target: CacheViews, connection: socket.socket) -> None:
         """Take the mapped caches of the target, and a connection on which hello was answered."""
-        super().__init__(route, source, page_size, offer, written, broke)
+        super().__init__(ends)
         self._target: CacheViews | None = target
         self._connection = connection
         self._rows: tuple[list[Part], torch.Tensor, torch.Tensor] | None = None

@@ -76,42 +76,45 @@ class _Layer:
     """When the layer is written; None on the CPU, where it is."""
 
 
+@dataclass(frozen=True, slots=True)
+class Ends:
+    """What a link connects, and whom it tells."""
+
+    route: Route
+    """Which slices are sent."""
+    source: CacheViews
+    """The caches of this rank."""
+    page_size: int
+    """Tokens of a page, on both sides."""
+    offer: Offer
+    """Of the target."""
+    written: Callable[[Link, Transfer], None]
+    """Called on the link's thread when all of a transfer that was ended is in the target's caches,
+    or all that was not dropped."""
+    broke: Callable[[Link, str], None]
+    """Called there once, with the reason, when the link will write nothing any more."""
+
+
 class Link(ABC):
     """The common part of all transports; `start` starts the thread."""
 
     way: ClassVar[str]
     """Name of the transport."""
 
-    def __init__(
-        self,
-        route: Route,
-        source: CacheViews,
-        page_size: int,
-        offer: Offer,
-        written: Callable[[Link, Transfer], None],
-        broke: Callable[[Link, str], None],
-    ) -> None:
-        """Take what is sent, and whom to tell.
-
-        Args:
-            route: which slices.
-            source: the caches of this rank.
-            page_size: tokens of a page, on both sides.
-            offer: of the target.
-            written: called on the link's thread when all of a transfer that was ended is in the
-                target's caches, or all that was not dropped.
-            broke: called there once, with the reason, when the link will write nothing any more.
-        """
-        self.route = route
+    def __init__(self, ends: Ends) -> None:
+        """Take what is sent, and whom to tell."""
+        self.route = ends.route
         self.sent_bytes = 0
-        self._source = source
-        self._page_size = page_size
-        self._offer = offer
-        self._written = written
-        self._broke = broke
+        self._source = ends.source
+        self._page_size = ends.page_size
+        self._offer = ends.offer
+        self._written = ends.written
+        self._broke = ends.broke
         self._jobs: SimpleQueue[_Layer | Transfer | None] = SimpleQueue()
         self._reason: str | None = None
-        self._stream = torch.cuda.Stream(source.device) if source.device.type == "cuda" else None
+        self._stream = (
+            torch.cuda.Stream(ends.source.device) if ends.source.device.type == "cuda" else None
+        )
         self._thread = threading.Thread(target=self._run, name="upcurve-link", daemon=True)
 
     def start(self) -> None:

@@ -11,7 +11,6 @@ import threading
 import time
 import uuid
 from collections import Counter, deque
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -22,10 +21,8 @@ import torch
 from upcurve.engine.transfer import frames
 from upcurve.engine.transfer.acknowledged import AcknowledgedLink
 from upcurve.engine.transfer.frames import Frame
-from upcurve.engine.transfer.link import Link, LinkStep, Part, Transfer
-from upcurve.engine.transfer.offer import Offer
+from upcurve.engine.transfer.link import Ends, LinkStep, Part, Transfer
 from upcurve.engine.transfer.reach import Place, Reach, token_runs
-from upcurve.engine.transfer.resharding import Route
 from upcurve.engine.transfer.views import CacheViews, token_rows
 
 PACKAGES = "nixl", "nixl_cu12", "nixl_cu13"
@@ -141,22 +138,17 @@ class NixlLink(AcknowledgedLink):
 
     def __init__(
         self,
-        route: Route,
-        source: CacheViews,
+        ends: Ends,
         agent: Agent,
         remote: Remote,
-        page_size: int,
-        offer: Offer,
         connection: socket.socket,
-        written: Callable[[Link, Transfer], None],
-        broke: Callable[[Link, str], None],
         patience: float,
     ) -> None:
         """Take both ends; else as `AcknowledgedLink`."""
         self._agent, self._remote = agent, remote
         self._posted: deque[Any] = deque()
         self._counts: Counter[str] = Counter()
-        super().__init__(route, source, page_size, offer, connection, written, broke, patience)
+        super().__init__(ends, connection, patience)
 
     def _follow(self, ready: torch.cuda.Event) -> None:
         # The library knows no streams.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable
 from typing import ClassVar
 
 import numpy as np
@@ -13,11 +12,9 @@ from msgspec.structs import replace
 from upcurve.engine.transfer import frames
 from upcurve.engine.transfer.acknowledged import AcknowledgedLink
 from upcurve.engine.transfer.frames import Frame
-from upcurve.engine.transfer.link import Link, LinkStep, Part, Transfer
-from upcurve.engine.transfer.offer import Offer
-from upcurve.engine.transfer.resharding import Route
+from upcurve.engine.transfer.link import Ends, LinkStep, Part, Transfer
 from upcurve.engine.transfer.staging import Staging
-from upcurve.engine.transfer.views import CacheViews, token_rows
+from upcurve.engine.transfer.views import token_rows
 
 
 class TcpLink(AcknowledgedLink):
@@ -25,20 +22,10 @@ class TcpLink(AcknowledgedLink):
 
     way: ClassVar[str] = "tcp"
 
-    def __init__(
-        self,
-        route: Route,
-        source: CacheViews,
-        page_size: int,
-        offer: Offer,
-        connection: socket.socket,
-        written: Callable[[Link, Transfer], None],
-        broke: Callable[[Link, str], None],
-        patience: float,
-    ) -> None:
+    def __init__(self, ends: Ends, connection: socket.socket, patience: float) -> None:
         """Take what `AcknowledgedLink` does."""
-        super().__init__(route, source, page_size, offer, connection, written, broke, patience)
-        self._staging = Staging(frames.FRAME_BYTES, source.device)
+        super().__init__(ends, connection, patience)
+        self._staging = Staging(frames.FRAME_BYTES, ends.source.device)
 
     def _keys_values(self, step: LinkStep, place: int) -> None:
         span = self.route.kv_heads
