@@ -171,7 +171,7 @@ def test_options_that_do_not_go_together(checkpoint: Path, options: list[str], w
 def test_nixl_that_is_not_installed_is_said_before_anything_is_loaded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(serve_roles, "NIXL", ("no_such_package",))
+    monkeypatch.setattr(serve_roles, "NIXL_PACKAGES", ("no_such_package",))
     with pytest.raises(SystemExit) as ended:
         run(["serve", str(tmp_path), "--role", "prefill", "--transfer", "nixl"])
     assert ended.value.code == 2

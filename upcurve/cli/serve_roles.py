@@ -7,12 +7,13 @@ import shlex
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import click
 from click.core import ParameterSource
 
 from upcurve.cli.options import FiniteRange
+from upcurve.engine.transfer.transport import NIXL_PACKAGES, Transport
 from upcurve.errors import InputError
 
 OPTIONS = (
@@ -54,7 +55,7 @@ OPTIONS = (
     ),
     click.option(
         "--transfer",
-        type=click.Choice(["auto", "tcp", "copy", "nixl"]),
+        type=click.Choice(get_args(Transport)),
         default="auto",
         show_default=True,
         help="How caches move between workers; copy: from GPU to GPU within a host; nixl: RDMA.",
@@ -99,8 +100,6 @@ _MENDS = {
     "decode": "--role decode",
     "layout": "--prefill-workers N --decode-workers N",
 }
-NIXL = "nixl", "nixl_cu12", "nixl_cu13"
-"""Packages of which any one has it."""
 _ROUTERS = {"role", "replicas", "host", "port", "drain_seconds", "api_key"}
 """What goes with a router; a key may be in the environment for the servers behind it."""
 
@@ -141,7 +140,7 @@ def check_parts(role: str, *, layout: bool) -> None:
             raise InputError(option, "it does nothing here", f"add {' or '.join(mends)}")
     if layout and role != "server":
         raise InputError("role", "a layout starts workers of both", "leave --role out")
-    if context.params["transfer"] == "nixl" and not any(map(find_spec, NIXL)):
+    if context.params["transfer"] == "nixl" and not any(map(find_spec, NIXL_PACKAGES)):
         raise InputError(
             "transfer", "NIXL is not installed", "pip install 'upcurve[nixl]', or leave it out"
         )

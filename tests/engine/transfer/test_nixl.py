@@ -14,11 +14,12 @@ from hypothesis import strategies as st
 
 from tests.engine.transfer.processes import SESSION, Source, Target, process
 from tests.engine.transfer.test_endings import LARGE, PART, WIDE
-from upcurve.engine.transfer.nixl import PACKAGES, library
+from upcurve.engine.transfer.nixl import library
 from upcurve.engine.transfer.reach import Place, token_runs
+from upcurve.engine.transfer.transport import NIXL_PACKAGES
 
 needs_nixl = pytest.mark.skipif(
-    not any(map(find_spec, PACKAGES)), reason="no NIXL on this platform"
+    not any(map(find_spec, NIXL_PACKAGES)), reason="no NIXL on this platform"
 )
 
 
@@ -102,6 +103,6 @@ def test_a_prefill_rank_that_ends_or_is_stopped(number: signal.Signals) -> None:
 
 
 def test_where_it_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("upcurve.engine.transfer.nixl.PACKAGES", ("no_such_package",))
+    monkeypatch.setattr("upcurve.engine.transfer.nixl.NIXL_PACKAGES", ("no_such_package",))
     with pytest.raises(OSError, match=r"install upcurve\[nixl\]"):
         library()

@@ -9,6 +9,7 @@ from upcurve.engine.errors import EngineInputError
 from upcurve.engine.model.formats import LoadFormat, QuantizationFormat
 from upcurve.engine.parallel.layout import Layout
 from upcurve.engine.parallel.seat import address_of
+from upcurve.engine.transfer.transport import Transport
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +52,7 @@ class EngineOptions:
     """Shorter prompts are computed by the decode worker itself."""
     prefill_timeout: float = 10.0
     """Seconds without a sign of life, after which a prefill worker counts as gone."""
-    transfer: Literal["auto", "tcp", "copy", "nixl"] = "auto"
+    transfer: Transport = "auto"
     """How caches move; auto: device copies within a host where they work, else TCP."""
     tp: int = 1
     ep: int = 1

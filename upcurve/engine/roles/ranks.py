@@ -8,11 +8,11 @@ from collections.abc import Callable, Sequence
 from upcurve.engine.errors import EngineInputError
 from upcurve.engine.execute.transfers import Cancel, Close, Expel, Invite, Open, Order, Report, Tell
 from upcurve.engine.memory.caches import Caches
-from upcurve.engine.transfer.connecting import Transport
 from upcurve.engine.transfer.description import Description
 from upcurve.engine.transfer.link import Part
 from upcurve.engine.transfer.receiver import Receiver
 from upcurve.engine.transfer.sender import CANCELLED, Sender
+from upcurve.engine.transfer.transport import Transport
 
 
 class SendingRank:

@@ -7,7 +7,6 @@ import os
 import socket
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Literal
 
 from upcurve.engine.transfer import frames
 from upcurve.engine.transfer.description import VERSION
@@ -18,13 +17,11 @@ from upcurve.engine.transfer.nixl import Agent, NixlLink, Remote
 from upcurve.engine.transfer.offer import Offer
 from upcurve.engine.transfer.resharding import Route
 from upcurve.engine.transfer.tcp import TcpLink
+from upcurve.engine.transfer.transport import Transport
 from upcurve.engine.transfer.views import CacheViews
 
 logger = logging.getLogger(__name__)
 
-Transport = Literal["auto", "tcp", "copy", "nixl"]
-"""What users may ask for: copies from device to device within a host, TCP, or NIXL; "auto" is a
-copy where that works, and TCP where it does not."""
 CONNECT_SECONDS = 10.0
 
 

@@ -23,10 +23,9 @@ from upcurve.engine.transfer.acknowledged import AcknowledgedLink
 from upcurve.engine.transfer.frames import Frame
 from upcurve.engine.transfer.link import Ends, LinkStep, Part, Transfer
 from upcurve.engine.transfer.reach import Place, Reach, token_runs
+from upcurve.engine.transfer.transport import NIXL_PACKAGES
 from upcurve.engine.transfer.views import CacheViews, token_rows
 
-PACKAGES = "nixl", "nixl_cu12", "nixl_cu13"
-"""The first one chooses by torch's version of CUDA, which a CPU build lacks."""
 POLL_SECONDS = 1e-4
 
 
@@ -42,7 +41,7 @@ def library() -> Any:
         OSError: it is not installed, or does not load.
     """
     problem: Exception | None = None
-    for name in PACKAGES:
+    for name in NIXL_PACKAGES:
         try:
             return importlib.import_module(f"{name}._api")
         except ImportError as error:

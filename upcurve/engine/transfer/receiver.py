@@ -12,7 +12,7 @@ from contextlib import suppress
 
 from upcurve.engine.memory.caches import Caches
 from upcurve.engine.transfer import frames
-from upcurve.engine.transfer.connecting import CONNECT_SECONDS, Transport
+from upcurve.engine.transfer.connecting import CONNECT_SECONDS
 from upcurve.engine.transfer.description import VERSION
 from upcurve.engine.transfer.frames import BrokenFrameError, Frame, host_identity
 from upcurve.engine.transfer.incoming import CopyWatch, Incoming, NixlWatch, TcpWriter
@@ -20,6 +20,7 @@ from upcurve.engine.transfer.mapping import export
 from upcurve.engine.transfer.nixl import Registration
 from upcurve.engine.transfer.offer import Exports, Offer, proof_of
 from upcurve.engine.transfer.reach import Place, Reach
+from upcurve.engine.transfer.transport import Transport
 from upcurve.engine.transfer.views import CacheViews
 
 logger = logging.getLogger(__name__)

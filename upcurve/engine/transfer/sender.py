@@ -10,10 +10,11 @@ from dataclasses import dataclass
 import torch
 
 from upcurve.engine.memory.caches import Caches
-from upcurve.engine.transfer.connecting import Transport, connect
+from upcurve.engine.transfer.connecting import connect
 from upcurve.engine.transfer.description import Description, agree
 from upcurve.engine.transfer.link import Link, LinkStep, Part, Transfer
 from upcurve.engine.transfer.resharding import routes
+from upcurve.engine.transfer.transport import Transport
 from upcurve.engine.transfer.views import CacheViews
 
 logger = logging.getLogger(__name__)
