@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import time
-from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal
@@ -14,6 +13,7 @@ from upcurve.engine.execute.event import Event, TokenLogprobs
 from upcurve.engine.execute.role import TransferCounts
 from upcurve.engine.execute.transfers import Expel, Invite, Order, Report, Told
 from upcurve.engine.memory.reservation import Reservation
+from upcurve.engine.roles.inbox import Inbox
 from upcurve.engine.roles.links import Answered, Found, Link, Links, Lost, News
 from upcurve.engine.roles.messages import Ask, Cancel, Done, Hello
 from upcurve.engine.schedule.request import Phase, Request
@@ -45,7 +45,7 @@ class _Course:
     """Whether its prompt is computed here."""
 
 
-class DecodeRole:
+class DecodeRole(Inbox[News | Told]):
     """Admitted requests get memory here and their prompts elsewhere.
 
     Memory that was named to a prefill worker is given to nobody else before that worker, or its
@@ -69,15 +69,14 @@ class DecodeRole:
             ranks: how many they are.
             prefill_below: shorter prompts are computed here.
         """
+        super().__init__()
         self.counts = TransferCounts()
-        self.on_news: Callable[[], None] = lambda: None
         self.links: Links
         """To prefill workers; they tell their news to `tell`."""
         self._description = description
         self._order = order
         self._ranks = ranks
         self._prefill_below = prefill_below
-        self._news: deque[News | Told] = deque()
         self._transfers: dict[int, _Transfer] = {}
         self._by_request: dict[str, _Transfer] = {}
         self._courses: dict[str, _Course] = {}
@@ -86,16 +85,6 @@ class DecodeRole:
         self._expelling: dict[str, int] = {}
         """Sessions that are over, and the ranks in whose caches they might still write."""
         self._last = 0
-
-    def tell(self, news: News | Told) -> None:
-        """Hear news, on any thread."""
-        self._news.append(news)
-        self.on_news()
-
-    @property
-    def has_news(self) -> bool:
-        """Whether there is anything to attend to."""
-        return bool(self._news)
 
     @property
     def kept(self) -> int:

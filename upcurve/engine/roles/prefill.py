@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -16,6 +15,7 @@ from upcurve.engine.execute.event import Event, TokenLogprobs
 from upcurve.engine.execute.role import TransferCounts
 from upcurve.engine.execute.transfers import Cancel, Close, Open, Order, Report, Told
 from upcurve.engine.memory.reservation import Reservation
+from upcurve.engine.roles.inbox import Inbox
 from upcurve.engine.roles.messages import Ask, Done, Ended, Hello
 from upcurve.engine.roles.peers import Asked, Cancelled, Greeted, News, Peer, Peers
 from upcurve.engine.schedule.request import Request, Target
@@ -45,7 +45,7 @@ class _Transfer:
     reason: str = ""
 
 
-class PrefillRole:
+class PrefillRole(Inbox[News | Told]):
     """Requests come from decode workers, and end when all of them is in its place there.
 
     Their memory is theirs until every rank knows that what it sent has arrived, or will send no
@@ -61,13 +61,12 @@ class PrefillRole:
             order: hands an order to all ranks of this engine, on its thread.
             ranks: how many they are.
         """
+        super().__init__()
         self.counts = TransferCounts()
-        self.on_news: Callable[[], None] = lambda: None
         self.peers: Peers
         """They tell their news to `tell`."""
         self._order = order
         self._ranks = ranks
-        self._news: deque[News | Told] = deque()
         self._transfers: dict[str, _Transfer] = {}
         self._sessions: dict[str, Peer] = {}
         self._sent_bytes: dict[int, int] = {}
@@ -85,13 +84,7 @@ class PrefillRole:
                 if transfer is not None:
                     transfer.waiting.discard(news.rank)
                     self._complete(transfer)
-        self._news.append(news)
-        self.on_news()
-
-    @property
-    def has_news(self) -> bool:
-        """Whether there is anything to attend to."""
-        return bool(self._news)
+        super().tell(news)
 
     @property
     def kept(self) -> int:
