@@ -38,7 +38,7 @@ def frontier(points: Sequence[Point]) -> list[Point]:
     """Return the non-dominated points by ascending interactivity, whatever the order given.
 
     All parallelism settings and concurrencies are pooled. Points are taken as they are: aggregate
-    repeats first (`upcurve.frontier.repeats.aggregate`).
+    repeats first (`upcurve.frontier.repeats.frontier_of_repeats`).
     """
     x = np.array([point.interactivity for point in points], dtype=np.float64)
     y = np.array([point.tput_per_gpu for point in points], dtype=np.float64)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from statistics import median
 
+from upcurve.frontier.pareto import frontier
 from upcurve.frontier.point import Point
 
 
@@ -56,6 +57,11 @@ def split_repeats(points: Sequence[Point]) -> Repeats:
             if point.repeat in rounds:
                 rounds[point.repeat].append(point)
     return Repeats(operating_points, measured, rounds)
+
+
+def frontier_of_repeats(points: Sequence[Point]) -> list[Point]:
+    """Return the frontier of points whose repeats are aggregated first, as `frontier` does."""
+    return frontier(split_repeats(points).operating_points)
 
 
 def _aggregate(group: Sequence[Point]) -> Point:

@@ -14,9 +14,8 @@ from upcurve.accuracy.gate import Gate, Minimum, NonInferiority
 from upcurve.accuracy.scoring import Metric
 from upcurve.accuracy.task import Name, Task, load_task
 from upcurve.errors import InputError
-from upcurve.frontier.pareto import frontier
 from upcurve.frontier.point import Point
-from upcurve.frontier.repeats import split_repeats
+from upcurve.frontier.repeats import frontier_of_repeats
 from upcurve.load.target import Endpoint
 from upcurve.sweep.section import Positive, Section, Text
 
@@ -136,7 +135,7 @@ class Accuracy(Section):
             return set(self.where)
         if self.where == "all":
             return {each.concurrency for each in points}
-        knots = frontier(split_repeats(points).operating_points)
+        knots = frontier_of_repeats(points)
         if not knots:
             return set()
         chosen = [knots[0], knots[-1], knots[len(knots) // 2]]

@@ -27,9 +27,8 @@ from upcurve.frontier.comparison import SeriesComparison, TargetReading
 from upcurve.frontier.comparison import compare as compare_points
 from upcurve.frontier.cost import Price
 from upcurve.frontier.interpolation import Curve
-from upcurve.frontier.pareto import frontier
 from upcurve.frontier.point import Point
-from upcurve.frontier.repeats import split_repeats
+from upcurve.frontier.repeats import frontier_of_repeats, split_repeats
 from upcurve.records.browse import Figures, figures
 from upcurve.records.comparable import with_facts
 
@@ -193,7 +192,7 @@ class _Row:
 
 
 def _curve(own: Sequence[Figures]) -> Curve:
-    knots = frontier(split_repeats([each.point for each in own]).operating_points)
+    knots = frontier_of_repeats([each.point for each in own])
     return Curve.through(
         [point.interactivity for point in knots], [point.tput_per_gpu for point in knots]
     )

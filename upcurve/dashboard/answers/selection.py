@@ -8,9 +8,8 @@ from dataclasses import replace
 from upcurve.dashboard.catalogue import Catalogue, GroupFacts
 from upcurve.errors import InputError
 from upcurve.frontier.cost import Price
-from upcurve.frontier.pareto import frontier
 from upcurve.frontier.point import Point
-from upcurve.frontier.repeats import split_repeats
+from upcurve.frontier.repeats import frontier_of_repeats
 from upcurve.records.browse import Figures, figures
 from upcurve.records.comparable import ComparableSeries
 from upcurve.records.compared import Pricing
@@ -105,5 +104,5 @@ def curve_span(
 ) -> tuple[float, float]:
     """Return the lowest and the highest interactivity of a series' frontier in a group."""
     of = figures_of(store, catalogue, name, (group.isl, group.osl))
-    knots = frontier(split_repeats([each.point for each in of]).operating_points)
+    knots = frontier_of_repeats([each.point for each in of])
     return knots[0].interactivity, knots[-1].interactivity

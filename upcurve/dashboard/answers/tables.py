@@ -13,11 +13,12 @@ from upcurve.dashboard.reader import Reader
 from upcurve.errors import InputError
 from upcurve.frontier.grid import legend, markdown
 from upcurve.frontier.latex import latex
+from upcurve.frontier.repeats import frontier_of_repeats
 from upcurve.frontier.trend import METRICS
 from upcurve.records.compared import Compared, Question, compare_stored
 from upcurve.records.history import PUBLISHED, By, histories
 from upcurve.records.history import History as StoredHistory
-from upcurve.records.trends import Following, Reads, follow, read_histories, to_dict
+from upcurve.records.trends import Following, Reads, follow, to_dict
 
 MOST_COMPARED = 30
 MOST_HISTORIES = 20
@@ -117,10 +118,10 @@ def history(reader: Reader, question: HistoryQuestion) -> History:
 def reached_by_most(found: Sequence[StoredHistory]) -> float:
     """Return the round interactivity on the most builds' curves; of several the nearest to 40."""
     counts = dict.fromkeys(PLACES, 0)
-    for builds in read_histories(found, PLACES):
-        for build in builds:
-            for reading in build.at:
-                counts[reading.interactivity] += reading.tput_per_gpu is not None
+    for build in (build for each in found for build in each.builds):
+        knots = frontier_of_repeats([each.point for each in build.measurements])
+        for place in PLACES:
+            counts[place] += knots[0].interactivity <= place <= knots[-1].interactivity
     return max(PLACES, key=lambda place: (counts[place], -abs(math.log(place / USUAL_PLACE))))
 
 
