@@ -49,16 +49,23 @@ class Channel:
 
     def _read(self, count: int) -> bytes | None:
         data = bytearray(count)
-        view, done = memoryview(data), 0
-        while done < count:
-            try:
-                part = self._connection.recv_into(view[done:])
-            except OSError:
-                return None
-            if not part:
-                return None
-            done += part
-        return bytes(data)
+        try:
+            whole = fill(self._connection, memoryview(data)) == count
+        except OSError:
+            return None
+        return bytes(data) if whole else None
+
+
+def fill(connection: socket.socket, data: memoryview) -> int:
+    """Receive into `data` until it is full or the other end closes; return the bytes that came.
+
+    Raises:
+        OSError: the other end is gone.
+    """
+    done = 0
+    while done < len(data) and (part := connection.recv_into(data[done:])):
+        done += part
+    return done
 
 
 def accept(listener: socket.socket, count: int) -> dict[int, Channel]:

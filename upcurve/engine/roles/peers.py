@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import socket
 import threading
@@ -11,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from upcurve.engine.errors import EngineInputError
+from upcurve.engine.parallel.acceptor import Acceptor
 from upcurve.engine.roles.connection import BEAT_SECONDS, Connection
 from upcurve.engine.roles.messages import Ask, Cancel, Hello, Message, Refused, Welcome
 
@@ -93,14 +93,12 @@ class Peers:
             tell: called with news, on any thread.
             gets_on: whether the engine is idle, or has computed since it was asked last.
         """
-        self._listener = listener
         self._description = description
         self._check = check
         self._tell = tell
         self._gets_on = gets_on
         self._all: set[Peer] = set()
-        self._closing = False
-        threading.Thread(target=self._accept, name="upcurve-accept", daemon=True).start()
+        self._acceptor = Acceptor(listener, self._accept, "decode worker")
         threading.Thread(target=self._watch, name="upcurve-peers", daemon=True).start()
 
     def welcome(self, peer: Peer) -> None:
@@ -122,28 +120,15 @@ class Peers:
 
     def close(self) -> None:
         """Take no more."""
-        self._closing = True
-        with contextlib.suppress(OSError):
-            # It wakes the thread that accepts.
-            self._listener.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
+        self._acceptor.close()
 
-    def _accept(self) -> None:
-        while not self._closing:
-            try:
-                accepted, address = self._listener.accept()
-            except OSError as error:
-                if not self._closing:
-                    # Too many open files, for one: that may pass.
-                    logger.warning("no decode worker can connect: %s", error.strerror)
-                    time.sleep(BEAT_SECONDS)
-                continue
-            peer = Peer(f"{address[0]}:{address[1]}", Connection(accepted))
-            self._all.add(peer)
-            peer.connection.serve(
-                lambda message, peer=peer: self._take(peer, message),  # type: ignore[misc]
-                lambda reason, peer=peer: self._tell(Parted(peer, reason)),  # type: ignore[misc]
-            )
+    def _accept(self, accepted: socket.socket, address: tuple[str, int]) -> None:
+        peer = Peer(f"{address[0]}:{address[1]}", Connection(accepted))
+        self._all.add(peer)
+        peer.connection.serve(
+            lambda message: self._take(peer, message),
+            lambda reason: self._tell(Parted(peer, reason)),
+        )
 
     def _take(self, peer: Peer, message: Message) -> None:
         if isinstance(message, Ask):
@@ -161,7 +146,7 @@ class Peers:
                 self._tell(Greeted(peer, message))
 
     def _watch(self) -> None:
-        while not self._closing:
+        while not self._acceptor.closing:
             time.sleep(BEAT_SECONDS)
             gets_on = self._gets_on()
             for peer in list(self._all):

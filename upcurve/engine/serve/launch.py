@@ -103,10 +103,10 @@ def serve(
         EngineInputError: the address cannot be bound, or the model or an option is unusable.
     """
     prepare()
-    layout, _ = options.layout, options.prefill_addresses
-    # Here, before a process is started for each rank.
+    # What is wrong with either is said here, before a process is started for each rank.
     check_spread(folder, options)
-    node = node or node_of(layout.engine_ranks)
+    _ = options.prefill_addresses
+    node = node or node_of(options.layout.engine_ranks)
     if node.ranks > 1 and node.leads and not node.port and meeting is None:
         meeting = socket.create_server((node.host, 0))
     first, *others = node.seats(meeting.getsockname()[1] if meeting else None)

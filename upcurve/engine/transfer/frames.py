@@ -10,6 +10,8 @@ from pathlib import Path
 
 import msgspec
 
+from upcurve.engine.parallel.channel import fill
+
 HEAD_BYTES = 4
 """A frame is the length of its header, little-endian in so many bytes, the header, and payload."""
 MOST_HEADER_BYTES = 2**16
@@ -107,15 +109,12 @@ def receive_into(connection: socket.socket, data: memoryview, *, may_end: bool =
     Raises:
         ConnectionError: the other end closed the connection before.
     """
-    done = 0
-    while done < len(data):
-        part = connection.recv_into(data[done:])
-        if not part:
-            if may_end and not done:
-                return False
-            raise ConnectionError("the other end closed the connection within a frame")
-        done += part
-    return True
+    done = fill(connection, data)
+    if done == len(data):
+        return True
+    if may_end and not done:
+        return False
+    raise ConnectionError("the other end closed the connection within a frame")
 
 
 @cache

@@ -6,11 +6,11 @@ import logging
 import os
 import socket
 import threading
-import time
 from collections.abc import Callable
 from contextlib import suppress
 
 from upcurve.engine.memory.caches import Caches
+from upcurve.engine.parallel.acceptor import Acceptor
 from upcurve.engine.transfer import frames
 from upcurve.engine.transfer.connecting import CONNECT_SECONDS
 from upcurve.engine.transfer.description import VERSION
@@ -27,8 +27,6 @@ logger = logging.getLogger(__name__)
 
 CLAIM_SECONDS = 60.0
 """How long memory stays registered for somebody who was told of it and does not connect."""
-ACCEPT_SECONDS = 0.5
-"""Between two attempts to accept a connection, where there are too many open files for one."""
 
 
 class Receiver:
@@ -70,17 +68,17 @@ class Receiver:
         self._incoming: dict[str, set[Incoming]] = {}
         self._expelled: set[str] = set()
         self._lock = threading.Lock()
-        self._closing = False
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        self._listener = socket.create_server((host, 0), family=family)
-        threading.Thread(target=self._accept, name="upcurve-receiver", daemon=True).start()
+        listener = socket.create_server((host, 0), family=family)
+        self._port = listener.getsockname()[1]
+        self._acceptor = Acceptor(listener, self._accept, "prefill worker")
 
     def offer(self) -> bytes:
         """Return how prefill ranks reach it; ask anew for each session."""
         views = self._views
         return Offer(
             self._host,
-            self._listener.getsockname()[1],
+            self._port,
             self._rank,
             views.device.type,
             views.rows.shape[2],
@@ -115,10 +113,7 @@ class Receiver:
 
     def close(self) -> None:
         """Hear nothing more, and end all sessions."""
-        self._closing = True
-        with suppress(OSError):
-            self._listener.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
+        self._acceptor.close()
         with self._lock:
             sessions = list(self._incoming)
             registrations = list(self._registrations.values())
@@ -168,19 +163,10 @@ class Receiver:
             logger.warning("no device copies into this rank: %s", str(error).splitlines()[0])
             return None
 
-    def _accept(self) -> None:
-        while not self._closing:
-            try:
-                connection, _ = self._listener.accept()
-            except OSError as error:
-                if not self._closing:
-                    # That may pass.
-                    logger.warning("no prefill worker can connect: %s", error.strerror)
-                    time.sleep(ACCEPT_SECONDS)
-                continue
-            threading.Thread(
-                target=self._serve, args=(connection,), name="upcurve-incoming", daemon=True
-            ).start()
+    def _accept(self, connection: socket.socket, _: tuple[str, int]) -> None:
+        threading.Thread(
+            target=self._serve, args=(connection,), name="upcurve-incoming", daemon=True
+        ).start()
 
     def _serve(self, connection: socket.socket) -> None:
         incoming: Incoming | None = None
