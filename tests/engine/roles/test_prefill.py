@@ -181,13 +181,19 @@ def known_token_of(ask: Ask) -> int:
     return known_token(Request("", ask.prompt, SAMPLING), len(ask.prompt), VOCABULARY)
 
 
-def test_what_is_complete_is_said_before_the_engine_looks() -> None:
+def with_a_peer() -> tuple[Scene, Peer]:
+    """Return a scene with one decode worker that may ask."""
     scene = Scene()
     peer = scene.peer(0)
     scene.step()
     for told in list(scene.owed):
         scene.report(told)
     scene.step()
+    return scene, peer
+
+
+def test_what_is_complete_is_said_before_the_engine_looks() -> None:
+    scene, peer = with_a_peer()
     scene.ask(peer, 1, 5)
     scene.step()
     scene.step()
@@ -207,12 +213,7 @@ def test_what_is_complete_is_said_before_the_engine_looks() -> None:
 
 
 def test_a_prompt_that_does_not_fit_is_given_back_with_the_reason_alone() -> None:
-    scene = Scene()
-    peer = scene.peer(0)
-    scene.step()
-    for told in list(scene.owed):
-        scene.report(told)
-    scene.step()
+    scene, peer = with_a_peer()
     scene.ask(peer, 1, 64)
     scene.step()
     reason = "prompt: 64 tokens and max_tokens 1 are more than the context of 64"
