@@ -18,6 +18,7 @@ import psutil
 import pytest
 
 from tests.cli.test_serve import CONFIG, Process, post, refuse
+from tests.processes import gone, until
 from upcurve.engine.model.checkpoint import write_checkpoint
 
 OPTIONS = ["--port", "0", "--context-length", "20000", "--max-running-requests", "4"]
@@ -62,15 +63,8 @@ def descendants(running: Process) -> list[psutil.Process]:
     return psutil.Process(running.process.pid).children(recursive=True)
 
 
-def gone(processes: list[psutil.Process]) -> bool:
-    return not any(each.is_running() and each.status() != "zombie" for each in processes)
-
-
 def wait_until_gone(processes: list[psutil.Process]) -> None:
-    deadline = time.monotonic() + 30
-    while not gone(processes):
-        assert time.monotonic() < deadline, processes
-        time.sleep(0.05)
+    assert until(lambda: gone(processes)), processes
 
 
 def free_port() -> int:

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
+from tests.processes import gone, until
 from tests.sweep.examples import recipe, recipe_file
-from tests.sweep.test_engine_process import gone, until
 from upcurve.cli import run
 from upcurve.errors import InputError
 from upcurve.records.published import prices

@@ -6,13 +6,14 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
 import pytest
 
+from tests.processes import gone, until
 from upcurve.errors import InputError
 from upcurve.sweep.engine_process import (
     EngineError,
@@ -48,22 +49,6 @@ with EngineProcess(sys.argv[2:], os.environ, Path(sys.argv[1]), grace_s=10):
 """
 
 
-def until(condition: Callable[[], bool], seconds: float = 30) -> bool:
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        if condition():
-            return True
-        time.sleep(0.02)
-    return condition()
-
-
-def gone(pids: list[int]) -> bool:
-    return not any(
-        psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
-        for pid in pids
-    )
-
-
 @pytest.fixture
 def log(tmp_path: Path) -> Path:
     return tmp_path / "engine.log"
@@ -83,7 +68,7 @@ def family(tmp_path: Path) -> Iterator[Callable[[], list[int]]]:
 
     yield wait
     for pid in pids:
-        if psutil.pid_exists(pid):
+        with suppress(psutil.NoSuchProcess):
             psutil.Process(pid).kill()
 
 

@@ -16,8 +16,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.accuracy.examples import answers, items, write_answers, write_items
+from tests.processes import gone, until
 from tests.sweep.examples import recipe, recipe_file
-from tests.sweep.test_engine_process import gone, until
 from tests.sweep.test_runner import Log
 from upcurve.accuracy.answers import read_answers
 from upcurve.cli import run

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -14,8 +15,8 @@ import psutil
 import pytest
 import sqlalchemy as sa
 
+from tests.processes import gone, until
 from tests.sweep.examples import recipe, recipe_file
-from tests.sweep.test_engine_process import gone, until
 from upcurve.errors import InputError
 from upcurve.records.store import Store
 from upcurve.sweep.plan import Launch
@@ -256,7 +257,7 @@ def running(tmp_path: Path) -> Iterator[Callable[..., tuple[subprocess.Popen[str
 
     yield start
     for pid in processes:
-        if not gone([pid]):
+        with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
 
 

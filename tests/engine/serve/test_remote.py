@@ -6,7 +6,7 @@ import multiprocessing
 import os
 import signal
 import socket
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from functools import partial
 
 import httpx2 as httpx
@@ -15,6 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.processes import lives
 from upcurve.engine.errors import EngineInputError
 from upcurve.engine.execute.event import Event, TokenLogprobs
 from upcurve.engine.execute.fake_device import known_token
@@ -192,12 +193,7 @@ def test_the_engine_ends_with_the_process_that_started_it():
     process.kill()
     process.join()
 
-    def gone():
-        with suppress(psutil.NoSuchProcess):
-            return engine.status() == psutil.STATUS_ZOMBIE
-        return True
-
-    until(gone, "gone")
+    until(lambda: not lives(engine), "gone")
 
 
 def test_a_late_reader_of_reports_holds_up_nobody():
