@@ -12,7 +12,7 @@ from upcurve.load.limits import Machine
 @pytest.fixture
 def short(monkeypatch):
     """Make a calibration of a second out of one of minutes."""
-    monkeypatch.setattr(calibration, "BEHAVIOUR", Behaviour(first_ms=20, interval_ms=5))
+    monkeypatch.setattr(calibration, "BEHAVIOUR", Behaviour(first_ms=100, interval_ms=25))
     monkeypatch.setattr(calibration, "OSL", 16)
     monkeypatch.setattr(calibration, "LADDER", (1, 2))
     monkeypatch.setattr(calibration, "MOST_STREAMS", 4)
@@ -29,9 +29,10 @@ def test_a_calm_client_keeps_all_bars(short, monkeypatch):
     assert limits.streams == 4
     assert limits.chunks_per_s == max(row["chunks_per_s"] for row in limits.rows)
     for row in limits.rows:
-        assert row["ttft_ms"] == pytest.approx(row["true_ttft_ms"], abs=15)
-        assert row["tpot_ms"] == pytest.approx(row["true_tpot_ms"], rel=0.05)
-        assert row["in_server"] == pytest.approx(row["streams"], rel=0.2)
+        # Each request is sent before it arrives, and read after it was written.
+        assert 100 <= row["true_ttft_ms"] <= row["ttft_ms"] < row["true_ttft_ms"] + 200
+        assert row["tpot_ms"] == pytest.approx(row["true_tpot_ms"], rel=0.3)
+        assert 0.6 * row["streams"] < row["in_server"] <= row["streams"]
         assert row["failed"] == 0
         assert row["cpu_us_per_chunk"] > 0
 

@@ -32,7 +32,7 @@ async def ask(used, target, index=0):
 
 
 @asynccontextmanager
-async def pool_of(target, timeout_s=10.0):
+async def pool_of(target, timeout_s=60.0):
     used = Pool(target, timeout_s)
     try:
         yield used
@@ -203,7 +203,7 @@ def test_no_end_within_the_timeout():
 
     exchange = asyncio.run(run())
     assert (exchange.failure, exchange.detail) == ("timeout", "no end within 0.4 s")
-    assert 0.3e9 < exchange.ended_ns - exchange.sent_ns < 10e9
+    assert 0.3e9 < exchange.ended_ns - exchange.sent_ns < 50e9
 
 
 # TLS and proxies
@@ -365,7 +365,7 @@ def test_a_tunnel_that_was_refused_is_closed():
         target = Target("https://localhost:9", "m", proxy=f"http://127.0.0.1:{port}")
         async with server, pool_of(target) as used:
             exchange = await ask(used, target)
-            await asyncio.wait_for(closed.wait(), 10)
+            await asyncio.wait_for(closed.wait(), 60)
             return exchange
 
     assert asyncio.run(run()).failure == "connect"

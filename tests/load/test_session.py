@@ -49,7 +49,9 @@ def test_an_open_loop_keeps_its_own_time(server):
     measured = sorted((t for t in result.traces if not t.warm_up), key=lambda t: t.scheduled_ns)
     gaps = {b.scheduled_ns - a.scheduled_ns for a, b in pairwise(measured)}
     assert gaps == {25_000_000}
-    assert point["delivered_rate"] == pytest.approx(40, rel=0.05)
+    # A busy machine sends late; what it delivered is said as it was.
+    sent = sorted(each.sent_ns for each in measured)
+    assert point["delivered_rate"] == pytest.approx(39 / (sent[-1] - sent[0]) * 1e9)
     assert all(each.sent_ns >= each.scheduled_ns for each in measured)
     assert sum(each.warm_up for each in result.traces) == 2
 
