@@ -95,11 +95,12 @@ def main():
         for name, layout in layouts.items():
             rows = points.setdefault(name, [])
             try:
-                for row in sweep(name, layout, model, Path(folder), arguments):
-                    rows.append(row)
-                    # Whatever ends this, what was measured is there.
-                    if arguments.csv:
-                        write_csv(arguments, layouts, points)
+                with free_port(HOST) as port:
+                    for row in sweep(name, layout, model, Path(folder), port, arguments):
+                        rows.append(row)
+                        # Whatever ends this, what was measured is there.
+                        if arguments.csv:
+                            write_csv(arguments, layouts, points)
             except EngineError as error:
                 print(f"{name:8s} {error}", flush=True)
     at_equal_interactivity(points, [float(each) for each in arguments.at.split(",")])
@@ -158,9 +159,8 @@ def layout_of(name):
     return Layout(tp, ep, dp)
 
 
-def sweep(name, layout, model, folder, arguments):
+def sweep(name, layout, model, folder, port, arguments):
     """Measure one layout at every concurrency; yield its rows."""
-    port = free_port(HOST)
     largest = max(arguments.concurrency)
     replicas = layout.decode_workers if isinstance(layout, Apart) else layout.dp
     per_replica = -(-largest // replicas) if replicas > 1 else largest

@@ -37,7 +37,7 @@ def main():
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
 
         def start(name, *command, path):
-            port = free_port(HOST)
+            port = stack.enter_context(free_port(HOST))
             line = [*UPCURVE, *command, "--host", HOST, "--port", str(port)]
             engine = EngineProcess(line, dict(os.environ), folder / name)
             stack.enter_context(engine).wait_until_ready(HOST, port, path, 60)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shlex
 from collections.abc import Callable
@@ -185,6 +186,7 @@ def serve_recipe(path: Path, host: str, port: int) -> int:
             raise InputError(option, "the recipe says it", "leave it out, or change the recipe")
     recipe = load_recipe(path)
     environment = engine_environment(recipe)
-    command = executable(recipe.command(host=host, port=port or free_port(host)), environment)
+    with contextlib.nullcontext(port) if port else free_port(host) as chosen:
+        command = executable(recipe.command(host=host, port=chosen), environment)
     click.echo(f"upcurve: {shlex.join(command)}", err=True)
     os.execvpe(command[0], command, environment)  # noqa: S606 - what the recipe says

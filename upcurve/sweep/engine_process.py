@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import http.client
 import json
 import os
+import secrets
 import shutil
 import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -26,16 +28,39 @@ LAST_LINES = 12
 """Lines of the log that an error shows."""
 
 
+_PORTS = range(20_000, 30_000)
+_TRIES = 1_000
+
+
 class EngineError(Exception):
     """The engine did not start, did not become ready, died, or does not end."""
 
 
-def free_port(host: str) -> int:
-    """Return a TCP port that nothing listens on at this moment."""
-    with socket.socket() as probe:
-        probe.bind((host, 0))
-        port: int = probe.getsockname()[1]
-    return port
+@contextlib.contextmanager
+def free_port(host: str) -> Iterator[int]:
+    """Give a TCP port that nothing listens on, to a server that is about to start.
+
+    It is none of those that a system deals out by itself (from 32768 on Linux, 49152 on macOS):
+    between this and the server's start no connection of another program gets it. Nor does another
+    block of this function, which holds the UDP port of the same number until it ends.
+
+    Raises:
+        OSError: there is no such host, or no port is free.
+    """
+    for _ in range(_TRIES):
+        port = secrets.choice(_PORTS)
+        with socket.socket(type=socket.SOCK_DGRAM) as sign, socket.socket() as probe:
+            try:
+                sign.bind((host, port))
+                probe.bind((host, port))
+            except OSError as error:
+                if error.errno != errno.EADDRINUSE:
+                    raise
+                continue
+            probe.close()
+            yield port
+            return
+    raise OSError(errno.EADDRINUSE, f"no port of {_PORTS[0]} to {_PORTS[-1]} is free on {host}")
 
 
 def executable(command: Sequence[str], env: Mapping[str, str]) -> list[str]:

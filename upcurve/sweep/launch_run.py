@@ -76,24 +76,28 @@ class LaunchRun:
         """Return what failed first, or None."""
         recipe, health = self._launch.recipe, self._launch.recipe.engine.health
         environment = engine_environment(recipe)
-        port = free_port(HOST)
-        command = executable(recipe.command(host=HOST, port=port), environment)
-        self._progress.launching(self._launch, self._id)
-        try:
-            with EngineProcess(command, environment, self._store.log_path(self._id)) as engine:
-                seconds = engine.wait_until_ready(HOST, port, health.path, health.timeout_s)
-                self._progress.ready(self._launch, seconds)
-                with Measurement(recipe, HOST, port, engine) as measurement:
-                    measurement.probe()
-                    while self._left or self._chosen():
-                        self._measure_point(measurement, self._left[0])
-                        self._left.pop(0)
-                    self._gate(measurement)
-        except EngineError as error:
-            self._fail(f"the engine failed: {error}", tuple(self._left))
-        except PointError as error:
-            self._fail(str(error), tuple(self._left), refused=isinstance(error, RefusedError))
+        with free_port(HOST) as port:
+            command = executable(recipe.command(host=HOST, port=port), environment)
+            self._progress.launching(self._launch, self._id)
+            try:
+                with EngineProcess(command, environment, self._store.log_path(self._id)) as engine:
+                    seconds = engine.wait_until_ready(HOST, port, health.path, health.timeout_s)
+                    self._progress.ready(self._launch, seconds)
+                    with Measurement(recipe, HOST, port, engine) as measurement:
+                        self._measure_all(measurement)
+            except EngineError as error:
+                self._fail(f"the engine failed: {error}", tuple(self._left))
+            except PointError as error:
+                refused = isinstance(error, RefusedError)
+                self._fail(str(error), tuple(self._left), refused=refused)
         return self._first_failure
+
+    def _measure_all(self, measurement: Measurement) -> None:
+        measurement.probe()
+        while self._left or self._chosen():
+            self._measure_point(measurement, self._left[0])
+            self._left.pop(0)
+        self._gate(measurement)
 
     def _chosen(self) -> bool:
         """Put the next chosen concurrency in line, where there is one."""

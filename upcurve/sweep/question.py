@@ -33,11 +33,12 @@ def ask(recipe: Recipe, question: str, *, log: Path) -> str:
         InputError: its program does not exist.
     """
     environment = engine_environment(recipe)
-    port, health = free_port(HOST), recipe.engine.health
-    command = executable(recipe.command(host=HOST, port=port), environment)
-    with sigterm_interrupts(), EngineProcess(command, environment, log) as engine:
-        engine.wait_until_ready(HOST, port, health.path, health.timeout_s)
-        return _answer(port, recipe, question, environment.get("UPCURVE_API_KEY"))
+    health = recipe.engine.health
+    with free_port(HOST) as port:
+        command = executable(recipe.command(host=HOST, port=port), environment)
+        with sigterm_interrupts(), EngineProcess(command, environment, log) as engine:
+            engine.wait_until_ready(HOST, port, health.path, health.timeout_s)
+            return _answer(port, recipe, question, environment.get("UPCURVE_API_KEY"))
 
 
 def _answer(port: int, recipe: Recipe, question: str, key: str | None) -> str:

@@ -155,12 +155,14 @@ class DecodeRole(Inbox[News | Told]):
         while (link := self.links.choose(course.tried)) is not None:
             again = bool(course.tried)
             self._last += 1
+            # Before it goes out: the other end's clock runs from its arrival.
+            asked = time.perf_counter()
             session = link.put(Ask.of(self._last, request))
             if session is None:
                 course.tried.add(link)
                 continue
             self.counts.retried += again
-            transfer = _Transfer(self._last, link, session, request, time.perf_counter())
+            transfer = _Transfer(self._last, link, session, request, asked)
             self._transfers[transfer.number] = self._by_request[request.id] = transfer
             link.asked.add(transfer.number)
             return

@@ -193,9 +193,9 @@ class Link:
     def _set(self, state: State, reason: str = "") -> None:
         if (state, reason) == (self.state, self.reason):
             return
-        self.state, self.reason = state, reason
         if state == "up":
             self.refusal = None
+        self.state, self.reason = state, reason
         level = logging.ERROR if state == "refused" else logging.INFO
         words = f"{state}: {reason}" if reason else state
         logger.log(level, "prefill worker %s is %s", self.name, words)

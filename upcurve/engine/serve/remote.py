@@ -149,8 +149,8 @@ class RemoteEngine(Closing):
         self._receive([Broken(f"its process ended: {self._end()}")])
 
     def _end(self) -> str:
-        # Its connection closes a moment before it can be waited for.
-        self.process.join(1.0)
+        # Its connection closes a moment before it can be waited for, or longer on a busy machine.
+        self.process.join(EXIT_SECONDS)
         code = self.process.exitcode
         if code is None:
             return "without closing its files"
