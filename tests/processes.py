@@ -23,6 +23,18 @@ def gone(processes: Iterable[psutil.Process | int]) -> bool:
     return not any(lives(process) for process in processes)
 
 
+def descendants(root: int, word: str = "") -> list[psutil.Process]:
+    """Return the descendants of a process id, or those that have a word in their command line."""
+
+    def has_it(process: psutil.Process) -> bool:
+        try:
+            return word in " ".join(process.cmdline())
+        except psutil.NoSuchProcess:
+            return False
+
+    return [each for each in psutil.Process(root).children(recursive=True) if has_it(each)]
+
+
 def until(condition: Callable[[], bool], seconds: float = 30) -> bool:
     """Wait until a condition holds; return whether it came to hold in time."""
     deadline = time.monotonic() + seconds

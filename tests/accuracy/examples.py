@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import http.client
 import json
-import socket
 import subprocess
 import sys
 import time
@@ -12,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+from tests.ports import free_port
 from tests.sweep.examples import ENGINE
 from upcurve.accuracy.items import Item
 
@@ -46,12 +46,10 @@ def write_answers(path: Path, given: Mapping[str, str]) -> Path:
 @contextmanager
 def engine(*flags: object) -> Iterator[str]:
     """Run the small engine; give its URL."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     process = subprocess.Popen([sys.executable, str(ENGINE), "--port", str(port), *map(str, flags)])
     try:
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 60
         while True:
             try:
                 ask(port, "/health")

@@ -26,7 +26,7 @@ sys.argv = ["upcurve", *serve, "--port", sys.argv[2]]
 runpy.run_module("upcurve", run_name="__main__")
 """
 
-INTERVALS = ["3", "3", "broken", "3", "6", "6"]
+INTERVALS = ["12", "12", "broken", "12", "24", "24"]
 
 
 @pytest.fixture

@@ -12,11 +12,11 @@ import urllib.error
 import urllib.request
 from contextlib import contextmanager
 
-import psutil
 import pytest
 from click.testing import CliRunner
 
 import upcurve.cli
+from tests.processes import descendants
 from upcurve.cli.serve import command
 from upcurve.engine.model.checkpoint import small_config, write_checkpoint
 from upcurve.engine.switches import Switches
@@ -118,7 +118,7 @@ def test_options_signals_and_streams_at_the_end(checkpoint, tmp_path):
 
 def test_interrupt_ends_an_idle_server_at_once(checkpoint, tmp_path):
     with serving(checkpoint, tmp_path) as running:
-        with urllib.request.urlopen(f"{running.url}/v1/models") as answer:
+        with urllib.request.urlopen(f"{running.url}/v1/models", timeout=60) as answer:
             assert json.load(answer)["data"][0]["id"] == "mini"
         running.process.send_signal(signal.SIGINT)
         assert running.process.wait(60) == 0
@@ -127,11 +127,7 @@ def test_interrupt_ends_an_idle_server_at_once(checkpoint, tmp_path):
 
 def test_an_engine_that_dies_ends_the_server(checkpoint, tmp_path):
     with serving(checkpoint, tmp_path) as running:
-        (engine,) = [
-            each
-            for each in psutil.Process(running.process.pid).children(recursive=True)
-            if "spawn_main" in " ".join(each.cmdline())
-        ]
+        (engine,) = descendants(running.process.pid, "spawn_main")
         engine.kill()
         assert running.process.wait(60) == 1
         (line,) = [line for line in running.lines() if "the engine stopped" in line]

@@ -5,10 +5,8 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
-import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -18,7 +16,8 @@ import psutil
 import pytest
 
 from tests.cli.test_serve import CONFIG, Process, post, refuse
-from tests.processes import gone, until
+from tests.ports import free_port
+from tests.processes import descendants, gone, until
 from upcurve.engine.model.checkpoint import write_checkpoint
 
 OPTIONS = ["--port", "0", "--context-length", "20000", "--max-running-requests", "4"]
@@ -59,17 +58,8 @@ def ready(running: Process) -> None:
     running.url = running.wait(r"ready at (http://\S+)")[1]
 
 
-def descendants(running: Process) -> list[psutil.Process]:
-    return psutil.Process(running.process.pid).children(recursive=True)
-
-
 def wait_until_gone(processes: list[psutil.Process]) -> None:
     assert until(lambda: gone(processes)), processes
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return server.getsockname()[1]
 
 
 def tokens(running: Process, count: int = 8) -> list[int]:
@@ -101,9 +91,8 @@ def test_two_nodes_and_a_rank_that_dies(
         assert tokens(first) == expected
         stream = post(first.url, {**BODY, "max_tokens": 15_000, "stream": True})
         assert stream.readline().startswith(b"data: ")
-        all_of_them = [*descendants(first), *descendants(second)]
-        rank = next(each for each in descendants(second) if "spawn_main" in str(each.cmdline()))
-        rank.kill()
+        all_of_them = [each for of in (first, second) for each in descendants(of.process.pid)]
+        descendants(second.process.pid, "spawn_main")[0].kill()
         rest = stream.read().split(b"\n\n")
         assert b"the engine stopped: rank 1 ended" in rest[-2]
         assert first.process.wait(60) == second.process.wait(60) == 1
@@ -140,17 +129,17 @@ def test_replicas_that_share_their_experts_end_with_their_router(
 ) -> None:
     with command(checkpoint, tmp_path / "log", "--dp", "2", "--ep", "2") as running:
         ready(running)
-        with urllib.request.urlopen(f"{running.url}/health") as answer:
+        with urllib.request.urlopen(f"{running.url}/health", timeout=60) as answer:
             assert [each["up"] for each in json.load(answer)["replicas"]] == [True, True]
         # Both replicas compute: the second request goes to the one that has less to do.
         stream = post(running.url, {**BODY, "max_tokens": 2000, "stream": True})
         assert stream.readline().startswith(b"data: ")
         assert tokens(running) == expected
-        with urllib.request.urlopen(f"{running.url}/metrics") as answer:
+        with urllib.request.urlopen(f"{running.url}/metrics", timeout=60) as answer:
             text = answer.read().decode()
         used = [line for line in text.splitlines() if line.startswith("upcurve_prompt_tokens_to")]
         assert [line.split()[-1] for line in used] == ["3.0", "3.0"]
-        all_of_them = descendants(running)
+        all_of_them = descendants(running.process.pid)
         running.process.kill()
         wait_until_gone(all_of_them)
 
@@ -198,12 +187,9 @@ def test_a_server_without_a_model() -> None:
 
 def test_a_rank_that_dies_while_it_loads_ends_the_server(checkpoint: Path, tmp_path: Path) -> None:
     with command(checkpoint, tmp_path / "log", "--tp", "2") as running:
-        deadline = time.monotonic() + 60
-        while not (found := [p for p in descendants(running) if "spawn_main" in str(p.cmdline())]):
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
+        assert until(lambda: descendants(running.process.pid, "spawn_main") != [], 60)
         # The first is rank 1: it has not even met the other.
-        found[0].kill()
+        descendants(running.process.pid, "spawn_main")[0].kill()
         assert running.process.wait(60) == 1
         (line,) = [line for line in running.lines() if "the engine" in line]
         assert "rank 1 was ended by SIGKILL" in line

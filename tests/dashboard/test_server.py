@@ -45,7 +45,7 @@ def test_points_that_another_process_writes_appear_and_ctrl_c_ends_it(
 ) -> None:
     url, process = dashboard
     with (
-        httpx.Client(timeout=20) as client,
+        httpx.Client(timeout=60) as client,
         client.stream("GET", f"{url}api/v1/events") as stream,
     ):
         assert stream.headers["content-type"].startswith("text/event-stream")
@@ -74,7 +74,7 @@ def test_points_that_another_process_writes_appear_and_ctrl_c_ends_it(
         assert seen == [int(point)]
         assert client.get(f"{url}api/v1/runs/{run_id}").json()["points"][0]["id"] == int(point)
         process.send_signal(signal.SIGINT)
-        _, errors = process.communicate(timeout=20)
+        _, errors = process.communicate(timeout=60)
     assert process.returncode == 0
     assert "Traceback" not in errors
 

@@ -1,7 +1,7 @@
 """A small engine of the OpenAI API for tests: every token takes the same time, and it can die.
 
 python engine.py --port PORT [--token-ms 2] [--batch-ms 0] [--die-after N] [--fail-after N]
-          [--hang-at N] [--serves MODEL] [--answers FILE]
+          [--hang-at N] [--hang-while FILE] [--meet N] [--serves MODEL] [--answers FILE]
 """
 
 from __future__ import annotations
@@ -24,6 +24,8 @@ parser.add_argument("--batch-ms", type=float, default=0.0, help="more a token fo
 parser.add_argument("--die-after", type=int, help="be killed at this request (1 is the first)")
 parser.add_argument("--fail-after", type=int, help="answer 500 from this request on")
 parser.add_argument("--hang-at", type=int, help="answer nothing to this request and later ones")
+parser.add_argument("--hang-while", type=Path, help="hang only where there is this file")
+parser.add_argument("--meet", type=int, default=0, help="answer questions once N were in flight")
 parser.add_argument("--serves", help="answer 404 to any other model")
 parser.add_argument("--note", type=Path, help="write this process's id there at each request")
 parser.add_argument("--answers", type=Path, help="JSON: question -> answer to it as text")
@@ -31,6 +33,7 @@ options = parser.parse_args()
 answers = json.loads(options.answers.read_text()) if options.answers else {}
 numbers = itertools.count(1)
 in_flight: set[int] = set()
+met = asyncio.Event()
 most = [0]
 """Questions that were in flight at once."""
 
@@ -56,7 +59,8 @@ async def answer(request: web.Request, count: int) -> web.StreamResponse:
     if options.die_after and count >= options.die_after:
         os.write(1, b"illegal memory access\n")
         os._exit(7)
-    if options.hang_at and count >= options.hang_at:
+    hangs = options.hang_while is None or options.hang_while.exists()
+    if options.hang_at and count >= options.hang_at and hangs:
         await asyncio.Event().wait()
     if options.fail_after and count >= options.fail_after:
         return web.json_response({"error": {"message": "out of pages"}}, status=500)
@@ -97,6 +101,10 @@ async def whole(asked: dict[str, Any], count: int) -> web.Response:
     text = answers.get(question, " I do not know.")
     in_flight.add(count)
     most[0] = max(most[0], len(in_flight))
+    if most[0] >= options.meet:
+        met.set()
+    if count > 1:  # the first question is asked alone
+        await met.wait()
     await asyncio.sleep((options.token_ms + options.batch_ms * len(in_flight)) / 1000)
     in_flight.discard(count)
     for stop in asked["stop"]:

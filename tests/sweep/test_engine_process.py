@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -13,15 +14,11 @@ from pathlib import Path
 import psutil
 import pytest
 
+from tests.ports import free_port
 from tests.processes import gone, until
 from upcurve.errors import InputError
-from upcurve.sweep.engine_process import (
-    EngineError,
-    EngineProcess,
-    executable,
-    free_port,
-    last_lines,
-)
+from upcurve.sweep import engine_process
+from upcurve.sweep.engine_process import EngineError, EngineProcess, executable, last_lines
 
 HOST = "127.0.0.1"
 # Writes its process id and those of its two children (one in a session of its own), then waits.
@@ -81,7 +78,7 @@ def serve(port: int) -> list[str]:
 
 
 def test_is_ready_once_it_answers_and_is_gone_afterwards(log: Path) -> None:
-    port = free_port(HOST)
+    port = free_port()
     before = {each.pid for each in psutil.Process().children(recursive=True)}
     with EngineProcess(serve(port), os.environ, log) as engine:
         assert engine.wait_until_ready(HOST, port, "/", timeout_s=60) > 0
@@ -105,7 +102,7 @@ def test_an_engine_that_dies_at_start_says_its_last_words(log: Path) -> None:
     words = "; ".join(f"print({n})" for n in range(40))
     command = [sys.executable, "-c", f"{words}; print('out of memory'); raise SystemExit(3)"]
     with EngineProcess(command, os.environ, log) as engine, pytest.raises(EngineError) as caught:
-        engine.wait_until_ready(HOST, free_port(HOST), "/health", timeout_s=60)
+        engine.wait_until_ready(HOST, free_port(), "/health", timeout_s=60)
     lines = str(caught.value).splitlines()
     assert lines[0] == f"it ended with status 3; its last lines ({log}):"
     assert lines[-2:] == ["39", "out of memory"]
@@ -118,11 +115,11 @@ def test_names_the_signal_that_ended_the_engine(log: Path) -> None:
         EngineProcess(command, os.environ, log) as engine,
         pytest.raises(EngineError, match="was ended by SIGKILL and said nothing"),
     ):
-        engine.wait_until_ready(HOST, free_port(HOST), "/health", timeout_s=60)
+        engine.wait_until_ready(HOST, free_port(), "/health", timeout_s=60)
 
 
 def test_an_engine_that_never_answers_200_is_reported_with_its_last_answer(log: Path) -> None:
-    port = free_port(HOST)
+    port = free_port()
     with EngineProcess(serve(port), os.environ, log) as engine:
         engine.wait_until_ready(HOST, port, "/", timeout_s=60)
         with pytest.raises(EngineError, match=r"after 2 s \(last: HTTP 404 from /health\)"):
@@ -137,7 +134,7 @@ def test_a_file_that_is_no_program_is_reported(log: Path, tmp_path: Path) -> Non
         EngineProcess([str(broken)], os.environ, log) as engine,
         pytest.raises(EngineError, match=r"cannot launch .*/engine: Exec format error"),
     ):
-        engine.wait_until_ready(HOST, free_port(HOST), "/health", timeout_s=60)
+        engine.wait_until_ready(HOST, free_port(), "/health", timeout_s=60)
 
 
 @pytest.mark.parametrize("kind", ["willing", "stubborn"])
@@ -205,6 +202,24 @@ def test_upcurve_is_the_build_that_sweeps() -> None:
     command = executable(["upcurve", "--version"], {})
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert done.stdout.startswith("upcurve, version")
+
+
+def test_a_free_port_is_nobody_elses(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server((HOST, 0)) as server, monkeypatch.context() as patch:
+        taken = server.getsockname()[1]
+        patch.setattr(engine_process, "_PORTS", (taken,))
+        with pytest.raises(OSError, match="is free"), engine_process.free_port(HOST):
+            pass
+    with engine_process.free_port(HOST) as port:
+        # A server gets it, and meanwhile no other caller does.
+        with monkeypatch.context() as patch:
+            patch.setattr(engine_process, "_PORTS", (port,))
+            with pytest.raises(OSError, match="is free"), engine_process.free_port(HOST):
+                pass
+        socket.create_server((HOST, port)).close()
+    with socket.socket() as any_port:
+        any_port.bind((HOST, 0))
+        assert any_port.getsockname()[1] not in engine_process._PORTS
 
 
 def test_last_lines_of_a_long_log(tmp_path: Path) -> None:

@@ -173,14 +173,14 @@ def test_an_engine_that_dies_in_its_gate_leaves_points_without_accuracy(tmp_path
 def test_a_killed_gate_is_made_up_for_with_new_points(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    note, store = tmp_path / "note", tmp_path / "store"
+    note, store, hang = tmp_path / "note", tmp_path / "store", tmp_path / "hang"
+    hang.touch()
     path = recipe_file(
         tmp_path / "small.yaml",
         *flags(tmp_path, set()),
         "--note",
         note,
-        "--token-ms",
-        40,
+        *("--hang-at", 25, "--hang-while", hang),
         repeats=1,
         concurrency=[1, 2, 3],
         accuracy=section(tmp_path, where=[2]),
@@ -188,10 +188,11 @@ def test_a_killed_gate_is_made_up_for_with_new_points(
     # 1 + (1 + 2) + (2 + 4) + (3 + 6) requests, then the questions.
     command = [sys.executable, "-m", "upcurve", "sweep", str(path), "--store", str(store)]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    assert until(lambda: note.exists() and note.read_text().count("\n") >= 23)
+    assert until(lambda: note.exists() and note.read_text().count("\n") >= 26)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
     assert until(lambda: gone([int(note.read_text().split()[0])]))
+    hang.unlink()
     with Store.open(store, create=False) as opened:
         assert gated(opened) == {}
         assert len(opened.points("small")) == 3
@@ -218,15 +219,14 @@ def test_a_sweep_that_chooses_its_points_gates_the_neighbours_of_its_target(
     path = recipe_file(
         tmp_path / "small.yaml",
         *flags(tmp_path, set()),
-        "--token-ms",
-        4,
-        "--batch-ms",
-        4,
+        # 25 tok/s/user at concurrency 3, 20 at 4.
+        *("--token-ms", 10, "--batch-ms", 10),
+        workload={"isl": 8, "osl": 8, "requests_per_stream": 2, "warmup": 1},
         repeats=1,
         concurrency=[1, 8],
         accuracy=section(tmp_path),
     )
-    words = ["sweep", str(path), "--store", str(tmp_path / "store"), "--target-interactivity", "60"]
+    words = ["sweep", str(path), "--store", str(tmp_path / "store"), "--target-interactivity", "22"]
     with pytest.raises(SystemExit) as ended:
         run([*words, "--max-points", "4"])
     err = capsys.readouterr().err
@@ -234,8 +234,8 @@ def test_a_sweep_that_chooses_its_points_gates_the_neighbours_of_its_target(
     with Store.open(tmp_path / "store", create=False) as opened:
         evaluated = {concurrency for _, concurrency, _ in gated(opened)}
         knots = frontier(opened.points("small"))
-    below = [each for each in knots if each.interactivity <= 60]
-    above = [each for each in knots if each.interactivity >= 60]
+    below = [each for each in knots if each.interactivity <= 22]
+    above = [each for each in knots if each.interactivity >= 22]
     assert {below[-1].concurrency, above[0].concurrency} <= evaluated
     # Where the outcomes are lost, resuming measures those points again, with their gate.
     with Store.open(tmp_path / "store") as opened:

@@ -58,7 +58,7 @@ class Dashboard:
 
     def close(self) -> None:
         self._process.send_signal(signal.SIGINT)
-        self._process.communicate(timeout=20)
+        self._process.communicate(timeout=60)
 
 
 def published(store: Path) -> Path:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.engine.parallel.test_layouts import draw_prompts, write_config
-from tests.engine.roles.workers import Worker, connected, quick_processes, until, workers
+from tests.engine.roles.workers import Worker, connected, quick_processes, workers
 from upcurve.engine.build import build_engine
 from upcurve.engine.errors import EngineInputError
 from upcurve.engine.execute.event import TokenLogprobs
@@ -121,10 +121,9 @@ def test_each_pair_of_layouts(
             if got is not None and expected is not None:
                 assert got.chosen == pytest.approx(expected.chosen, abs=1e-4)
                 assert [each for each, _ in got.top] == [each for each, _ in expected.top]
-        worker.idle()
-        helper.idle()
-        assert worker.counts.done == helper.counts.done == len(prompts)
-        assert worker.counts.tokens == helper.counts.tokens == sum(LENGTHS)
+        for each in (worker, helper):
+            each.counted(done=len(prompts), tokens=sum(LENGTHS))
+            each.idle()
         assert worker.counts.local == worker.counts.failed == helper.counts.failed == 0
         assert helper.counts.bytes > 0
         assert 0 < helper.counts.exposed_seconds < helper.counts.seconds < worker.counts.seconds
@@ -178,8 +177,9 @@ def test_a_decode_worker_that_is_killed(folder: Path, transfer: str) -> None:
         first.signal(signal.SIGKILL)
         second.submit("next", prompts[0][:50], sampling(0))
         second.ended()
+        helper.counted(done=1)
+        helper.until(lambda: helper.counts.cancelled >= 1, "cancelled")
         helper.idle()
-        assert helper.counts.cancelled >= 1
         assert helper.counts.done == second.counts.done == 1
 
 
@@ -190,7 +190,7 @@ def test_a_prefill_worker_that_is_stopped(
     """After a time-out its prompts are computed here; memory that it may write to is kept."""
     prompts = draw_prompts(9, [LONG, 20])
     tokens, _ = one_engine.generate(prompts, [sampling(number) for number in range(2)])
-    asking = replace(DECODE, transfer=transfer, prefill_timeout=2.0)
+    asking = replace(DECODE, transfer=transfer, prefill_timeout=4.0)
     with workers(folder, replace(PREFILL, transfer=transfer), asking) as (helper, worker):
         begin_long(worker, helper, prompts)
         helper.signal(signal.SIGSTOP)
@@ -295,7 +295,7 @@ def test_short_prompts_stay_where_they_are(folder: Path, one_engine: Expected) -
         assert [worker.tokens["0"], worker.tokens["1"]] == tokens
         assert worker.counts.done == 1
         assert worker.counts.local == 0
-        until(lambda: helper.counts.tokens == 31, "told")
+        helper.counted(tokens=31)
 
 
 def test_little_memory_at_both_ends(folder: Path, one_engine: Expected) -> None:

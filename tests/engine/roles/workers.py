@@ -7,7 +7,6 @@ import os
 import signal
 import socket
 import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -110,8 +109,20 @@ class Worker:
 
     def idle(self) -> None:
         """Wait until all memory is free."""
-        self.until(lambda: self.status.slots == self.status.pages == 0, "idle")
-        assert self.counts.in_flight == self.counts.kept == 0
+        self.until(
+            lambda: (
+                self.status.slots == self.status.pages == 0
+                and self.counts.in_flight == self.counts.kept == 0
+            ),
+            "idle",
+        )
+
+    def counted(self, **wanted: int) -> None:
+        """Wait until transfers are counted: a moment after the other end knows of them."""
+        self.until(
+            lambda: all(getattr(self.counts, name) == count for name, count in wanted.items()),
+            f"counted {wanted}",
+        )
 
     @property
     def counts(self) -> TransferCounts:
@@ -193,10 +204,3 @@ def _asking(options: EngineOptions, names: Sequence[str]) -> EngineOptions:
     from dataclasses import replace
 
     return replace(options, prefill=tuple(names)) if options.role == "decode" else options
-
-
-def until(condition: Callable[[], object], what: str) -> None:
-    deadline = time.monotonic() + WAIT_SECONDS
-    while not condition():
-        assert time.monotonic() < deadline, f"never {what}"
-        time.sleep(0.01)

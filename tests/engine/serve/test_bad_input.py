@@ -1,9 +1,9 @@
 import json
 import shutil
 
-import httpx2 as httpx
 import pytest
 
+from . import patient
 from .running import CONTEXT, MODEL, Running
 
 COMPLETION = {"model": MODEL, "prompt": [1, 2, 3], "max_tokens": 2}
@@ -12,8 +12,8 @@ CHAT = {"model": MODEL, "messages": [{"role": "user", "content": "hi"}], "max_to
 
 def post(server, path, body, **options):
     if isinstance(body, bytes):
-        return httpx.post(f"{server.url}{path}", content=body, timeout=60, **options)
-    return httpx.post(f"{server.url}{path}", json=body, timeout=60, **options)
+        return patient.post(f"{server.url}{path}", content=body, **options)
+    return patient.post(f"{server.url}{path}", json=body, **options)
 
 
 def check(answer, status, param, *words):
@@ -157,12 +157,12 @@ def test_a_huge_body(server):
 def test_a_wrong_model(server):
     for path, body in (("/v1/completions", COMPLETION), ("/v1/chat/completions", CHAT)):
         check(post(server, path, {**body, "model": "other"}), 404, "model", "'other'", MODEL)
-    check(httpx.get(f"{server.url}/v1/models/a/b"), 404, "model", "'a/b'")
+    check(patient.get(f"{server.url}/v1/models/a/b"), 404, "model", "'a/b'")
 
 
 def test_unknown_paths_and_methods(server):
-    check(httpx.get(f"{server.url}/v2/completions"), 404, None, "GET /v2/completions")
-    check(httpx.get(f"{server.url}/v1/completions"), 405, None)
+    check(patient.get(f"{server.url}/v2/completions"), 404, None, "GET /v2/completions")
+    check(patient.get(f"{server.url}/v1/completions"), 405, None)
 
 
 def test_harmless_and_neutral_parameters_are_accepted(server):
@@ -224,10 +224,10 @@ def test_an_api_key(checkpoint):
             for answer in (
                 post(closed, "/v1/completions", COMPLETION, headers=raw),
                 post(closed, "/v1/completions", b"{", headers=raw),
-                httpx.get(f"{closed.url}/v1/models", headers=raw),
+                patient.get(f"{closed.url}/v1/models", headers=raw),
             ):
                 check(answer, 401, None, "api key", "Bearer")
         good = {"Authorization": "Bearer sécret".encode()}
         assert post(closed, "/v1/completions", COMPLETION, headers=good).status_code == 200
         for path in ("/health", "/metrics"):
-            assert httpx.get(f"{closed.url}{path}").status_code == 200
+            assert patient.get(f"{closed.url}{path}").status_code == 200

@@ -2,11 +2,11 @@
 
 import json
 
-import httpx2 as httpx
 import pytest
 
 from upcurve.engine.model.checkpoint import SPECIAL_TOKENS
 
+from . import patient
 from .running import MODEL
 
 PROMPT = [5, 77, 300, 12]
@@ -137,7 +137,7 @@ def test_echo_alone_generates_nothing(server, client):
     assert last.usage.total_tokens == 4
     assert server.value("generated_tokens_total") == before
     body = {"model": MODEL, "prompt": [1], "echo": True, "max_tokens": 0, "stream": True}
-    wire = httpx.post(f"{server.url}/v1/completions", json=body)
+    wire = patient.post(f"{server.url}/v1/completions", json=body)
     assert wire.headers.get_list("content-type") == ["text/event-stream; charset=utf-8"]
     first, done, _ = wire.text.split("\n\n")
     assert json.loads(first.removeprefix("data: "))["choices"][0]["finish_reason"] == "length"

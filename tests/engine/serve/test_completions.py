@@ -1,12 +1,12 @@
 import json
 from concurrent.futures import ThreadPoolExecutor
 
-import httpx2 as httpx
 import pytest
 
 from upcurve.engine.build import build_engine
 from upcurve.engine.schedule.request import SamplingParameters
 
+from . import patient
 from .running import CONTEXT, MODEL, OPTIONS
 
 PROMPT = [5, 77, 300, 12]
@@ -72,7 +72,7 @@ def test_a_stream_says_the_same_token_by_token(client):
 
 def test_a_stream_on_the_wire(server):
     body = {"model": MODEL, "prompt": PROMPT, "max_tokens": 3, "stream": True, "ignore_eos": True}
-    answer = httpx.post(f"{server.url}/v1/completions", json=body)
+    answer = patient.post(f"{server.url}/v1/completions", json=body)
     assert answer.headers["content-type"] == "text/event-stream; charset=utf-8"
     events = answer.text.split("\n\n")
     assert events.pop() == ""

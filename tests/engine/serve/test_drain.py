@@ -3,9 +3,9 @@
 import json
 from http.client import HTTPResponse
 
-import httpx2 as httpx
 import pytest
 
+from . import patient
 from .running import MODEL, Running, until
 
 BODY = {"model": MODEL, "prompt": [1, 2], "max_tokens": 20, "ignore_eos": True}
@@ -24,13 +24,13 @@ def test_a_running_request_finishes_and_new_ones_are_refused(checkpoint):
             until(lambda: running.gate.holding, "held")
             running.drain()
             for refused in (
-                httpx.get(f"{running.url}/health"),
-                httpx.post(f"{running.url}/v1/completions", json=BODY),
+                patient.get(f"{running.url}/health"),
+                patient.post(f"{running.url}/v1/completions", json=BODY),
             ):
                 assert refused.status_code == 503
                 assert "draining" in refused.json()["error"]["message"]
                 assert int(refused.headers["retry-after"]) > 0
-            assert httpx.get(f"{running.url}/metrics").status_code == 200
+            assert patient.get(f"{running.url}/metrics").status_code == 200
             running.gate.allow(float("inf"))
             assert json.load(answer_of(connection))["usage"]["completion_tokens"] == 20
             running.thread.join(60)

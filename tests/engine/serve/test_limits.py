@@ -3,10 +3,10 @@
 import threading
 from contextlib import ExitStack
 
-import httpx2 as httpx
 import openai
 import pytest
 
+from . import patient
 from .running import MODEL, RUNNING, Running, until
 
 BODY = {"model": MODEL, "prompt": [1, 2, 3], "max_tokens": 4, "ignore_eos": True}
@@ -20,7 +20,7 @@ def short(checkpoint):
 
 
 def post(server, **change):
-    return httpx.post(f"{server.url}/v1/completions", json={**BODY, **change}, timeout=60)
+    return patient.post(f"{server.url}/v1/completions", json={**BODY, **change})
 
 
 @pytest.mark.parametrize("stream", [False, True])

@@ -2,19 +2,19 @@
 
 import threading
 
-import httpx2 as httpx
 import openai
 import pytest
 import torch
 from prometheus_client.parser import text_string_to_metric_families
 
+from . import patient
 from .running import CONTEXT, MODEL, RUNNING, Running, until
 
 BODY = {"model": MODEL, "prompt": [1, 2, 3], "max_tokens": 4, "ignore_eos": True}
 
 
 def scrape(server):
-    answer = httpx.get(f"{server.url}/metrics")
+    answer = patient.get(f"{server.url}/metrics")
     assert answer.status_code == 200
     return {
         (sample.name, *sorted(sample.labels.items())): sample.value
@@ -31,14 +31,14 @@ def test_models(client):
 
 
 def test_health(server):
-    answer = httpx.get(f"{server.url}/health")
+    answer = patient.get(f"{server.url}/health")
     assert answer.status_code == 200
     assert answer.json() == {"status": "ok"}
 
 
 def test_metrics_count_tokens_and_ends(server):
     before = scrape(server)
-    assert httpx.post(f"{server.url}/v1/completions", json=BODY).status_code == 200
+    assert patient.post(f"{server.url}/v1/completions", json=BODY).status_code == 200
     after = scrape(server)
 
     def moved(name, *labels):
@@ -108,14 +108,14 @@ def test_logits_that_are_never_finite_turn_health_red_until_they_are(failing, mo
                 failing.engine.device.model, "forward", lambda *args: forward(*args) * torch.nan
             )
             for _ in range(3):
-                assert httpx.get(f"{failing.url}/health").status_code == 200
+                assert patient.get(f"{failing.url}/health").status_code == 200
                 with pytest.raises(openai.InternalServerError, match="not finite"):
                     client.completions.create(model=MODEL, prompt=[1])
-            answer = httpx.get(f"{failing.url}/health")
+            answer = patient.get(f"{failing.url}/health")
             assert answer.status_code == 503
             assert "no step gives finite ones" in answer.json()["error"]["message"]
         client.completions.create(model=MODEL, prompt=[1])
-    assert httpx.get(f"{failing.url}/health").status_code == 200
+    assert patient.get(f"{failing.url}/health").status_code == 200
     failing.idle()
 
 
@@ -148,13 +148,13 @@ def test_an_engine_that_is_given_up(failing, monkeypatch):
     told = []
     failing.bridge.on_failure = lambda: told.append(True)
     for _ in range(3):
-        assert httpx.post(f"{failing.url}/v1/completions", json=BODY).status_code == 500
+        assert patient.post(f"{failing.url}/v1/completions", json=BODY).status_code == 500
     until(lambda: told, "given up")
-    health = httpx.get(f"{failing.url}/health")
+    health = patient.get(f"{failing.url}/health")
     assert health.status_code == 503
     assert health.json()["error"]["type"] == "server_error"
     assert "3 steps in a row failed" in health.json()["error"]["message"]
-    assert httpx.post(f"{failing.url}/v1/completions", json=BODY).status_code == 503
+    assert patient.post(f"{failing.url}/v1/completions", json=BODY).status_code == 503
     assert told == [True]
     failing.idle()
 

@@ -9,7 +9,6 @@ import socket
 from contextlib import contextmanager
 from functools import partial
 
-import httpx2 as httpx
 import psutil
 import pytest
 from hypothesis import given
@@ -32,6 +31,7 @@ from upcurve.engine.serve.messages import (
 )
 from upcurve.engine.serve.remote import EngineEndedError, RemoteEngine
 
+from . import patient
 from .engines import VOCABULARY, break_down, build_fake, parent, refuse
 from .running import MODEL, Serving, until
 
@@ -78,9 +78,9 @@ def events(answer):
 
 def test_tokens_of_streams_and_whole_answers(server):
     prompts = [[1, 2, 3], [500], list(range(300))]
-    whole = httpx.post(f"{server.url}/v1/completions", json=body(prompts, 20)).json()
+    whole = patient.post(f"{server.url}/v1/completions", json=body(prompts, 20)).json()
     assert [each["token_ids"] for each in whole["choices"]] == [expected(p, 20) for p in prompts]
-    stream = httpx.post(f"{server.url}/v1/completions", json=body(prompts, 20, stream=True)).text
+    stream = patient.post(f"{server.url}/v1/completions", json=body(prompts, 20, stream=True)).text
     assert stream.endswith("data: [DONE]\n\n")
     for index, prompt in enumerate(prompts):
         mine = [each["choices"][0] for each in events(stream)]
@@ -106,7 +106,7 @@ def test_the_gauges_come_with_the_steps(server):
 def test_signals_are_for_the_http_side(server):
     for number in (signal.SIGINT, signal.SIGTERM):
         os.kill(server.process.pid, number)
-    assert httpx.post(f"{server.url}/v1/completions", json=body([1], 2)).status_code == 200
+    assert patient.post(f"{server.url}/v1/completions", json=body([1], 2)).status_code == 200
 
 
 def test_a_thousand_connections(server):
@@ -135,7 +135,7 @@ def test_a_reader_that_comes_late_gets_all_and_holds_up_nobody(server):
             lambda: server.value("requests_finished_total", reason="length") == lengths + 32,
             "finished",
         )
-        assert httpx.post(f"{server.url}/v1/completions", json=body([1], 2)).status_code == 200
+        assert patient.post(f"{server.url}/v1/completions", json=body([1], 2)).status_code == 200
         answer = http.client.HTTPResponse(connection)
         answer.begin()
         got = [each["choices"][0] for each in events(answer.read().decode())]
@@ -167,10 +167,10 @@ def test_an_engine_that_is_killed_ends_every_request():
             assert "signal SIGKILL" in each["error"]["message"]
         assert told == [True]
         assert server.value("requests_finished_total", reason="failed") == 2
-        health = httpx.get(f"{server.url}/health")
+        health = patient.get(f"{server.url}/health")
         assert health.status_code == 503
         assert "signal SIGKILL" in health.json()["error"]["message"]
-        assert httpx.post(f"{server.url}/v1/completions", json=body([1], 2)).status_code == 503
+        assert patient.post(f"{server.url}/v1/completions", json=body([1], 2)).status_code == 503
 
 
 def test_an_engine_that_cannot_be_built_says_why():

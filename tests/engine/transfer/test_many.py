@@ -111,7 +111,7 @@ def test_each_is_reported_once_and_is_whole_or_writes_no_more(way: str, seed: in
     gone = [threading.Event() for _ in receivers["four"]]
     for receiver, event in zip(receivers["four"], gone, strict=True):
         receiver.expel("four", event.set)
-    assert all(event.wait(20) for event in gone)
+    assert all(event.wait(60) for event in gone)
     kinds = set()
     for name, errors in found.items():
         part, ranks = begun[name], workers[begun[name].session]

@@ -71,7 +71,7 @@ def test_a_request_arrives_whole(tp: int) -> None:
         # What was named to one session is not for another.
         source("disconnect", SESSION)
         target("expel", SESSION)
-        assert target("gone", 20)
+        assert target("gone", 55)
         with pytest.raises(AssertionError, match="OSError: nixl: "):
             source("connect", "two", offers)
 
@@ -97,9 +97,9 @@ def test_a_prefill_rank_that_ends_or_is_stopped(number: signal.Signals) -> None:
         target("expel", SESSION)
         # Within a host it may write for as long as it runs.
         stopped = number == signal.SIGSTOP
-        assert target("gone", 0.3 if stopped else 20) is not stopped
+        assert target("gone", 0.3 if stopped else 55) is not stopped
         source.end()
-        assert target("gone", 20)
+        assert target("gone", 55)
 
 
 def test_where_it_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
