@@ -35,7 +35,7 @@ def descendants(root: int, word: str = "") -> list[psutil.Process]:
     return [each for each in psutil.Process(root).children(recursive=True) if has_it(each)]
 
 
-def until(condition: Callable[[], bool], seconds: float = 30) -> bool:
+def until(condition: Callable[[], bool], seconds: float = 120) -> bool:
     """Wait until a condition holds; return whether it came to hold in time."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:

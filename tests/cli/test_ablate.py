@@ -38,7 +38,7 @@ def write(path: Path, *flags: str, **changes: object) -> Path:
         "engine": {
             "name": "known-server",
             "command": [*SERVE.split(), *SLOW, *flags],
-            "health": {"timeout_s": 60},
+            "health": {"timeout_s": 300},
         },
         "workload": {"isl": 8, "osl": 8, "requests_per_stream": 3, "warmup": 1},
         "concurrency": [2, 6],

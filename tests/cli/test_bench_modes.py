@@ -64,10 +64,11 @@ def test_rates_of_one_series_are_all_kept_and_resumed(capsys, server, tmp_path):
 
 def test_a_duration_bounds_a_point(capsys, server):
     code, (point,), _ = bench(
-        capsys, server, *LENGTHS, "--duration", 0.5, "--concurrency", 2, "--ramp", 0.1
+        capsys, server, *LENGTHS, "--duration", 2, "--concurrency", 2, "--ramp", 0.1
     )
     assert code == 0
-    assert 0.4 < point["duration_s"] < 5
+    # The first request of a busy machine is late, and so is its last one.
+    assert 0.5 < point["duration_s"] < 30
     assert point["requests"] > 2
 
 
@@ -80,21 +81,22 @@ def test_lengths_from_distributions(capsys, server):
     assert (point["output_tokens"]["min"], point["output_tokens"]["max"]) == (4, 9)
 
 
-def test_the_highest_load_within_limits(capsys, server, tmp_path):
-    # Four slots: a fifth stream waits for a whole answer, about 12 ms.
+def test_the_highest_load_within_limits(capsys, tmp_path):
+    # Four slots: a fifth stream waits for a whole answer, about 260 ms.
     words = (
-        *("--isl", 16, "--osl", 64, "--search", "ttft<40ms", "--concurrency", "1,16"),
-        *("--requests", 24, "--series", "edge", "--store", tmp_path),
+        *("--isl", 16, "--osl", 64, "--search", "ttft<150ms", "--concurrency", "1,16"),
+        *("--requests", 16, "--series", "edge", "--store", tmp_path),
     )
-    code, lines, err = bench(capsys, server, *words)
+    with known_server_process(Behaviour(first_ms=5, interval_ms=4, slots=4)) as (server, _):
+        code, lines, err = bench(capsys, server, *words)
+        resumed, again, said = bench(capsys, server, *words, "--resume")
     assert code == 0, err
     *points, found = lines
     assert found["search"]["unit"] == "streams"
     assert 4 <= found["search"]["answer"] < 16
     tried = [each["concurrency"] for each in points]
     assert len(set(tried)) == len(tried) <= 8
-    code, again, err = bench(capsys, server, *words, "--resume")
-    assert (code, again) == (0, [found]), err  # nothing is measured twice
+    assert (resumed, again) == (0, [found]), said  # nothing is measured twice
 
 
 def test_no_load_keeps_the_limits(capsys, server):

@@ -37,7 +37,7 @@ def clone(tmp_path: Path) -> Path:
 
 def recipe_file(path: Path, **changes: Any) -> Path:
     command = [sys.executable, "{repository}/engine.py", "interval", "{port}"]
-    engine = {"name": "toy", "command": command, "health": {"timeout_s": 60}}
+    engine = {"name": "toy", "command": command, "health": {"timeout_s": 300}}
     values = {
         "name": "toy",
         "model": "small",

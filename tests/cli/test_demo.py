@@ -11,7 +11,7 @@ from upcurve.records.store import Store
 from upcurve.sweep.demo import question_recipe
 
 
-def upcurve(*words, timeout=100):
+def upcurve(*words, timeout=500):
     return subprocess.run(
         [sys.executable, "-m", "upcurve", *words],
         capture_output=True,
@@ -21,13 +21,10 @@ def upcurve(*words, timeout=100):
     )
 
 
-@pytest.mark.timeout(240)
 def test_the_demo_serves_sweeps_compares_and_shows(tmp_path, monkeypatch):
     monkeypatch.setenv("UPCURVE_API_KEY", "secret")  # every engine asks for it
     store = tmp_path / "results"
-    done = upcurve(
-        "demo", "--concurrency", "1,2", "--repeats", "1", "--store", str(store), timeout=220
-    )
+    done = upcurve("demo", "--concurrency", "1,2", "--repeats", "1", "--store", str(store))
     assert done.returncode == 0, done.stderr
     for step in range(1, 6):
         assert f"[{step}/5]" in done.stderr

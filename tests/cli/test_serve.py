@@ -55,7 +55,7 @@ class Process:
         return self.log.read_text().splitlines()
 
     def wait(self, pattern):
-        deadline = time.monotonic() + 100
+        deadline = time.monotonic() + 300
         while not (found := re.search(pattern, self.log.read_text())):
             assert self.process.poll() is None, self.log.read_text()
             assert time.monotonic() < deadline, f"no {pattern} in: {self.log.read_text()}"

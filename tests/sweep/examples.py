@@ -20,7 +20,7 @@ def values(*flags: object, **changes: Any) -> dict[str, Any]:
         "name": "small",
         "model": "small",
         "hardware": "CPU",
-        "engine": {"name": "test", "command": command, "health": {"timeout_s": 60}},
+        "engine": {"name": "test", "command": command, "health": {"timeout_s": 300}},
         "workload": {"isl": 8, "osl": 4, "requests_per_stream": 2, "warmup": 1},
         "concurrency": [1, 2],
         "repeats": 2,

@@ -1,4 +1,5 @@
 import threading
+import time
 
 import pytest
 
@@ -99,7 +100,15 @@ def test_an_unusable_request_fails_alone(engine, collector):
     assert collector.ended() == {"long": "failed", "good": "length"}
 
 
-def test_abort_and_stop_end_what_is_left(engine, collector):
+def test_abort_and_stop_end_what_is_left(engine, collector, monkeypatch):
+    step = engine.step
+
+    def slowly():
+        time.sleep(0.05)
+        return step()
+
+    # None of 200 tokens ends by itself before it is stopped.
+    monkeypatch.setattr(engine, "step", slowly)
     loop = start(engine, collector)
     endless = SamplingParameters(max_tokens=200, temperature=0, ignore_eos=True)
     for name in "abcd":

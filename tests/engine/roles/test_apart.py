@@ -17,7 +17,6 @@ from upcurve.engine.execute.event import TokenLogprobs
 from upcurve.engine.execute.options import EngineOptions
 from upcurve.engine.schedule.request import Request, SamplingParameters
 
-pytestmark = pytest.mark.timeout(300)
 OPTIONS = EngineOptions(
     device="cpu",
     dtype="fp32",

@@ -35,7 +35,7 @@ from upcurve.engine.serve.messages import (
 from upcurve.engine.serve.rank_process import RankProcesses
 from upcurve.engine.serve.remote import RemoteEngine
 
-WAIT_SECONDS = 60.0
+WAIT_SECONDS = 120.0
 
 
 @contextmanager

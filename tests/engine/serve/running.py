@@ -177,6 +177,13 @@ class Running(Serving):
         self.gate.allow(float("inf"))
         super().__exit__(*arguments)
 
+    def submitted(self, count):
+        """Wait until the held engine knows of so many requests, which do not come all at once."""
+        until(
+            lambda: self.gate.holding and sum(self.local._loop.counts()) == count,
+            f"knew of {count} requests",
+        )
+
     def freed_within_a_step(self):
         """Let a held engine go on for one step: what was aborted must be gone after it."""
         until(lambda: self.gate.holding or not self.engine.has_work, "held")

@@ -49,8 +49,10 @@ def test_a_client_that_goes_frees_its_request(server, leave, stream, body, steps
 def test_all_choices_of_a_call_are_freed(server):
     aborted = server.value("requests_finished_total", reason="aborted")
     prompts = [[i + 1] for i in range(RUNNING + 3)]
-    server.gate.allow(3)
+    server.gate.allow(0)
     with server.post("/v1/completions", {**SHORT, "prompt": prompts, "stream": True}) as connection:
+        server.submitted(RUNNING + 3)
+        server.gate.allow(3)
         until(lambda: server.gate.holding, "held")
         assert server.engine.memory.usage().slots == RUNNING
         assert (server.engine.running, server.engine.waiting) == (RUNNING, 3)

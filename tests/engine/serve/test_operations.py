@@ -65,9 +65,11 @@ def test_gauges_follow_the_engine(server):
     assert idle["upcurve_kv_pages_total",] == RUNNING * CONTEXT / 16
     names = ("requests_running", "requests_waiting", "kv_pages_used", "state_slots_used")
     assert [idle[f"upcurve_{name}",] for name in names] == [0, 0, 0, 0]
-    server.gate.allow(1)
+    server.gate.allow(0)
     prompts = [[1, 2]] * (RUNNING + 2)
     with server.post("/v1/completions", {**BODY, "prompt": prompts, "max_tokens": 20}):
+        server.submitted(RUNNING + 2)
+        server.gate.allow(2)
         until(lambda: server.gate.holding, "held")
         busy = scrape(server)
         assert [busy[f"upcurve_{name}",] for name in names] == [RUNNING, 2, RUNNING, RUNNING]

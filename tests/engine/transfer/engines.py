@@ -111,7 +111,7 @@ class Reports:
     def wait(self, transfer: str, count: int = 1) -> list[str | None]:
         """Return what was said of a transfer, once it was said so often."""
         with self._changed:
-            found = self._changed.wait_for(lambda: len(self.errors.get(transfer, ())) >= count, 20)
+            found = self._changed.wait_for(lambda: len(self.errors.get(transfer, ())) >= count, 60)
         assert found, f"nothing is said of {transfer}"
         return self.errors[transfer]
 
