@@ -24,9 +24,9 @@ from upcurve.dashboard.reader import Reader
 from upcurve.records.store import Store
 
 SERVE = "upcurve known-server --port {port} --host {host} --first-ms 2"
-# So slow that a busy machine adds little: 42.5 tok/s/user with about three streams.
-SLOW = ["--interval-ms", "16", "--per-stream-ms", "4"]
-SWITCH = "flag:--per-stream-ms=2"
+# So slow that a busy machine adds little: 27 tok/s/user with about three streams.
+SLOW = ["--interval-ms", "24", "--per-stream-ms", "6"]
+SWITCH = "flag:--per-stream-ms=3"
 LABELS = ["all off", "all on"]
 
 
@@ -59,7 +59,7 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("ablate")
     path = write(folder / "known.yaml")
     code = ablate(
-        *[path, "--switch", SWITCH, "--at", "42.5", "--max-rounds", "3", "--precision", "1e-9"],
+        *[path, "--switch", SWITCH, "--at", "27", "--max-rounds", "3", "--precision", "1e-9"],
         *["--store", folder / "store", "--json"],
     )
     assert code == 0
@@ -78,18 +78,18 @@ def test_the_planted_effect_comes_out_and_nothing_is_measured_twice(
     measured: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     # Precise enough after three rounds: it ends there, whatever --max-rounds allows.
-    more = ["--json", "--price", "CPU=1", "--precision", "0.5", "--max-rounds", "5"]
-    assert again(measured, "--at", "42.5,45", *more) == 0
+    more = ["--json", "--price", "CPU=1", "--precision", "3", "--max-rounds", "5"]
+    assert again(measured, "--at", "27,28", *more) == 0
     output, errors = capsys.readouterr()
     assert "launching" not in errors
     data = json.loads(output)
     assert (data["design"], data["rounds"], data["switches"]) == ("full", 3, [SWITCH])
-    assert [each["interactivity"] for each in data["targets"]] == [42.5, 45]
+    assert [each["interactivity"] for each in data["targets"]] == [27, 28]
     for target in data["targets"]:
         (share,) = target["shares"]
-        # c = 1 + (1000 / x - 16) / per stream: half the slope, twice the streams beside one.
-        beside = 1000 / target["interactivity"] - 16
-        truth = math.log((1 + beside / 2) / (1 + beside / 4))
+        # c = 1 + (1000 / x - 24) / per stream: half the slope, twice the streams beside one.
+        beside = 1000 / target["interactivity"] - 24
+        truth = math.log((1 + beside / 3) / (1 + beside / 6))
         assert share["log_ratio"]["mean"] == pytest.approx(truth, abs=0.15)
         assert share["log_ratio"]["mean"] == pytest.approx(target["move"]["log_ratio"]["mean"])
         low, high = share["log_ratio"]["interval"]
@@ -116,11 +116,11 @@ def test_every_format_says_the_same(
     measured: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     chart = tmp_path / "w.svg"
-    assert again(measured, "--at", "42.5", "--chart", chart) == 0
+    assert again(measured, "--at", "27", "--chart", chart) == 0
     text = capsys.readouterr().out
-    assert again(measured, "--at", "42.5", "--format", "markdown") == 0
+    assert again(measured, "--at", "27", "--format", "markdown") == 0
     page = capsys.readouterr().out
-    assert again(measured, "--at", "42.5", "--format", "csv") == 0
+    assert again(measured, "--at", "27", "--format", "csv") == 0
     (row,) = csv.DictReader(io.StringIO(capsys.readouterr().out))
     factor = f"{math.exp(float(row['log_ratio'])):.3f}x"
     for shown in (text, page, chart.read_text()):
@@ -146,7 +146,7 @@ def test_an_engine_that_does_not_start_costs_the_shares_and_says_so(
     path = write(tmp_path / "known.yaml", workload={"isl": 8, "osl": 8, "requests_per_stream": 1})
     store = tmp_path / "store"
     code = ablate(
-        *[path, "--switch", "flag:--no-such-flag", "--at", "42.5", "--rounds", "1"],
+        *[path, "--switch", "flag:--no-such-flag", "--at", "27", "--rounds", "1"],
         *["--store", store],
     )
     assert code == 1
@@ -161,7 +161,7 @@ def test_a_killed_ablation_goes_on_where_it_was(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path, store = write(tmp_path / "known.yaml"), tmp_path / "store"
-    arguments = [path, "--switch", SWITCH, "--at", "42.5", "--rounds", "1", "--store", store]
+    arguments = [path, "--switch", SWITCH, "--at", "27", "--rounds", "1", "--store", store]
     arguments += ["--max-rounds", "1"]
     command = [sys.executable, "-m", "upcurve", "ablate", *map(str, arguments)]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
@@ -211,7 +211,7 @@ def test_dry_run_prints_every_launch_and_every_command(
     for index in range(3):
         assert len({x["configuration"] for x in lines if x["round"] == index}) == 4
     on = next(x for x in lines if x["configuration"] == "all on")
-    assert on["command"][-1] == "--per-stream-ms=2"
+    assert on["command"][-1] == "--per-stream-ms=3"
     assert on["env"] == {"OMP_NUM_THREADS": "7"}
     assert (
         ablate(path, *switches, "--at", "40", "--dry-run", "--design", "one", "--rounds", "1") == 0
@@ -263,10 +263,10 @@ def test_bad_input_is_one_line_and_exit_2(
 def test_the_dashboard_says_the_same_from_the_store(
     measured: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert again(measured, "--at", "42.5,45", "--json", "--price", "CPU=1") == 0
+    assert again(measured, "--at", "27,28", "--json", "--price", "CPU=1") == 0
     told = json.loads(capsys.readouterr().out)
     with Store.open(measured / "store") as store:
-        question = AttributionQuestion(at=["42.5,45"], price=["CPU=1"])
+        question = AttributionQuestion(at=["27,28"], price=["CPU=1"])
         (item,) = attribution(Reader(store), question).items
     answer = item.model_dump(mode="json")["ablation"]
     by_series = {each["series"]: each for each in answer.pop("configurations")}
@@ -280,7 +280,7 @@ def test_what_is_doubtful_about_the_points_is_said_in_every_format(
     few = "runs of 6 requests at the points around it"  # of concurrency 2, three a stream
     for form in ("table", "markdown", "csv", "json"):
         # The same target twice is two answers, not a mistake.
-        assert again(measured, "--at", "42.5,42.5", "--format", form) == 0
+        assert again(measured, "--at", "27,27", "--format", form) == 0
         output, _ = capsys.readouterr()
         assert few in output, form
         assert "no accuracy was measured at the points around it" in output, form
@@ -296,7 +296,7 @@ def test_each_configuration_is_gated_once_and_a_failed_gate_is_exit_1(
     path = recipe_file(
         tmp_path / "small.yaml",
         *["--answers", write_answers(tmp_path / "a.json", answers(asked, {1, 2, 3}))],
-        *["--token-ms", 4, "--batch-ms", 2],
+        *["--token-ms", 20, "--batch-ms", 5],
         accuracy={
             "task": "gsm8k",
             "data": str(write_items(tmp_path / "items.jsonl", asked)),
@@ -306,7 +306,7 @@ def test_each_configuration_is_gated_once_and_a_failed_gate_is_exit_1(
         },
     )
     store = tmp_path / "store"
-    words = ["--switch", "flag:--batch-ms=1", "--at", "150", "--rounds", "2", "--max-rounds", "2"]
+    words = ["--switch", "flag:--batch-ms=3", "--at", "36", "--rounds", "2", "--max-rounds", "2"]
     assert ablate(path, *words, "--store", store, "--json") == 1
     errors = capsys.readouterr().err
     assert "upcurve: error: the accuracy gate failed at " in errors

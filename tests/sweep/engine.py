@@ -1,6 +1,6 @@
 """A small engine of the OpenAI API for tests: every token takes the same time, and it can die.
 
-python engine.py --port PORT [--token-ms 2] [--batch-ms 0] [--die-after N] [--fail-after N]
+python engine.py --port PORT [--token-ms 20] [--batch-ms 0] [--die-after N] [--fail-after N]
           [--hang-at N] [--hang-while FILE] [--meet N] [--serves MODEL] [--answers FILE]
 """
 
@@ -19,7 +19,8 @@ from aiohttp import web
 
 parser = argparse.ArgumentParser()
 parser.add_argument("--port", type=int, required=True)
-parser.add_argument("--token-ms", type=float, default=2.0)
+# Four tokens that a client reads all at once, because it was busy for so long, have no pace.
+parser.add_argument("--token-ms", type=float, default=20.0)
 parser.add_argument("--batch-ms", type=float, default=0.0, help="more a token for each in flight")
 parser.add_argument("--die-after", type=int, help="be killed at this request (1 is the first)")
 parser.add_argument("--fail-after", type=int, help="answer 500 from this request on")

@@ -45,7 +45,7 @@ class GateLog(Log):
 
 def flags(tmp_path: Path, wrong: set[int], name: str = "a") -> list[object]:
     file = write_answers(tmp_path / f"{name}.json", answers(GIVEN, wrong))
-    return ["--answers", file, "--token-ms", 5]
+    return ["--answers", file]
 
 
 def section(tmp_path: Path, **changes: Any) -> dict[str, Any]:
