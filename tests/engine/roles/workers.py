@@ -14,6 +14,7 @@ from typing import Any
 
 import psutil
 
+from tests.ports import free_port
 from upcurve.engine.execute.event import Event
 from upcurve.engine.execute.options import EngineOptions
 from upcurve.engine.execute.role import TransferCounts
@@ -66,7 +67,8 @@ class Worker:
         self._changed = threading.Condition()
         self._transfers = None
         if options.role == "prefill":
-            self._transfers = socket.create_server(("127.0.0.1", port))
+            # Another may be started there: nobody else gets it meanwhile.
+            self._transfers = socket.create_server(("127.0.0.1", port or free_port()))
             self.address = f"127.0.0.1:{self._transfers.getsockname()[1]}"
         node = Node(0, options.tp, options.tp, "127.0.0.1", 0)
         self._meeting = socket.create_server(("127.0.0.1", 0)) if options.tp > 1 else None

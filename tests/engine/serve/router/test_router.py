@@ -9,6 +9,7 @@ from typing import Any
 import orjson
 import pytest
 
+from tests.ports import free_port
 from upcurve.engine.errors import EngineInputError
 from upcurve.engine.serve.router import router as module
 from upcurve.engine.serve.router.client import Client
@@ -29,12 +30,12 @@ class FakeReplica:
         self.requests: list[bytes] = []
         self.connections = 0
         self.healthy = True
-        self.port = 0
+        # It comes back there: nobody else gets it meanwhile.
+        self.port = free_port()
         self._writers: list[asyncio.StreamWriter] = []
 
     async def start(self) -> FakeReplica:
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port)
-        self.port = self._server.sockets[0].getsockname()[1]
         return self
 
     def die(self) -> None:
