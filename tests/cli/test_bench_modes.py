@@ -85,7 +85,7 @@ def test_lengths_from_distributions(capsys, server):
 def test_the_highest_load_within_limits(capsys, tmp_path):
     # Four slots: a fifth stream waits for a whole answer, about 260 ms.
     words = (
-        *("--isl", 16, "--osl", 64, "--search", "ttft<150ms", "--concurrency", "1,16"),
+        *("--isl", 16, "--osl", 64, "--search", "ttft<150ms", "--concurrency", "3,16"),
         *("--requests", 16, "--series", "edge", "--store", tmp_path),
     )
     with known_server_process(Behaviour(first_ms=5, interval_ms=4, slots=4)) as (server, _):

@@ -55,10 +55,13 @@ def test_it_finds_the_neighbours_repeats_them_and_goes_on_where_it_stopped(
     chosen = {at for at, repeat in measured if repeat == 0}
     assert {at for at, repeat in measured if repeat == 1} <= chosen
     assert any(repeat == 1 for _, repeat in measured)
-    assert max(each["interactivity"] for each in points) > TARGET
-    assert min(each["interactivity"] for each in points) < TARGET
-    # The same figures by hand: (8 + 6) tokens of c streams, each request 6 steps of 1 / 22 s.
-    assert outcome["tput_per_gpu"] == pytest.approx(14 * 3.545 / (6 / TARGET), rel=0.25)
+    fast = [each["tput_per_gpu"] for each in points if each["interactivity"] > TARGET]
+    slow = [each["tput_per_gpu"] for each in points if each["interactivity"] < TARGET]
+    assert min(fast) <= outcome["tput_per_gpu"] <= max(slow)
+    # The same figures by hand: (8 + 6) tokens of c streams, each request 6 steps of 1 / 22 s. What
+    # a busy machine adds makes it slower, never faster.
+    by_hand = 14 * 3.545 / (6 / TARGET)
+    assert 0.4 * by_hand < outcome["tput_per_gpu"] < 1.25 * by_hand
     assert outcome["target"]["interactivity"] == TARGET
     assert len({each["run"] for each in points}) == 3  # two launches of round 0, one of round 1
 

@@ -236,7 +236,10 @@ def test_a_sweep_that_chooses_its_points_gates_the_neighbours_of_its_target(
         knots = frontier(opened.points("small"))
     below = [each for each in knots if each.interactivity <= 22]
     above = [each for each in knots if each.interactivity >= 22]
-    assert {below[-1].concurrency, above[0].concurrency} <= evaluated
+    # Both, unless the machine was so busy that none is faster.
+    neighbours = {each.concurrency for each in (*below[-1:], *above[:1])}
+    assert neighbours
+    assert neighbours <= evaluated
     # Where the outcomes are lost, resuming measures those points again, with their gate.
     with Store.open(tmp_path / "store") as opened:
         for row_id in range(1, len(opened.points("small")) + 1):

@@ -190,11 +190,11 @@ def test_an_engine_that_refuses_what_is_asked_is_not_launched_for_the_other_roun
 
 
 def test_an_engine_that_hangs_costs_the_point_after_its_timeout(store: Store) -> None:
-    load = {"isl": 8, "osl": 4, "requests_per_stream": 2, "timeout_s": 4}
+    load = {"isl": 8, "osl": 4, "requests_per_stream": 2, "timeout_s": 3}
     result, _ = sweep(store, recipe("--hang-at", 5, repeats=1, workload=load))
     assert [each.point.concurrency for each in result.points] == [1]
     assert [(f.concurrency, f.lost) for f in result.failures] == [(2, (2,))]
-    assert "timeout: no end within 4 s" in result.failures[0].problem.replace(")", "")
+    assert "timeout: no end within 3 s" in result.failures[0].problem.replace(")", "")
 
 
 def test_resume_measures_only_what_is_missing(store: Store) -> None:
