@@ -11,8 +11,8 @@ that all see the same; the rows that are compared are those that tokens are draw
 the same dummy weights in every layout.
 
 Two orders of a sum round differently, so the yardstick is what one rank does in the same format
-when only the order changes: "other steps" have half as many tokens and run twice as many passages
-at once, "plain torch" is every switch off and each passage alone. All are held against the model in
+when only the order changes: "other steps" have half as many tokens and run half as many passages at
+once, "plain torch" is every switch off and each passage alone. All are held against the model in
 float32 too, as `upcurve diverge` does, where a GPU holds it: not with all layers of 35B.
 
 Exits with 1 where a layout loses more than the limits of `upcurve diverge` over plain torch: 1.5
@@ -35,7 +35,6 @@ from layouts import Apart, layout_of
 
 from upcurve.engine.build import compile_ahead, device_of
 from upcurve.engine.errors import EngineInputError
-from upcurve.engine.execute.options import EngineOptions
 from upcurve.engine.fidelity.check import (
     Format,
     Limits,
@@ -78,7 +77,6 @@ DEFAULTS = {
 """Layouts and formats."""
 FLOAT32_LAYERS = 12
 """Of the 35B model: with more, one GPU does not hold it in float32 beside the rest."""
-PASSAGES = {"cuda": 16, "cpu": 9}
 HEADS = ("format", "", "against", "rows", "KL mean", "99 %", "largest", "same token")
 HEADS += ("largest difference", "seconds", "")
 
@@ -92,7 +90,7 @@ def main():
     parser.add_argument("--layouts", help="[default: tp2,tp2ep2; of 35b tp2]")
     parser.add_argument("--formats", help="[default: fp32,bf16,fp8; of 35b fp8]")
     parser.add_argument("--switches-off", default="", help="in the layouts and on one rank")
-    parser.add_argument("--passages", type=int, help="[default: 16; on the CPU 9]")
+    parser.add_argument("--passages", type=int, default=8, help="every second of the text")
     parser.add_argument("--seconds", type=float, default=1e9, help="then nothing more is begun")
     arguments = parser.parse_args()
     layouts, formats = DEFAULTS["checkpoint" if arguments.checkpoint else arguments.model]
@@ -132,15 +130,19 @@ class Bench:
         gpu = self.device == "cuda"
         Switches.without(self.off)
         shapes = ModelShapes.from_folder(folder)
-        self.passages, self.title = text_of(
+        passages, self.title = text_of(
             folder,
             None,
             vocab_size=shapes.vocab_size,
             context=shapes.max_position_embeddings,
-            limit=arguments.passages or PASSAGES[self.device],
+            limit=2 * arguments.passages,
         )
+        # Of those that are drawn the first are the shortest.
+        self.passages = dict(list(passages.items())[::2])
         self.context = context_of(self.passages)
-        self.steps = Steps.sized(len(self.passages), gpu=gpu)
+        # Slots are used again.
+        together = max(1, len(self.passages) // 2)
+        self.steps = Steps.sized(len(self.passages), gpu=gpu, requests=together)
         drawn = "auto" if arguments.checkpoint else "dummy"
         self.formats = {each: Format(*FORMATS[each], drawn) for each in arguments.formats}
         self.layouts = dict(fitting(arguments.layouts, shapes, "fp8" in self.formats))
@@ -168,13 +170,6 @@ class Bench:
         print(f"{rows} rows of {len(self.passages)} passages ({self.title}), {self.steps}")
         first = next(iter(self.layouts.values()), Layout())
         self.first = self.pool(first) if first.dp == 1 else self.pool(Layout())
-        builds = [
-            self.options(form, layout)
-            for form in self.formats.values()
-            for layout in (Layout(), *self.layouts.values())
-        ]
-        self.first.call(compile_all, self.folder, builds, self.device)
-        print(f"{self.seconds:.0f} s until processes stood and kernels were compiled\n")
         print("| " + " | ".join(HEADS) + " |\n|---|---|---|" + "---:|" * 7 + "---|", flush=True)
         for name, form in self.formats.items():
             if time.monotonic() < self.deadline:
@@ -206,7 +201,15 @@ class Bench:
 
     def one_format(self, name, form):
         """Measure one rank, then each layout."""
-        ways = self.first.call(one_rank, self.folder, form, self.steps, self.off, *self.rest)[0]
+        builds = [
+            self.options(each, layout)
+            for each in self.formats.values()
+            for layout in (Layout(), *self.layouts.values())
+        ]
+        ways = self.first.call(
+            *(one_rank, self.folder, form, self.steps, self.passages),
+            *(self.options(form, Layout()), self.in_float32, builds),
+        )[0]
         found = {each: (on_host(rows, self.passages), took) for each, (rows, took) in ways.items()}
         bases = {"one rank": found["one rank"][0]}
         if "float32" in found:
@@ -228,11 +231,6 @@ class Bench:
         """Print rows; note what is beyond the limits."""
         if not comparison.show(name, logits, seconds):
             self.beyond.append(f"{name} in {comparison.form}")
-
-    @property
-    def rest(self):
-        """What a rank is told beside."""
-        return self.passages, self.device, self.in_float32
 
 
 class Comparison:
@@ -280,18 +278,7 @@ def fitting(names, shapes, quantized):
         yield name, layout
 
 
-def compile_all(place, folder, builds, device):
-    """On the first rank: compile what all engines will launch, side by side."""
-    if place.ranks.rank:
-        return
-    where = device_of(EngineOptions(device=device))
-    running = [compile_ahead(folder, options, where) for options in builds]
-    for each in running:
-        if each is not None:
-            each.wait()
-
-
-def one_rank(place, folder, form, steps, off, passages, device, in_float32):
+def one_rank(place, folder, form, steps, passages, options, in_float32, builds):
     """On the first rank: compute the passages in all ways that need no other.
 
     Returns:
@@ -300,9 +287,10 @@ def one_rank(place, folder, form, steps, off, passages, device, in_float32):
     if place.ranks.rank:
         return None
     torch.set_num_threads(1)
-    where = device_of(EngineOptions(device=device))
-    context, switches = context_of(passages), Switches.without(off)
-    other = Steps(steps.step_tokens // 2, 2 * steps.requests)
+    device, switches = device_of(options), Switches.without(options.off)
+    context = context_of(passages)
+    # Fewer, so that all of their kernels are compiled.
+    other = Steps(steps.step_tokens // 2, (steps.requests + 1) // 2)
     found = {}
 
     def take(name, way, started=None):
@@ -310,10 +298,15 @@ def one_rank(place, folder, form, steps, off, passages, device, in_float32):
         logits = sendable(way())
         found[name] = logits, time.monotonic() - started
 
+    # Of all that come, side by side; nothing where it has been done.
+    compiling = [compile_ahead(folder, each, device) for each in builds]
     if in_float32:
-        take("float32", lambda: Reference.of(folder, passages, where, form).logits)
+        take("float32", lambda: Reference.of(folder, passages, device, form).logits)
     started = time.monotonic()
-    model = load(folder, where, form)
+    model = load(folder, device, form)
+    for each in compiling:
+        if each is not None:
+            each.wait()
     take("one rank", lambda: serve(model, switches, steps, context).logits(passages), started)
     take("other steps", lambda: serve(model, switches, other, context).logits(passages))
     take("plain torch", lambda: alone(plainly(model), passages))
