@@ -15,6 +15,8 @@ when only the order changes: "other steps" have half as many tokens and run half
 once, "plain torch" is every switch off and each passage alone. All are held against the model in
 float32 too, as `upcurve diverge` does, where a GPU holds it: not with all layers of 35B.
 
+Seconds are those of loading too, and on a GPU of the first row those of compiling for all rows.
+
 Exits with 1 where a layout loses more than the limits of `upcurve diverge` over plain torch: 1.5
 times its mean KL and three standard errors, and 1 point of the same token and three.
 """
@@ -103,7 +105,8 @@ def main():
             with Bench(folder, arguments) as bench:
                 bench.run()
         except EngineInputError as error:
-            sys.exit(f"Error: {error}")
+            print(f"Error: {error}", file=sys.stderr)
+            sys.exit(2)
     beyond = ", ".join(bench.beyond)
     print(f"\nbeyond the limits: {beyond or 'none'}; {bench.seconds:.0f} s in all")
     sys.exit(1 if beyond else 0)
@@ -146,6 +149,8 @@ class Bench:
         drawn = "auto" if arguments.checkpoint else "dummy"
         self.formats = {each: Format(*FORMATS[each], drawn) for each in arguments.formats}
         self.layouts = dict(fitting(arguments.layouts, shapes, "fp8" in self.formats))
+        if not self.layouts:
+            sys.exit("none of the layouts fits the model")
         large = arguments.model == "35b" and not arguments.checkpoint
         self.in_float32 = not large or shapes.num_layers <= FLOAT32_LAYERS
         self.beyond = []
@@ -168,8 +173,10 @@ class Bench:
         """Print a row for each format and layout."""
         rows = sum(len(each.output) for each in self.passages.values())
         print(f"{rows} rows of {len(self.passages)} passages ({self.title}), {self.steps}")
-        first = next(iter(self.layouts.values()), Layout())
+        first = next(iter(self.layouts.values()))
         self.first = self.pool(first) if first.dp == 1 else self.pool(Layout())
+        self.first.call(met)
+        print(f"{self.seconds:.0f} s until the ranks had met\n")
         print("| " + " | ".join(HEADS) + " |\n|---|---|---|" + "---:|" * 7 + "---|", flush=True)
         for name, form in self.formats.items():
             if time.monotonic() < self.deadline:
@@ -276,6 +283,11 @@ def fitting(names, shapes, quantized):
             print(f"{name} is left out: {error.problem}")
             continue
         yield name, layout
+
+
+def met(place):
+    """Answer once all ranks are there."""
+    return place.ranks.rank
 
 
 def one_rank(place, folder, form, steps, passages, options, in_float32, builds):

@@ -56,11 +56,10 @@ def pool() -> Iterator[RankPool]:
         yield pool
 
 
-def options(layout: Layout, **more: Any) -> EngineOptions:
-    sizes = {"tp": layout.tp, "ep": layout.ep, "dp": layout.dp}
-    return options_of(
-        *(FP32, STEPS, 80), device="cpu", check_memory=True, threads=1, **sizes, **more
-    )
+def options(layout: Layout) -> EngineOptions:
+    tp, ep, dp = layout.tp, layout.ep, layout.dp
+    more = {"device": "cpu", "check_memory": True, "threads": 1}
+    return options_of(FP32, STEPS, 80, tp=tp, ep=ep, dp=dp, **more)
 
 
 def lost(reference: Reference, pool: RankPool, folder: Path, layout: Layout) -> Divergence:
@@ -89,7 +88,7 @@ def counted_whole(
     place: Place, folder: Path, options: EngineOptions, passages: Mapping[str, Passage]
 ) -> dict[str, np.ndarray]:
     kept = Share.shared_scale
-    Share.shared_scale = 1.0  # type: ignore[assignment,misc]
+    Share.shared_scale = 1.0  # type: ignore[assignment]
     try:
         return part_of_logits(place, folder, options, passages)
     finally:

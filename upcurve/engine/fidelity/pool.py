@@ -12,6 +12,7 @@ import os
 import signal
 import socket
 import threading
+import time
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -34,6 +35,8 @@ logger = logging.getLogger(__name__)
 
 EXIT_SECONDS = 10.0
 """How long processes that are told to end may take before they are killed."""
+LOST_SECONDS = 1.0
+"""How long a rank that has lost another waits for being told to end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,9 +125,9 @@ class RankPool(Closing):
                 pipe.send((function, arguments))
             while len(answers) < len(self._pipes):
                 waiting = [each for each in self._pipes if each not in answers]
-                for pipe in wait(waiting):
-                    assert isinstance(pipe, Connection)
-                    answers[pipe], refused, failed = pipe.recv()
+                for ready in wait(waiting):
+                    assert isinstance(ready, Connection)
+                    answers[ready], refused, failed = ready.recv()
                     if refused is not None:
                         raise EngineInputError(*refused)
                     if failed is not None:
@@ -158,7 +161,9 @@ def _serve(
     threading.Thread(target=exit_when_closed, args=(pipe,), daemon=True).start()
 
     def lost(reason: str) -> None:
-        # What waits for it waits for ever.
+        # Where all are told to end, this process is gone meanwhile.
+        time.sleep(LOST_SECONDS)
+        # What waits for the other waits for ever.
         logger.error("rank %d: %s", seat.rank, reason)
         os._exit(1)
 
