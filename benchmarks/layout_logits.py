@@ -17,11 +17,12 @@ float32 too, as `upcurve diverge` does, where a GPU holds it: not with all layer
 
 Seconds are those of loading too, and on a GPU of the first row those of compiling for all rows.
 
-Exits with 1 where a layout loses more than the limits of `upcurve diverge` over plain torch: 1.5
+Exits with 1 where anything loses more than the limits of `upcurve diverge` over plain torch: 1.5
 times its mean KL and three standard errors, and 1 point of the same token and three.
 """
 
 import argparse
+import gc
 import json
 import os
 import sys
@@ -88,7 +89,7 @@ def main():
     parser.add_argument("--device", default="cuda", choices=["cpu", "cuda"])
     parser.add_argument("--model", default="35b", choices=["small", "35b"], help="dummy weights")
     parser.add_argument("--checkpoint", type=Path, help="a checkpoint folder instead")
-    parser.add_argument("--layers", type=int, help="fewer than the 35B model has")
+    parser.add_argument("--layers", type=int, help="fewer than the model has")
     parser.add_argument("--layouts", help="[default: tp2,tp2ep2; of 35b tp2]")
     parser.add_argument("--formats", help="[default: fp32,bf16,fp8; of 35b fp8]")
     parser.add_argument("--switches-off", default="", help="in the layouts and on one rank")
@@ -98,6 +99,9 @@ def main():
     layouts, formats = DEFAULTS["checkpoint" if arguments.checkpoint else arguments.model]
     arguments.layouts = (arguments.layouts or layouts).split(",")
     arguments.formats = (arguments.formats or formats).split(",")
+    unknown = [each for each in arguments.formats if each not in FORMATS]
+    if unknown:
+        parser.error(f"--formats: {unknown[0]!r} is none of {', '.join(FORMATS)}")
     print(f"torch {torch.__version__}, {vars(arguments)}", flush=True)
     with tempfile.TemporaryDirectory() as name:
         folder = arguments.checkpoint or described(Path(name), arguments)
@@ -309,6 +313,8 @@ def one_rank(place, folder, form, steps, passages, options, in_float32, builds):
         started = started or time.monotonic()
         logits = sendable(way())
         found[name] = logits, time.monotonic() - started
+        # An engine and its graphs hold each other; nothing may be freed while others are captured.
+        gc.collect()
 
     # Of all that come, side by side; nothing where it has been done.
     compiling = [compile_ahead(folder, each, device) for each in builds]
