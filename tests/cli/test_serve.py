@@ -82,6 +82,15 @@ def serving(folder, tmp_path, *options, **environment):
         process.communicate()
 
 
+def the_engine(running):
+    (engine,) = [
+        each
+        for each in psutil.Process(running.process.pid).children(recursive=True)
+        if "spawn_main" in " ".join(each.cmdline())
+    ]
+    return engine
+
+
 def post(url, body, **headers):
     request = urllib.request.Request(
         f"{url}/v1/completions", json.dumps(body).encode(), headers=headers
@@ -116,6 +125,24 @@ def test_options_signals_and_streams_at_the_end(checkpoint, tmp_path):
         assert "Traceback" not in running.log.read_text()
 
 
+def test_json_is_one_line_once_requests_are_taken(checkpoint, tmp_path):
+    with serving(checkpoint, tmp_path, "--json") as running:
+        told = json.loads(running.process.stdout.readline())
+        assert told.pop("processes") == {"engine": the_engine(running).pid}
+        assert told == {
+            "role": "server",
+            "url": running.url,
+            "model": "mini",
+            "pid": running.process.pid,
+            "layout": {"tp": 1, "ep": 1, "dp": 1},
+            "transfers": None,
+            "workers": [],
+        }
+        running.process.send_signal(signal.SIGTERM)
+        assert running.process.wait(60) == 0
+        assert running.process.stdout.read() == b""
+
+
 def test_interrupt_ends_an_idle_server_at_once(checkpoint, tmp_path):
     with serving(checkpoint, tmp_path) as running:
         with urllib.request.urlopen(f"{running.url}/v1/models") as answer:
@@ -127,12 +154,7 @@ def test_interrupt_ends_an_idle_server_at_once(checkpoint, tmp_path):
 
 def test_an_engine_that_dies_ends_the_server(checkpoint, tmp_path):
     with serving(checkpoint, tmp_path) as running:
-        (engine,) = [
-            each
-            for each in psutil.Process(running.process.pid).children(recursive=True)
-            if "spawn_main" in " ".join(each.cmdline())
-        ]
-        engine.kill()
+        the_engine(running).kill()
         assert running.process.wait(60) == 1
         (line,) = [line for line in running.lines() if "the engine stopped" in line]
         assert "SIGKILL" in line

@@ -13,6 +13,7 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -42,9 +43,10 @@ def command(
     recipe: bool = False,
 ) -> Iterator[Process]:
     what = ["--recipe", str(folder)] if recipe else [str(folder), *OPTIONS]
-    with log.open("w") as stderr:
+    with log.open("w") as stderr, said(log).open("w") as stdout:
         process = subprocess.Popen(
             [sys.executable, "-m", "upcurve", "serve", *what, *options],
+            stdout=stdout,
             stderr=stderr,
             env={**os.environ, **(environment or {})},
         )
@@ -53,6 +55,18 @@ def command(
     finally:
         process.kill()
         process.wait()
+
+
+def said(log: Path) -> Path:
+    """Return where a command's stdout goes."""
+    return log.with_name(f"{log.name}.json")
+
+
+def announced(running: Process) -> dict[str, Any]:
+    """Return the one line that --json prints."""
+    assert until(lambda: said(running.log).read_text().endswith("\n")), "never ready"
+    (line,) = said(running.log).read_text().splitlines()
+    return json.loads(line)
 
 
 def ready(running: Process) -> None:
@@ -95,15 +109,17 @@ def test_two_nodes_and_a_rank_that_dies(
     nodes += ["--rendezvous", f"127.0.0.1:{free_port()}"]
     with ExitStack() as stack:
         first = stack.enter_context(command(checkpoint, tmp_path / "0", *nodes))
-        other = command(checkpoint, tmp_path / "1", *nodes, "--node-rank", "1")
+        other = command(checkpoint, tmp_path / "1", *nodes, "--node-rank", "1", "--json")
         second = stack.enter_context(other)
         ready(first)
+        told = announced(second)
+        assert (told["role"], told["url"], told["pid"]) == ("ranks", None, second.process.pid)
+        assert told["layout"] == {"tp": 2, "ep": 2, "dp": 1}
         assert tokens(first) == expected
         stream = post(first.url, {**BODY, "max_tokens": 15_000, "stream": True})
         assert stream.readline().startswith(b"data: ")
         all_of_them = [*descendants(first), *descendants(second)]
-        rank = next(each for each in descendants(second) if "spawn_main" in str(each.cmdline()))
-        rank.kill()
+        psutil.Process(told["processes"]["rank 1"]).kill()
         rest = stream.read().split(b"\n\n")
         assert b"the engine stopped: rank 1 ended" in rest[-2]
         assert first.process.wait(60) == second.process.wait(60) == 1
@@ -138,10 +154,17 @@ def test_ranks_that_torchrun_starts_end_together(
 def test_replicas_that_share_their_experts_end_with_their_router(
     checkpoint: Path, tmp_path: Path, expected: list[int]
 ) -> None:
-    with command(checkpoint, tmp_path / "log", "--dp", "2", "--ep", "2") as running:
+    with command(checkpoint, tmp_path / "log", "--dp", "2", "--ep", "2", "--json") as running:
         ready(running)
+        told = announced(running)
+        assert (told["role"], told["url"], told["model"]) == ("router", running.url, "mini")
+        assert told["layout"] == {"tp": 1, "ep": 2, "dp": 2}
+        servers = {each["url"]: each["pid"] for each in told["workers"]}
+        assert set(servers.values()) < {each.pid for each in descendants(running)}
         with urllib.request.urlopen(f"{running.url}/health") as answer:
-            assert [each["up"] for each in json.load(answer)["replicas"]] == [True, True]
+            found = json.load(answer)["replicas"]
+        assert [each["up"] for each in found] == [True, True]
+        assert [each["url"] for each in found] == list(servers)
         # Both replicas compute: the second request goes to the one that has less to do.
         stream = post(running.url, {**BODY, "max_tokens": 2000, "stream": True})
         assert stream.readline().startswith(b"data: ")

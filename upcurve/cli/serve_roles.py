@@ -82,7 +82,8 @@ OPTIONS = (
         "--recipe",
         type=click.Path(path_type=Path, exists=True, dir_okay=False),
         metavar="FILE",
-        help="Start the engine of a recipe, as a sweep would; only --host and --port go with it.",
+        help="Start the engine of a recipe, as a sweep would; only --host, --port and --json go "
+        "with it.",
     ),
 )
 _OWNERS = {
@@ -100,7 +101,7 @@ _MENDS = {
     "decode": "--role decode",
     "layout": "--prefill-workers N --decode-workers N",
 }
-_ROUTERS = {"role", "replicas", "host", "port", "drain_seconds", "api_key"}
+_ROUTERS = {"role", "replicas", "host", "port", "drain_seconds", "api_key", "as_json"}
 """What goes with a router; a key may be in the environment for the servers behind it."""
 
 
@@ -169,8 +170,14 @@ def check_alone(dp: int, nodes: int) -> None:
         )
 
 
-def serve_recipe(path: Path, host: str, port: int) -> int:
+def serve_recipe(path: Path, host: str, port: int, *, as_json: bool) -> int:
     """Become the engine of a recipe: this process goes on as its command.
+
+    Args:
+        path: of the recipe.
+        host: name or address to listen on.
+        port: 0 picks a free one.
+        as_json: have it say as JSON when it is ready, if it is this engine.
 
     Raises:
         InputError: the recipe, or its command, is unusable.
@@ -180,11 +187,16 @@ def serve_recipe(path: Path, host: str, port: int) -> int:
     from upcurve.sweep.recipe import load_recipe
 
     for name in given_options():
-        if name not in ("recipe", "host", "port"):
+        if name not in ("recipe", "host", "port", "as_json"):
             option = name.replace("_", "-")
             raise InputError(option, "the recipe says it", "leave it out, or change the recipe")
     recipe = load_recipe(path)
     environment = engine_environment(recipe)
     command = executable(recipe.command(host=host, port=port or free_port(host)), environment)
+    if as_json:
+        if recipe.engine.name != "upcurve":
+            problem = f"the recipe's engine, {recipe.engine.name}, prints no such line"
+            raise InputError("json", problem, "leave it out, and ask its /health")
+        command.append("--json")
     click.echo(f"upcurve: {shlex.join(command)}", err=True)
     os.execvpe(command[0], command, environment)  # noqa: S606 - what the recipe says

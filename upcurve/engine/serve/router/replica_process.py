@@ -19,6 +19,7 @@ from typing import Any, Literal
 from upcurve.engine.errors import EngineInputError
 from upcurve.engine.execute.options import EngineOptions
 from upcurve.engine.parallel.seat import Node
+from upcurve.engine.serve.announcement import Announcement
 from upcurve.engine.serve.closing import Closing, join
 from upcurve.engine.serve.engine_process import exit_when_closed
 from upcurve.engine.serve.launch import serve
@@ -56,7 +57,7 @@ def run(
 
     Args:
         life: to the parent, which closes it when this process shall end at once.
-        told: gets the port, or the parts of an EngineInputError.
+        told: gets the announcement, or the parts of an EngineInputError.
         name: of the replica, in what it logs.
         folder: of the checkpoint.
         start: what it is.
@@ -78,7 +79,7 @@ def run(
             node=start.node,
             meeting=start.meeting,
             transfers=start.transfers,
-            ready=told.send,
+            announce=told.send,
             **serving,
         )
     except EngineInputError as error:
@@ -104,6 +105,8 @@ class ReplicaProcesses(Closing):
         self._lives: list[socket.socket] = []
         self._told: list[Connection] = []
         self._processes = []
+        self.announcements: list[Announcement] = []
+        """Of each, once all serve."""
         context = multiprocessing.get_context("spawn")
         for number, start in enumerate(starts):
             ours, theirs = socket.socketpair()
@@ -120,15 +123,15 @@ class ReplicaProcesses(Closing):
             self._told.append(told)
             self._processes.append(process)
 
-    def wait(self) -> list[int] | None:
-        """Wait until all serve, and return their ports; None where one has ended.
+    def wait(self) -> bool:
+        """Wait until all serve; False where one has ended.
 
         Raises:
             EngineInputError: the model or an option is unusable.
         """
-        ports: dict[int, int] = {}
-        while len(ports) < len(self._told):
-            loading = [told for number, told in enumerate(self._told) if number not in ports]
+        found: dict[int, Announcement] = {}
+        while len(found) < len(self._told):
+            loading = [told for number, told in enumerate(self._told) if number not in found]
             # One that has ended may be what another waits for.
             ready = multiprocessing.connection.wait([*loading, *self.sentinels])
             for number, told in enumerate(self._told):
@@ -137,13 +140,14 @@ class ReplicaProcesses(Closing):
                 try:
                     answer = told.recv()
                 except EOFError:
-                    return None
+                    return False
                 if isinstance(answer, tuple):
                     raise EngineInputError(*answer)
-                ports[number] = int(answer)
+                found[number] = answer
             if self.running < len(self._processes):
-                return None
-        return [port for _, port in sorted(ports.items())]
+                return False
+        self.announcements = [each for _, each in sorted(found.items())]
+        return True
 
     def ready(self) -> bool:
         """Wait until all serve, and say where; False where one has ended.
@@ -151,12 +155,11 @@ class ReplicaProcesses(Closing):
         Raises:
             EngineInputError: as `wait`.
         """
-        ports = self.wait()
-        if ports is None:
+        if not self.wait():
             logger.error("a %s ended while it was loading: %s", self._kind, self.ends())
             return False
-        for number, port in enumerate(ports):
-            logger.info("%s %d serves http://127.0.0.1:%d/metrics", self._kind, number, port)
+        for number, each in enumerate(self.announcements):
+            logger.info("%s %d serves %s/metrics", self._kind, number, each.url)
         return True
 
     @property
