@@ -23,7 +23,7 @@ from upcurve.dashboard.contract import questions as asked
 from upcurve.dashboard.page import Page
 from upcurve.dashboard.reader import NotFoundError, Reader
 from upcurve.errors import InputError
-from upcurve.frontier.trend import METRICS
+from upcurve.frontier.build_values import METRICS
 from upcurve.records.published import specifications
 from upcurve.records.trends import Following, read_histories
 

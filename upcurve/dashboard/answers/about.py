@@ -24,8 +24,8 @@ from upcurve.dashboard.contract.meta import (
 )
 from upcurve.dashboard.contract.questions import HardwareQuestion, SeriesQuestion
 from upcurve.dashboard.reader import Reader
+from upcurve.frontier.build_values import METRICS
 from upcurve.frontier.interpolation import RULES
-from upcurve.frontier.trend import METRICS
 from upcurve.records.published import prices, specifications
 
 MOST_GROUPS = 500
