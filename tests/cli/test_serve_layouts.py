@@ -178,6 +178,41 @@ def test_replicas_that_share_their_experts_end_with_their_router(
         wait_until_gone(all_of_them)
 
 
+def test_a_replica_that_is_killed_is_started_anew(
+    checkpoint: Path, tmp_path: Path, expected: list[int]
+) -> None:
+    def replicas() -> list[dict[str, Any]]:
+        with urllib.request.urlopen(f"{running.url}/health") as answer:
+            return json.load(answer)["replicas"]
+
+    with command(checkpoint, tmp_path / "log", "--dp", "2", "--json") as running:
+        ready(running)
+        before = announced(running)["workers"]
+        assert [each["restarts"] for each in replicas()] == [0, 0]
+        psutil.Process(before[0]["pid"]).kill()
+        # Until it is back the other one serves alone.
+        assert until(lambda: not replicas()[0]["up"])
+        assert [tokens(running) for _ in range(2)] == [expected] * 2
+        assert until(lambda: replicas()[0]["up"], 60)
+        found = replicas()
+        assert [each["restarts"] for each in found] == [1, 0]
+        assert [each["url"] for each in found] == [each["url"] for each in before]
+        assert not any(map(psutil.pid_exists, before[0]["processes"].values()))
+        stream = post(running.url, {**BODY, "max_tokens": 2000, "stream": True})
+        assert stream.readline().startswith(b"data: ")
+        assert tokens(running) == expected
+        with urllib.request.urlopen(f"{running.url}/metrics") as answer:
+            text = answer.read().decode()
+        name = f'upcurve_router_replica_restarts_total{{replica="{before[0]["url"]}"}}'
+        assert f"{name} 1.0" in text
+        all_of_them = descendants(running)
+        running.process.send_signal(signal.SIGTERM)
+        assert running.process.wait(60) == 0
+        wait_until_gone(all_of_them)
+        assert "replica 0: SIGKILL: replica" in running.log.read_text()
+        assert "Traceback" not in running.log.read_text()
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [

@@ -27,6 +27,7 @@ from upcurve.engine.serve.listening import bind, host_and_port
 from upcurve.engine.serve.router.client import Client
 from upcurve.engine.serve.router.replica import Replica
 from upcurve.engine.serve.router.replica_process import ReplicaProcesses, Start
+from upcurve.engine.serve.router.restarts import Restarts
 from upcurve.engine.serve.router.router import Router
 
 logger = logging.getLogger(__name__)
@@ -123,7 +124,9 @@ def serve_replicas(
         found = tuple(processes.announcements)
         ready = partial(_announce, announce, listener, host, found[0].model, layout, found)
         needed = layout.dp if layout.joined else 1
-        return _run(_replicas(found), listener, drain_seconds, ready, processes, needed)
+        return _run(
+            _replicas(found), listener, drain_seconds, ready, processes, needed, layout.joined
+        )
 
 
 def serve_apart(
@@ -236,6 +239,7 @@ def _run(
     ready: Callable[[], None],
     processes: ReplicaProcesses | None = None,
     needed: int = 0,
+    joined: bool = False,
 ) -> int:
     """Route until a signal, or until fewer processes than needed are left."""
 
@@ -248,9 +252,12 @@ def _run(
         await router.start()
         server = await loop.create_server(lambda: Client(router), sock=listener, backlog=2048)
         ready()
-        if processes is not None:
-            _watch(loop, processes, needed, stop.set)
+        restarts = processes and Restarts(
+            processes, replicas, needed=needed, joined=joined, stop=stop.set
+        )
         await stop.wait()
+        if restarts is not None:
+            restarts.close()
         failed = processes is not None and processes.running < needed
         server.close()
         await router.stop(0.0 if failed else drain_seconds)
@@ -260,18 +267,3 @@ def _run(
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(main())
-
-
-def _watch(
-    loop: asyncio.AbstractEventLoop,
-    processes: ReplicaProcesses,
-    needed: int,
-    stop: Callable[[], None],
-) -> None:
-    def ended(sentinel: int) -> None:
-        loop.remove_reader(sentinel)
-        if processes.running < needed:
-            stop()
-
-    for sentinel in processes.sentinels:
-        loop.add_reader(sentinel, ended, sentinel)
