@@ -55,7 +55,21 @@ def test_one_that_ends_too_often_in_a_row_is_given_up(
         *("n 0 s", "0.1 s"),
     ]
     assert sum("is not a folder" in line for line in said) == 2
-    assert said[-1] == "replica http://127.0.0.1:9 has ended too often: it is left as it is"
+    assert said[-1] == "replica 0: exit code 2: replica http://127.0.0.1:9 is left as it is"
+
+
+def test_that_no_process_can_be_started_is_an_attempt(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(module, "DELAYS_SECONDS", (0.0, 0.0))
+
+    def full(*_: object) -> None:
+        raise OSError("out of files")
+
+    monkeypatch.setattr(ReplicaProcesses, "restart", full)
+    replica = watched(tmp_path, 0, lambda replica, _: replica.given_up)
+    assert replica.restarts == 0
+    assert "no process: out of files: replica http://127.0.0.1:9 is left as it is" in caplog.text
 
 
 def test_without_the_others_that_are_needed_none_is_started_anew(tmp_path: Path) -> None:

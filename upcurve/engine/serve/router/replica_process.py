@@ -30,6 +30,7 @@ logger = logging.getLogger(__name__)
 Kind = Literal["replica", "prefill worker", "decode worker"]
 
 REAP_SECONDS = 1.0
+"""At most between what is seen of a process' end and the end."""
 EXIT_SECONDS = 20.0
 """How long processes that are told to end may take before they are killed."""
 

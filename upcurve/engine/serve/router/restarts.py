@@ -77,28 +77,37 @@ class Restarts:
         if self._processes.running < self._needed:
             self._stop()
         elif not (self._joined or self._closing):
+            how = self._processes.end(number)
             if time.monotonic() - self._ready[number] > STEADY_SECONDS:
                 self._row[number] = 0
-            if self._row[number] == len(DELAYS_SECONDS):
-                replica.given_up = True
-                logger.error("replica %s has ended too often: it is left as it is", replica.url)
-                return
-            delay = DELAYS_SECONDS[self._row[number]]
-            self._row[number] += 1
-            task = asyncio.ensure_future(self._start(number, delay))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            self._again(number, how)
+
+    def _again(self, number: int, why: str) -> None:
+        """Start a replica anew after a while, unless that was to no avail too often."""
+        replica, row = self._replicas[number], self._row[number]
+        if row == len(DELAYS_SECONDS):
+            replica.given_up = True
+            logger.error("%s: replica %s is left as it is", why, replica.url)
+            return
+        self._row[number] += 1
+        delay = DELAYS_SECONDS[row]
+        logger.info("%s: replica %s is started anew in %g s", why, replica.url, delay)
+        task = asyncio.ensure_future(self._start(number, delay))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     async def _start(self, number: int, delay: float) -> None:
         replica = self._replicas[number]
-        how = self._processes.end(number)
-        logger.info("%s: replica %s is started anew in %g s", how, replica.url, delay)
         await asyncio.sleep(delay)
         # A GPU's memory is free only once the engine is gone.
         patience = time.monotonic() + EXIT_SECONDS
         while self._processes.left(number) and time.monotonic() < patience:
             await asyncio.sleep(LOOK_SECONDS)
-        self._processes.restart(number)
+        try:
+            self._processes.restart(number)
+        except OSError as error:
+            self._again(number, f"no process: {error}")
+            return
         replica.restarts = (replica.restarts or 0) + 1
         # Loading is no serving.
         self._ready[number] = math.inf
