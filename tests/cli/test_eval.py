@@ -99,13 +99,14 @@ def test_without_a_gate_a_score_is_told_and_nothing_judged(evaluate, server):
     assert (code, found["n"], found["score"], found["passed"]) == (0, 10, 0.5, None)
 
 
-def test_items_without_an_answer_are_told_with_the_reason(evaluate, data, tmp_path):
+def test_items_without_an_answer_are_told_with_the_reason(evaluate, data, tmp_path, monkeypatch):
+    monkeypatch.setattr("upcurve.accuracy.asking.PAUSES_S", ())
     # One question is tried out first, and one is answered.
-    with engine("--answers", write_answers(tmp_path / "a.json", {}), "--refuse-after", 3) as url:
+    with engine("--answers", write_answers(tmp_path / "a.json", {}), "--fail-after", 3) as url:
         code, _, err = evaluate(url, "--limit", 3, "--concurrency", 1)
     assert code == 1
     assert err.splitlines()[-1] == (
-        "upcurve: error at concurrency 1: 2 items got no answer (HTTP 400: too long)"
+        "upcurve: error at concurrency 1: 2 items got no answer (HTTP 500: out of pages)"
     )
 
 

@@ -115,11 +115,13 @@ def test_two_nodes_and_a_rank_that_dies(
         told = announced(second)
         assert (told["role"], told["url"], told["pid"]) == ("ranks", None, second.process.pid)
         assert told["layout"] == {"tp": 2, "ep": 2, "dp": 1}
+        assert list(told["processes"]) == ["rank 1"]
         assert tokens(first) == expected
         stream = post(first.url, {**BODY, "max_tokens": 15_000, "stream": True})
         assert stream.readline().startswith(b"data: ")
         all_of_them = [*descendants(first), *descendants(second)]
-        psutil.Process(told["processes"]["rank 1"]).kill()
+        rank = next(each for each in descendants(second) if "spawn_main" in str(each.cmdline()))
+        rank.kill()
         rest = stream.read().split(b"\n\n")
         assert b"the engine stopped: rank 1 ended" in rest[-2]
         assert first.process.wait(60) == second.process.wait(60) == 1
@@ -154,17 +156,10 @@ def test_ranks_that_torchrun_starts_end_together(
 def test_replicas_that_share_their_experts_end_with_their_router(
     checkpoint: Path, tmp_path: Path, expected: list[int]
 ) -> None:
-    with command(checkpoint, tmp_path / "log", "--dp", "2", "--ep", "2", "--json") as running:
+    with command(checkpoint, tmp_path / "log", "--dp", "2", "--ep", "2") as running:
         ready(running)
-        told = announced(running)
-        assert (told["role"], told["url"], told["model"]) == ("router", running.url, "mini")
-        assert told["layout"] == {"tp": 1, "ep": 2, "dp": 2}
-        servers = {each["url"]: each["pid"] for each in told["workers"]}
-        assert set(servers.values()) < {each.pid for each in descendants(running)}
         with urllib.request.urlopen(f"{running.url}/health") as answer:
-            found = json.load(answer)["replicas"]
-        assert [each["up"] for each in found] == [True, True]
-        assert [each["url"] for each in found] == list(servers)
+            assert [each["up"] for each in json.load(answer)["replicas"]] == [True, True]
         # Both replicas compute: the second request goes to the one that has less to do.
         stream = post(running.url, {**BODY, "max_tokens": 2000, "stream": True})
         assert stream.readline().startswith(b"data: ")
@@ -182,12 +177,15 @@ def test_a_replica_that_is_killed_is_started_anew(
     checkpoint: Path, tmp_path: Path, expected: list[int]
 ) -> None:
     def replicas() -> list[dict[str, Any]]:
-        with urllib.request.urlopen(f"{running.url}/health") as answer:
+        with urllib.request.urlopen(f"{running.url}/health", timeout=60) as answer:
             return json.load(answer)["replicas"]
 
     with command(checkpoint, tmp_path / "log", "--dp", "2", "--json") as running:
         ready(running)
-        before = announced(running)["workers"]
+        told = announced(running)
+        assert (told["role"], told["url"], told["model"]) == ("router", running.url, "mini")
+        assert told["layout"] == {"tp": 1, "ep": 1, "dp": 2}
+        before = told["workers"]
         assert [each["restarts"] for each in replicas()] == [0, 0]
         psutil.Process(before[0]["pid"]).kill()
         # Until it is back the other one serves alone.
@@ -201,14 +199,12 @@ def test_a_replica_that_is_killed_is_started_anew(
         stream = post(running.url, {**BODY, "max_tokens": 2000, "stream": True})
         assert stream.readline().startswith(b"data: ")
         assert tokens(running) == expected
-        with urllib.request.urlopen(f"{running.url}/metrics") as answer:
+        with urllib.request.urlopen(f"{running.url}/metrics", timeout=60) as answer:
             text = answer.read().decode()
         name = f'upcurve_router_replica_restarts_total{{replica="{before[0]["url"]}"}}'
         assert f"{name} 1.0" in text
-        all_of_them = descendants(running)
         running.process.send_signal(signal.SIGTERM)
         assert running.process.wait(60) == 0
-        wait_until_gone(all_of_them)
         assert "replica 0: SIGKILL: replica" in running.log.read_text()
         assert "Traceback" not in running.log.read_text()
 

@@ -1,7 +1,7 @@
 """A small engine of the OpenAI API for tests: every token takes the same time, and it can die.
 
 python engine.py --port PORT [--token-ms 2] [--batch-ms 0] [--die-after N] [--fail-after N]
-          [--refuse-after N] [--hang-at N] [--serves MODEL] [--answers FILE]
+          [--hang-at N] [--serves MODEL] [--answers FILE]
 """
 
 from __future__ import annotations
@@ -23,7 +23,6 @@ parser.add_argument("--token-ms", type=float, default=2.0)
 parser.add_argument("--batch-ms", type=float, default=0.0, help="more a token for each in flight")
 parser.add_argument("--die-after", type=int, help="be killed at this request (1 is the first)")
 parser.add_argument("--fail-after", type=int, help="answer 500 from this request on")
-parser.add_argument("--refuse-after", type=int, help="answer 400 from this request on")
 parser.add_argument("--hang-at", type=int, help="answer nothing to this request and later ones")
 parser.add_argument("--serves", help="answer 404 to any other model")
 parser.add_argument("--note", type=Path, help="write this process's id there at each request")
@@ -61,8 +60,6 @@ async def answer(request: web.Request, count: int) -> web.StreamResponse:
         await asyncio.Event().wait()
     if options.fail_after and count >= options.fail_after:
         return web.json_response({"error": {"message": "out of pages"}}, status=500)
-    if options.refuse_after and count >= options.refuse_after:
-        return web.json_response({"error": {"message": "too long"}}, status=400)
     if not asked.get("stream"):
         return await whole(asked, count)
     prompt, length = asked["prompt"], asked["max_tokens"]

@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 import click
 from click.core import ParameterSource
@@ -15,6 +15,9 @@ from click.core import ParameterSource
 from upcurve.cli.options import FiniteRange
 from upcurve.engine.transfer.transport import NIXL_PACKAGES, Transport
 from upcurve.errors import InputError
+
+if TYPE_CHECKING:
+    from upcurve.sweep.recipe import Recipe
 
 OPTIONS = (
     click.option(
@@ -191,12 +194,23 @@ def serve_recipe(path: Path, host: str, port: int, *, as_json: bool) -> int:
             option = name.replace("_", "-")
             raise InputError(option, "the recipe says it", "leave it out, or change the recipe")
     recipe = load_recipe(path)
+    if as_json:
+        recipe = _announcing(recipe)
     environment = engine_environment(recipe)
     command = executable(recipe.command(host=host, port=port or free_port(host)), environment)
-    if as_json:
-        if recipe.engine.name != "upcurve":
-            problem = f"the recipe's engine, {recipe.engine.name}, prints no such line"
-            raise InputError("json", problem, "leave it out, and ask its /health")
-        command.append("--json")
     click.echo(f"upcurve: {shlex.join(command)}", err=True)
     os.execvpe(command[0], command, environment)  # noqa: S606 - what the recipe says
+
+
+def _announcing(recipe: Recipe) -> Recipe:
+    """Return a recipe whose engine says as JSON when it is ready.
+
+    Raises:
+        InputError: it is another engine, which does not.
+    """
+    engine = recipe.engine
+    if engine.name != "upcurve":
+        problem = f"the recipe's engine, {engine.name}, prints no such line"
+        raise InputError("json", problem, "leave it out, and ask its /health")
+    command = [*engine.command, "--json"]
+    return recipe.model_copy(update={"engine": engine.model_copy(update={"command": command})})
