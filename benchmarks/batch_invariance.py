@@ -55,7 +55,7 @@ def main():
 
     def engine(step_tokens, **options):
         sizes = {"requests": REQUESTS, "context": CONTEXT, "step_tokens": step_tokens}
-        return ForcedEngine(model, arguments.device, **sizes, **options)
+        return ForcedEngine.of(model, arguments.device, **sizes, **options)
 
     whole, cut = engine(2048), engine(128)
     alone, tokens = whole.run({"mine": (prompt, None)}, OUTPUT)["mine"]

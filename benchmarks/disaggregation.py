@@ -34,7 +34,7 @@ import torch
 from engine_vs_transformers import FULL_SIZE
 
 HOST = "127.0.0.1"
-READY_SECONDS = 300
+READY_SECONDS, CONNECTED_SECONDS = 300, 60
 ROOT = Path(__file__).parent.parent
 
 
@@ -92,16 +92,36 @@ class Server:
 
     def find(self, pattern):
         """Wait until the log has something, and return it."""
-        while (found := re.search(pattern, self._log.read_text())) is None:
-            if self.process.poll() is not None or time.monotonic() - self.started > READY_SECONDS:
-                sys.exit(f"{self.name} is not ready:\n{self._log.read_text()[-4000:]}")
-            time.sleep(0.05)
+        deadline = self.started + READY_SECONDS
+        found = self._until(
+            lambda: re.search(pattern, self._log.read_text()), deadline, "is not ready"
+        )
         return found[1]
+
+    def _until(self, look, deadline, problem):
+        while not (found := look()):
+            if self.process.poll() is not None or time.monotonic() > deadline:
+                sys.exit(f"{self.name} {problem}:\n{self._log.read_text()[-4000:]}")
+            time.sleep(0.05)
+        return found
 
     def ready(self):
         """Wait until it serves."""
         self.port = int(self.find(r"ready at http://\S+:(\d+)"))
         return self
+
+    def connected(self, worker):
+        """Wait until it is connected to a prefill worker."""
+        name = f'prefill_worker_up{{worker="{worker}"}}'
+        deadline = time.monotonic() + CONNECTED_SECONDS
+
+        def up():
+            try:
+                return self.metrics().get(name) == 1.0
+            except OSError:
+                return False
+
+        self._until(up, deadline, f"is not connected to prefill worker {worker}")
 
     def metrics(self):
         """Return its counters and gauges."""
@@ -267,8 +287,7 @@ def kill(stack, arguments, model, folder, transfer, prefill, decode):
         thread.join()
     address = prefill.find(r"decode workers connect to (\S+)")
     second = decoder(stack, arguments, model, folder / f"{transfer}-d2", transfer, address).ready()
-    while second.metrics().get(f'prefill_worker_up{{worker="{address}"}}') != 1.0:
-        time.sleep(0.05)
+    second.connected(address)
     after = [second.ask(prompt, 4)[0] for prompt in prompts]
     told = prefill.metrics()
     used = {name: told[name] for name in ("transfers_kept", "kv_pages_used", "state_slots_used")}

@@ -106,7 +106,7 @@ def theirs(model, ids, device):
 
 
 def ours(model, device, sequences, together, options):
-    engine = ForcedEngine(model, device, requests=len(sequences), context=2048, **options)
+    engine = ForcedEngine.of(model, device, requests=len(sequences), context=2048, **options)
     parts = {name: (ids[:-OUTPUT], ids[-OUTPUT:]) for name, ids in sequences.items()}
     groups = [parts] if together else [{name: part} for name, part in parts.items()]
     found = {}

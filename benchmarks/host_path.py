@@ -115,7 +115,7 @@ def run_server(listener: socket.socket, times: Path, streams: int, step_seconds:
         bridge = Bridge(engine, metrics)
         intake = Intake(engine.capacity, None, None)
         server = Server(bridge, metrics, intake, model_name="none")
-        HttpServer(server, bridge, "127.0.0.1", drain_seconds=0).run(sockets=[listener])
+        HttpServer(server, bridge, 0, lambda: None).run(sockets=[listener])
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from upcurve.accuracy.answers import AnswersFile, read_answers
 from upcurve.accuracy.evaluation import Setting, evaluate
 from upcurve.accuracy.scoring import extract
 from upcurve.accuracy.task import Task
+from upcurve.errors import InputError
 from upcurve.load.target import Target
 
 GIVEN = tuple(items(5))
@@ -21,6 +22,19 @@ def served(tmp_path_factory):
     write_tiny(folder)
     with Running(folder) as running:
         yield running
+
+
+def test_more_tokens_than_the_server_gives_are_refused_in_one_line(served, tmp_path):
+    task = Task("gsm8k", "3", GIVEN, GIVEN, True, 0, max_tokens=10**6)
+    with (
+        AnswersFile.begin(tmp_path, "x", {}) as file,
+        pytest.raises(InputError, match="more than the context length of 256") as refused,
+    ):
+        evaluate(Target(served.url, MODEL), task, Setting(3), file)
+    assert refused.value.field == "max-tokens"
+    assert refused.value.problem.startswith("the server refuses 1,000,000 tokens out after a ques")
+    assert refused.value.mend == "give fewer, or shorter prompts"
+    assert read_answers(file.path) == {}
 
 
 @pytest.mark.parametrize("endpoint", ["completions", "chat"])

@@ -1,5 +1,7 @@
+import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -54,6 +56,24 @@ def test_the_demo_serves_sweeps_compares_and_shows(tmp_path, monkeypatch):
     at = ("--at", "50", "--json", "--store", str(store))
     again = upcurve("compare", "baseline", "optimised", *at)
     assert again.returncode == 0, again.stderr
+
+
+@pytest.mark.timeout(240)
+def test_json_is_one_object_with_the_result(tmp_path):
+    store = tmp_path / "results"
+    given = ("--json", "--concurrency", "1", "--repeats", "1", "--store", str(store))
+    done = upcurve("demo", *given, timeout=220)
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    assert done.stdout.count("\n") == 1
+    assert told["answer"].endswith("#### 62")
+    assert told["measured"]["baseline"] == "baseline"
+    assert [each["name"] for each in told["measured"]["series"]] == ["baseline", "optimised"]
+    may = told["published"]["series"][2]
+    ratios = {at["interactivity"]: at["ratio"] for at in may["at"]}
+    assert ratios[40] == pytest.approx(19.0, abs=0.1)
+    assert Path(told["store"]) == store
+    assert Path(told["report"]).is_file()
 
 
 def test_a_store_that_is_no_folder_is_refused_before_any_work(tmp_path):

@@ -99,6 +99,17 @@ def test_without_a_gate_a_score_is_told_and_nothing_judged(evaluate, server):
     assert (code, found["n"], found["score"], found["passed"]) == (0, 10, 0.5, None)
 
 
+def test_items_without_an_answer_are_told_with_the_reason(evaluate, data, tmp_path, monkeypatch):
+    monkeypatch.setattr("upcurve.accuracy.asking.PAUSES_S", ())
+    # One question is tried out first, and one is answered.
+    with engine("--answers", write_answers(tmp_path / "a.json", {}), "--fail-after", 3) as url:
+        code, _, err = evaluate(url, "--limit", 3, "--concurrency", 1)
+    assert code == 1
+    assert err.splitlines()[-1] == (
+        "upcurve: error at concurrency 1: 2 items got no answer (HTTP 500: out of pages)"
+    )
+
+
 def test_an_outcome_is_recorded_at_the_point_and_held_against_another_series(
     evaluate, server, better, tmp_path
 ):
@@ -172,6 +183,8 @@ def test_a_kill_costs_no_answer(evaluate, data, tmp_path):
         (["--series", "may"], "concurrency: may has no point of concurrency 16; measured are 4"),
         (["--series", "june"], "series 'june': not in the store"),
         (["--limit", 51], "limit: 51 of 50 items; give 1 to 50"),
+        (["--max-tokens", 10**30], "--max-tokens'"),
+        (["--context", 10**30], "--context'"),
         (["--shots", 50], "shots: 50 examples of 50 items"),
         (["--data", "nowhere.jsonl"], "data: nowhere.jsonl: No such file"),
         (["--task", "problems"], "data: the task problems ships its own"),

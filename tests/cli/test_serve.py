@@ -116,6 +116,25 @@ def test_options_signals_and_streams_at_the_end(checkpoint, tmp_path):
         assert "Traceback" not in running.log.read_text()
 
 
+def test_json_is_one_line_once_requests_are_taken(checkpoint, tmp_path):
+    with serving(checkpoint, tmp_path, "--json") as running:
+        told = json.loads(running.process.stdout.readline())
+        (engine,) = told.pop("processes").values()
+        os.kill(engine, 0)
+        assert told == {
+            "role": "server",
+            "url": running.url,
+            "model": "mini",
+            "pid": running.process.pid,
+            "layout": {"tp": 1, "ep": 1, "dp": 1},
+            "transfers": None,
+            "workers": [],
+        }
+        running.process.send_signal(signal.SIGTERM)
+        assert running.process.wait(60) == 0
+        assert running.process.stdout.read() == b""
+
+
 def test_interrupt_ends_an_idle_server_at_once(checkpoint, tmp_path):
     with serving(checkpoint, tmp_path) as running:
         with urllib.request.urlopen(f"{running.url}/v1/models", timeout=60) as answer:

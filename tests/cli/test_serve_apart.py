@@ -15,6 +15,7 @@ import pytest
 from tests.cli.test_serve import Process, post, refuse
 from tests.cli.test_serve_layouts import (
     BODY,
+    announced,
     checkpoint,
     command,
     expected,
@@ -56,9 +57,12 @@ def until(condition: Callable[[], object], what: str) -> None:
 def test_one_command_for_a_whole_layout(
     checkpoint: Path, tmp_path: Path, expected: list[int]
 ) -> None:
-    options = ["--prefill-workers", "1", "--decode-workers", "2"]
-    with command(checkpoint, tmp_path / "log", *options, "--check-memory") as running:
+    options = ["--prefill-workers", "1", "--decode-workers", "2", "--check-memory", "--json"]
+    with command(checkpoint, tmp_path / "log", *options) as running:
         ready(running)
+        told = announced(running)
+        assert (told["role"], told["layout"], told["model"]) == ("router", None, "mini")
+        assert [each["role"] for each in told["workers"]] == ["prefill", "decode", "decode"]
         assert [tokens(running) for _ in range(4)] == [expected] * 4
         assert value(running, "transfers_done_total") == 4
         assert value(running, "local_prefills_total") == 0
@@ -83,8 +87,10 @@ def test_workers_that_are_started_one_by_one(
         assert health(running)["status"] == "degraded"
         assert tokens(running) == expected
         assert value(running, "local_prefills_total") == 1
-        with command(checkpoint, tmp_path / "prefill", *prefill) as helper:
+        with command(checkpoint, tmp_path / "prefill", *prefill, "--json") as helper:
             ready(helper)
+            told = announced(helper)
+            assert (told["role"], told["transfers"]) == ("prefill", f"127.0.0.1:{port}")
             until(lambda: health(running)["status"] == "ok", "connected")
             assert tokens(running) == expected
             assert value(running, "transfers_done_total") == 1
@@ -128,8 +134,16 @@ concurrency: [1]
         encoding="utf-8",
     )
     port = free_port()
-    with command(recipe, tmp_path / "log", "--port", str(port), recipe=True) as running:
+    options = ["--port", str(port), "--json"]
+    with command(recipe, tmp_path / "log", *options, recipe=True) as running:
         ready(running)
+        told = announced(running)
+        assert (told["role"], told["url"], told["pid"]) == (
+            *("decode", running.url, running.process.pid),
+        )
+        assert list(told["processes"]) == ["engine", "rank 1"]
+        (helper,) = told["workers"]
+        assert (helper["role"], helper["layout"]["tp"]) == ("prefill", 1)
         assert running.url.endswith(f":{port}")
         log = running.log.read_text()
         assert "to decode rank 0 use" in log
@@ -138,6 +152,23 @@ concurrency: [1]
         assert value(running, "transfers_done_total") == 1
         running.process.send_signal(signal.SIGTERM)
         assert running.process.wait(60) == 0
+
+
+def test_another_engine_of_a_recipe_has_no_json(tmp_path: Path) -> None:
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(
+        """
+name: other
+model: none
+hardware: CPU
+engine: {name: other, command: "python -c pass --port {port} --host {host}"}
+workload: {isl: 8, osl: 8}
+concurrency: [1]
+""",
+        encoding="utf-8",
+    )
+    words = "json: the recipe's engine, other, prints no such line; leave it out, and ask its /heal"
+    assert words in refuse("--recipe", recipe, "--json")
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -41,9 +42,10 @@ def command(
     recipe: bool = False,
 ) -> Iterator[Process]:
     what = ["--recipe", str(folder)] if recipe else [str(folder), *OPTIONS]
-    with log.open("w") as stderr:
+    with log.open("w") as stderr, said(log).open("w") as stdout:
         process = subprocess.Popen(
             [sys.executable, "-m", "upcurve", "serve", *what, *options],
+            stdout=stdout,
             stderr=stderr,
             env={**os.environ, **(environment or {})},
         )
@@ -52,6 +54,18 @@ def command(
     finally:
         process.kill()
         process.wait()
+
+
+def said(log: Path) -> Path:
+    """Return where a command's stdout goes."""
+    return log.with_name(f"{log.name}.json")
+
+
+def announced(running: Process) -> dict[str, Any]:
+    """Return the one line that --json prints."""
+    assert until(lambda: said(running.log).read_text().endswith("\n")), "never ready"
+    (line,) = said(running.log).read_text().splitlines()
+    return json.loads(line)
 
 
 def ready(running: Process) -> None:
@@ -85,9 +99,13 @@ def test_two_nodes_and_a_rank_that_dies(
     nodes += ["--rendezvous", f"127.0.0.1:{free_port()}"]
     with ExitStack() as stack:
         first = stack.enter_context(command(checkpoint, tmp_path / "0", *nodes))
-        other = command(checkpoint, tmp_path / "1", *nodes, "--node-rank", "1")
+        other = command(checkpoint, tmp_path / "1", *nodes, "--node-rank", "1", "--json")
         second = stack.enter_context(other)
         ready(first)
+        told = announced(second)
+        assert (told["role"], told["url"], told["pid"]) == ("ranks", None, second.process.pid)
+        assert told["layout"] == {"tp": 2, "ep": 2, "dp": 1}
+        assert list(told["processes"]) == ["rank 1"]
         assert tokens(first) == expected
         stream = post(first.url, {**BODY, "max_tokens": 15_000, "stream": True})
         assert stream.readline().startswith(b"data: ")
@@ -142,6 +160,42 @@ def test_replicas_that_share_their_experts_end_with_their_router(
         all_of_them = descendants(running.process.pid)
         running.process.kill()
         wait_until_gone(all_of_them)
+
+
+def test_a_replica_that_is_killed_is_started_anew(
+    checkpoint: Path, tmp_path: Path, expected: list[int]
+) -> None:
+    def replicas() -> list[dict[str, Any]]:
+        with urllib.request.urlopen(f"{running.url}/health", timeout=60) as answer:
+            return json.load(answer)["replicas"]
+
+    with command(checkpoint, tmp_path / "log", "--dp", "2", "--json") as running:
+        ready(running)
+        told = announced(running)
+        assert (told["role"], told["url"], told["model"]) == ("router", running.url, "mini")
+        assert told["layout"] == {"tp": 1, "ep": 1, "dp": 2}
+        before = told["workers"]
+        assert [each["restarts"] for each in replicas()] == [0, 0]
+        psutil.Process(before[0]["pid"]).kill()
+        # Until it is back the other one serves alone.
+        assert until(lambda: not replicas()[0]["up"])
+        assert [tokens(running) for _ in range(2)] == [expected] * 2
+        assert until(lambda: replicas()[0]["up"], 60)
+        found = replicas()
+        assert [each["restarts"] for each in found] == [1, 0]
+        assert [each["url"] for each in found] == [each["url"] for each in before]
+        assert not any(map(psutil.pid_exists, before[0]["processes"].values()))
+        stream = post(running.url, {**BODY, "max_tokens": 2000, "stream": True})
+        assert stream.readline().startswith(b"data: ")
+        assert tokens(running) == expected
+        with urllib.request.urlopen(f"{running.url}/metrics", timeout=60) as answer:
+            text = answer.read().decode()
+        name = f'upcurve_router_replica_restarts_total{{replica="{before[0]["url"]}"}}'
+        assert f"{name} 1.0" in text
+        running.process.send_signal(signal.SIGTERM)
+        assert running.process.wait(60) == 0
+        assert "replica 0: SIGKILL: replica" in running.log.read_text()
+        assert "Traceback" not in running.log.read_text()
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from upcurve.errors import InputError
+from upcurve.records.layout import Layout
 from upcurve.sweep.recipe import load_recipe
 
 RECIPE = """
@@ -168,12 +169,17 @@ def test_merge_keys_of_yaml_may_repeat(path: Path) -> None:
 
 
 def test_gpus_follow_from_the_layout(path: Path) -> None:
-    assert load_recipe(path, ["tp=2", "dp=4"]).layout == (2, 1, 4, 8)
+    assert load_recipe(path, ["tp=2", "dp=4"]).layout == Layout(2, 1, 4, 8)
     apart = load_recipe(path, ["tp=2", "prefill_gpus=4", "decode_gpus=2"])
     assert (apart.gpus, apart.prefill_gpus, apart.decode_gpus) == (6, 4, 2)
     assert load_recipe(path, ["dp=2", "gpus=3"]).gpus == 3
-    with pytest.raises(InputError, match="one is there without the other"):
+    with pytest.raises(InputError, match=r"yaml: gpus: those of prefill .* without the other"):
         load_recipe(path, ["prefill_gpus=4"])
+    with pytest.raises(InputError, match=r"yaml: gpus: tp 4, ep 1, dp 2 does not fit on 4"):
+        load_recipe(path, ["tp=4", "dp=2", "gpus=4"])
+    for wrong in ("tp=four", "dp=null", "prefill_gpus=1.5"):
+        with pytest.raises(InputError, match=f"yaml: {wrong.partition('=')[0]}: "):
+            load_recipe(path, [wrong])
 
 
 def test_a_command_may_say_the_layout(path: Path) -> None:

@@ -89,13 +89,19 @@ class Asker(Closing):
 
     async def ask(self, prompt: Prompt, max_tokens: int) -> Reply:
         """Ask one question, again where the server may only have been busy."""
-        for pause_s in PAUSES_S:
-            exchange = await self._once(prompt, max_tokens)
-            if not _worth_another_try(exchange):
-                break
-            await asyncio.sleep(pause_s)
-        else:
-            exchange = await self._once(prompt, max_tokens)
+        return _reply(await self._patiently(prompt, max_tokens))
+
+    async def ask_first(self, prompt: Prompt, max_tokens: int) -> Reply:
+        """Ask the first of many questions: what refuses it refuses the others as well.
+
+        Raises:
+            InputError: the server refuses it, though it took a question for one token.
+        """
+        exchange = await self._patiently(prompt, max_tokens)
+        if _refused(exchange):
+            asked = f"{max_tokens:,} tokens out after a question of {len(prompt.text):,} characters"
+            mend = "give fewer, or shorter prompts"
+            raise refusal(self._target, asked, exchange, field="max-tokens", mend=mend)
         return _reply(exchange)
 
     async def try_out(self, prompt: Prompt) -> int | None:
@@ -107,8 +113,17 @@ class Asker(Closing):
         exchange = await self._once(prompt, 1)
         if exchange.failure is not None:
             asked = f"a question of {len(prompt.text):,} characters"
-            raise refusal(self._target, asked, exchange)
+            mend = "correct the endpoint, the context or the number of shots"
+            raise refusal(self._target, asked, exchange, field="task", mend=mend)
         return exchange.answer.prompt_tokens
+
+    async def _patiently(self, prompt: Prompt, max_tokens: int) -> Exchange:
+        for pause_s in PAUSES_S:
+            exchange = await self._once(prompt, max_tokens)
+            if not _worth_another_try(exchange):
+                return exchange
+            await asyncio.sleep(pause_s)
+        return await self._once(prompt, max_tokens)
 
     async def _once(self, prompt: Prompt, max_tokens: int) -> Exchange:
         request: dict[str, Any] = {
@@ -130,6 +145,10 @@ class Asker(Closing):
 
 def _worth_another_try(exchange: Exchange) -> bool:
     return exchange.failure in ("connect", "cut", "http_5xx") or exchange.status == 429
+
+
+def _refused(exchange: Exchange) -> bool:
+    return exchange.failure == "http_4xx" and exchange.status != 429
 
 
 def _reply(exchange: Exchange) -> Reply:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -151,7 +151,9 @@ class _Run:
             prompts = await self._prompts(asker)
             queue = iter(missing)
             streams = min(self._setting.concurrency, len(missing))
-            work = asyncio.gather(*(self._stream(asker, prompts, queue) for _ in range(streams)))
+            work = asyncio.gather(
+                *(self._stream(asker, prompts, queue, missing[0]) for _ in range(streams))
+            )
             started = asyncio.get_running_loop().time()
             try:
                 while not (await asyncio.wait({work}, timeout=LOOK_S))[0]:
@@ -178,9 +180,12 @@ class _Run:
             return longer
         return self._task.prompts(int(context * len(longer[0].text) / counted))
 
-    async def _stream(self, asker: Asker, prompts: Sequence[Prompt], queue: Any) -> None:
+    async def _stream(
+        self, asker: Asker, prompts: Sequence[Prompt], queue: Iterator[int], first: int
+    ) -> None:
         for number in queue:
-            reply = await asker.ask(prompts[number], self._task.max_tokens)
+            ask = asker.ask_first if number == first else asker.ask
+            reply = await ask(prompts[number], self._task.max_tokens)
             self._check_reached(reply)
             self._file.add(self._kept(number, prompts[number], reply))
             self._asked += 1

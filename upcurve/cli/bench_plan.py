@@ -25,6 +25,7 @@ from upcurve.load.workload import (
     Workload,
     parse_lengths,
 )
+from upcurve.records.layout import Layout, gpus_of
 
 DEFAULT_PER_STREAM = 4
 """Measured requests of a stream where neither a number nor a duration is given."""
@@ -53,18 +54,6 @@ class Arrivals:
     process: Process
     burstiness: float
     limit: int | None
-
-
-@dataclass(frozen=True, slots=True)
-class Layout:
-    """How the server is spread over GPUs, as it is recorded."""
-
-    tp: int
-    ep: int
-    dp: int
-    gpus: int
-    prefill_gpus: int | None
-    decode_gpus: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,19 +205,9 @@ def _arrivals(given: dict[str, Any]) -> Arrivals:
 
 
 def _layout(given: dict[str, Any]) -> Layout:
-    prefill, decode = given["prefill_gpus"], given["decode_gpus"]
-    if (prefill is None) != (decode is None):
-        raise click.UsageError("give --prefill-gpus and --decode-gpus, or neither")
-    ranks = given["tp"] * given["dp"]
-    apart = None if prefill is None else prefill + decode
-    gpus = given["gpus"] or apart or ranks
-    if apart not in (None, gpus):
-        names = f"--prefill-gpus {prefill} and --decode-gpus {decode}"
-        raise click.UsageError(f"{names} are not --gpus {gpus}; correct one")
-    if max(ranks, given["ep"]) > gpus:
-        names = " ".join(f"--{name} {given[name]}" for name in ("tp", "ep", "dp"))
-        raise click.UsageError(f"{names} does not fit on --gpus {gpus}; correct one")
-    return Layout(given["tp"], given["ep"], given["dp"], gpus, prefill, decode)
+    apart = {name: given[name] for name in ("prefill_gpus", "decode_gpus")}
+    gpus = given["gpus"] or gpus_of(tp=given["tp"], dp=given["dp"], **apart)
+    return Layout(given["tp"], given["ep"], given["dp"], gpus, **apart)
 
 
 def _amount(given: dict[str, Any], open_loop: bool, least: int) -> Amount:

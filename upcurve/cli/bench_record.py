@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any, Literal
 
 import click
 
 import upcurve
-from upcurve.cli.bench_plan import DEFAULT_PER_STREAM, Layout, Plan
+from upcurve.cli.bench_plan import DEFAULT_PER_STREAM, Plan
 from upcurve.load.session import Result, Session
 from upcurve.load.trace import to_table
 from upcurve.records import environment
 from upcurve.records.fingerprint import SpeedFacts, fingerprint
+from upcurve.records.layout import Layout
 from upcurve.records.run import PointRecord, RunRecord
 from upcurve.records.store import Store
 
@@ -41,7 +41,7 @@ def recording(store: str, record: RunRecord, layout: Layout) -> Iterator[Keep]:
                 )
                 return
             point = PointRecord.of_figures(
-                figures, **asdict(layout), repeat=repeat, measured_at=datetime.now(UTC)
+                figures, layout, repeat=repeat, measured_at=datetime.now(UTC)
             )
             if (point.concurrency, repeat) in taken:
                 opened.end_run(runs[-1], "complete")

@@ -8,10 +8,11 @@ from datetime import datetime
 from pathlib import Path
 
 import click
+import orjson
 from rich.console import Console
 
 from upcurve import __version__
-from upcurve.cli.options import NumberList, store_option
+from upcurve.cli.options import NumberList, json_option, store_option
 from upcurve.cli.tables import comparison_table, print_table
 from upcurve.dashboard.report import render_report, write_report
 from upcurve.dashboard.section import comparison_section, headline
@@ -56,15 +57,17 @@ QUESTION = (
     help="Requests in flight, one point each.",
 )
 @click.option("--repeats", type=click.IntRange(min=1), default=3, show_default=True, metavar="N")
+@json_option
 @store_option
-def command(concurrency: list[int], repeats: int, store: str) -> None:
+def command(concurrency: list[int], repeats: int, as_json: bool, store: str) -> None:
     """Ask a small model, sweep another twice, compare, show: the whole loop in a few minutes.
 
     Serves the trained model of the repository on the CPU and asks it a question. Then makes a
     random-weight checkpoint of the same Qwen3.5 MoE architecture with 64 experts, where a CPU has
     something to win, serves it with every optimisation off and with all of them on, sweeps both in
     interleaved rounds, and compares the two curves, and the published MI355X ones, at equal
-    interactivity.
+    interactivity. --json prints one object at the end: the answer, both comparisons as `upcurve
+    compare --json` has them, and where report and records are.
 
     \b
     Example:
@@ -77,50 +80,64 @@ def command(concurrency: list[int], repeats: int, store: str) -> None:
     asked = question_recipe()
     with Store.open(store) as opened:
         _say("1", f"serve the trained model {asked.model} and ask it a question")
-        _ask(asked, opened.log_path("demo-question"))
+        answer = _ask(asked, opened.log_path("demo-question"))
+        if not as_json:
+            click.echo("\n".join([QUESTION, *(f"    {line}" for line in answer.splitlines())]))
         checkpoint = _make_model(folder)
         recipes = demo_recipes(checkpoint, concurrencies=concurrency, repeats=repeats)
         click.echo("      baseline (--off all) and optimised in interleaved rounds", err=True)
         console = Console(stderr=True)
         with LiveView(console) if console.is_terminal else PlainLines(console) as view:
-            result = run_sweep(recipes, opened, resume=False, progress=view)
-        if result.failures:
-            raise click.ClickException(f"a point failed: {result.failures[0].problem}")
+            swept = run_sweep(recipes, opened, resume=False, progress=view)
+        if swept.failures:
+            raise click.ClickException(f"a point failed: {swept.failures[0].problem}")
         _say("3", "compare them at equal interactivity (tokens/s per user), no extrapolation")
         traffic = recipes[0].workload
         names = [recipe.series for recipe in recipes]
         own = comparable_series(opened, names, isl=traffic.isl, osl=traffic.osl)
         measured = _compare(own, baseline=names[0], targets=None)
-        _show(measured, own, device="CPU")
+        if not as_json:
+            _show(measured, own, device="CPU")
         _say("4", "beside them, the published curves: Qwen3.5-397B-A17B on MI355X, 2026")
         import_rows(opened, "published:mi355x-qwen35")
         public = comparable_series(opened, ["feb", "apr", "may"])
         published = _compare(public, baseline="feb", targets=PUBLISHED_TARGETS)
-        _show(published, public)
+        if not as_json:
+            _show(published, public)
         page = folder / "reports" / "demo.html"
         _say("5", "write the report: one file, no network needed to read it")
         write_report(page, _report(measured, own, published, public, repeats))
-    minutes = (time.monotonic() - started) / 60
+    seconds = time.monotonic() - started
+    if as_json:
+        result = {
+            "question": QUESTION,
+            "answer": answer,
+            "headline": headline(measured, names[1]),
+            "measured": measured.to_dict(),
+            "published": published.to_dict(),
+            "report": str(page.resolve()),
+            "store": str(folder.resolve()),
+            "seconds": round(seconds, 1),
+        }
+        click.echo(orjson.dumps(result))
+        return
     click.echo(f"\n{headline(measured, names[1])}")
     click.echo(f"report    {page.resolve().as_uri()}")
     click.echo(f"records   {folder}/store.sqlite, traces and logs beside it")
     click.echo(f"again     upcurve compare baseline optimised --store {store}")
     click.echo(f"ask it    upcurve serve {asked.model}")
-    click.echo(f"took      {minutes:.1f} minutes")
+    click.echo(f"took      {seconds / 60:.1f} minutes")
 
 
 def _say(step: str, what: str) -> None:
     click.echo(f"\n[{step}/5] {what}", err=True)
 
 
-def _ask(recipe: Recipe, log: Path) -> None:
-    click.echo(QUESTION)
+def _ask(recipe: Recipe, log: Path) -> str:
     try:
-        answer = ask(recipe, QUESTION, log=log)
+        return ask(recipe, QUESTION, log=log)
     except EngineError as error:
         raise click.ClickException(f"the engine failed: {error}") from error
-    for line in answer.splitlines():
-        click.echo(f"    {line}")
 
 
 def _make_model(folder: Path) -> Path:

@@ -25,6 +25,8 @@ from upcurve.records.store import Store
 from upcurve.sweep.interruption import sigterm_interrupts
 
 _COUNT = click.IntRange(min=1)
+_MOST_TOKENS = 2**31 - 1
+"""As in recipes; a store keeps no number beyond 64 bits."""
 _SHARE = FiniteRange(min=0, max=1, min_open=True)
 
 
@@ -47,7 +49,12 @@ _SHARE = FiniteRange(min=0, max=1, min_open=True)
 )
 @click.option("--limit", type=_COUNT, metavar="N", help="Items to ask, from the first.  [all]")
 @click.option("--shots", type=click.IntRange(min=0), help="Worked examples.  [gsm8k: 5, else 0]")
-@click.option("--max-tokens", type=_COUNT, metavar="N", help="Of an answer.  [default: 256]")
+@click.option(
+    "--max-tokens",
+    type=click.IntRange(1, _MOST_TOKENS),
+    metavar="N",
+    help="Of an answer.  [default: 256]",
+)
 @click.option(
     "--concurrency",
     type=NumberList(integers=True),
@@ -58,7 +65,7 @@ _SHARE = FiniteRange(min=0, max=1, min_open=True)
 )
 @click.option(
     "--context",
-    type=click.IntRange(min=0),
+    type=click.IntRange(0, _MOST_TOKENS),
     metavar="TOKENS",
     help="Bring prompts up to this length with examples.  [with --series: the point's; else 0]",
 )
@@ -150,7 +157,8 @@ def command(
     for each in found:
         if each["passed"] is not None or each["failed"]:
             verdict = {True: "passed", False: "error: the gate failed", None: "error"}
-            lost = f"{each['failed']} items got no answer"
+            said = f" ({each['problem']})" if each["problem"] else ""
+            lost = f"{each['failed']} items got no answer{said}"
             why = lost if each["passed"] is None else each["why"]
             line = f"{verdict[each['passed']]} at concurrency {each['concurrency']}: {why}"
             click.echo(f"upcurve: {line}", err=True)

@@ -10,7 +10,8 @@ from rich.table import Table
 
 from upcurve.cli.options import FiniteRange, NumberList, json_option, store_option
 from upcurve.cli.tables import print_table
-from upcurve.frontier.trend import METRICS, direction
+from upcurve.frontier.build_values import METRICS
+from upcurve.frontier.trend import direction
 from upcurve.records.history import PUBLISHED, By, histories
 from upcurve.records.store import Store
 from upcurve.records.trends import Followed, Following, follow, to_dict

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any, cast
 
 import click
+import orjson
 
 from upcurve.cli.model_options import model_options
-from upcurve.cli.options import MAX_THREADS, FiniteRange
+from upcurve.cli.options import MAX_THREADS, FiniteRange, json_option
 from upcurve.cli.serve_roles import check_alone, check_parts, role_options, serve_recipe
 from upcurve.engine.switches import Switches
 from upcurve.errors import InputError
@@ -165,6 +166,7 @@ from upcurve.errors import InputError
     metavar="KEY",
     help="Ask clients of /v1 for this key.",
 )
+@json_option
 def command(
     model: Path | None,
     host: str,
@@ -185,6 +187,7 @@ def command(
     prefill_tp: int | None,
     decode_tp: int | None,
     recipe: Path | None,
+    as_json: bool,
     **options: Any,
 ) -> int:
     """Serve the Qwen3.5 MoE checkpoint in the folder MODEL over the OpenAI API.
@@ -196,6 +199,7 @@ def command(
     Example:
       upcurve serve ./qwen3.5-35b-a3b --port 8000
       upcurve serve ./small --port 0 --off shared_expert_fusion,fused_norm
+      upcurve serve ./small --port 0 --json
       upcurve serve ./config-only --load-format dummy --context-length 2048
       upcurve serve ./qwen3.5-397b-a17b-fp8 --tp 4
       upcurve serve ./qwen3.5-35b-a3b --dp 2
@@ -206,15 +210,22 @@ def command(
       upcurve serve --recipe recipes/qwen35-35b-fp8-h200-p1d1.yaml
     """  # noqa: D301
     if recipe is not None:
-        return serve_recipe(recipe, host, port)
+        return serve_recipe(recipe, host, port, as_json=as_json)
     from upcurve.engine.execute.options import EngineOptions
     from upcurve.engine.parallel.seat import node_of
+    from upcurve.engine.serve.announcement import Announcement, log_ready
     from upcurve.engine.serve.launch import serve, serve_ranks
     from upcurve.engine.serve.router.launch import route, serve_apart, serve_replicas
 
+    def announce(announcement: Announcement) -> None:
+        if announcement.url is not None:
+            log_ready(announcement)
+        if as_json:
+            click.echo(orjson.dumps(announcement))
+
     check_parts(role, layout=(prefill_workers or decode_workers) is not None)
     if role == "router":
-        return route(replicas, host=host, port=port, drain_seconds=drain_seconds)
+        return route(replicas, host=host, port=port, drain_seconds=drain_seconds, announce=announce)
     if replicas is not None:
         raise InputError("replicas", "only a router has them", "add --role router")
     if model is None:
@@ -237,22 +248,23 @@ def command(
             replace(own, role="decode", tp=decode_tp or own.tp),
             prefill_workers=prefill_workers,
             decode_workers=decode_workers,
-            **{"host": host, "port": port, **serving},
+            **{"host": host, "port": port, "announce": announce, **serving},
         )
     if layout.dp > 1:
         if nodes > 1:
             raise InputError(
                 "nodes", "replicas of one command are on one node", "start a --role router"
             )
-        return serve_replicas(model, own, host=host, port=port, **serving)
+        return serve_replicas(model, own, host=host, port=port, announce=announce, **serving)
     node = node_of(layout.ranks, nodes=nodes, node_rank=node_rank, rendezvous=rendezvous)
     if not node.leads:
-        return serve_ranks(model, own, node)
+        return serve_ranks(model, own, node, announce)
     return serve(
         *(model, own),
         host=host,
         port=port,
         node=node,
         transfer_port=transfer_port or 0,
+        announce=announce,
         **serving,
     )

@@ -8,7 +8,7 @@ import shlex
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 import click
 from click.core import ParameterSource
@@ -16,6 +16,9 @@ from click.core import ParameterSource
 from upcurve.cli.options import FiniteRange
 from upcurve.engine.transfer.transport import NIXL_PACKAGES, Transport
 from upcurve.errors import InputError
+
+if TYPE_CHECKING:
+    from upcurve.sweep.recipe import Recipe
 
 OPTIONS = (
     click.option(
@@ -83,7 +86,8 @@ OPTIONS = (
         "--recipe",
         type=click.Path(path_type=Path, exists=True, dir_okay=False),
         metavar="FILE",
-        help="Start the engine of a recipe, as a sweep would; only --host and --port go with it.",
+        help="Start the engine of a recipe, as a sweep would; only --host, --port and --json go "
+        "with it.",
     ),
 )
 _OWNERS = {
@@ -101,7 +105,7 @@ _MENDS = {
     "decode": "--role decode",
     "layout": "--prefill-workers N --decode-workers N",
 }
-_ROUTERS = {"role", "replicas", "host", "port", "drain_seconds", "api_key"}
+_ROUTERS = {"role", "replicas", "host", "port", "drain_seconds", "api_key", "as_json"}
 """What goes with a router; a key may be in the environment for the servers behind it."""
 
 
@@ -170,8 +174,14 @@ def check_alone(dp: int, nodes: int) -> None:
         )
 
 
-def serve_recipe(path: Path, host: str, port: int) -> int:
+def serve_recipe(path: Path, host: str, port: int, *, as_json: bool) -> int:
     """Become the engine of a recipe: this process goes on as its command.
+
+    Args:
+        path: of the recipe.
+        host: name or address to listen on.
+        port: 0 picks a free one.
+        as_json: have it say as JSON when it is ready, if it is this engine.
 
     Raises:
         InputError: the recipe, or its command, is unusable.
@@ -181,12 +191,28 @@ def serve_recipe(path: Path, host: str, port: int) -> int:
     from upcurve.sweep.recipe import load_recipe
 
     for name in given_options():
-        if name not in ("recipe", "host", "port"):
+        if name not in ("recipe", "host", "port", "as_json"):
             option = name.replace("_", "-")
             raise InputError(option, "the recipe says it", "leave it out, or change the recipe")
     recipe = load_recipe(path)
+    if as_json:
+        recipe = _announcing(recipe)
     environment = engine_environment(recipe)
     with contextlib.nullcontext(port) if port else free_port(host) as chosen:
         command = executable(recipe.command(host=host, port=chosen), environment)
     click.echo(f"upcurve: {shlex.join(command)}", err=True)
     os.execvpe(command[0], command, environment)  # noqa: S606 - what the recipe says
+
+
+def _announcing(recipe: Recipe) -> Recipe:
+    """Return a recipe whose engine says as JSON when it is ready.
+
+    Raises:
+        InputError: it is another engine, which does not.
+    """
+    engine = recipe.engine
+    if engine.name != "upcurve":
+        problem = f"the recipe's engine, {engine.name}, prints no such line"
+        raise InputError("json", problem, "leave it out, and ask its /health")
+    command = [*engine.command, "--json"]
+    return recipe.model_copy(update={"engine": engine.model_copy(update={"command": command})})

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import threading
+import time
 from collections import OrderedDict
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from upcurve.closing import Closing
@@ -17,6 +20,8 @@ KEPT_BYTES = 64 * 2**20
 """Of answers that are kept: some hundred charts."""
 REMEMBERED = 4000
 """Parts of answers that are kept: lines of charts, rows of overviews, each a few kB."""
+LOOK_S = 0.05
+"""Between two looks whether somebody waits."""
 
 T = TypeVar("T")
 
@@ -35,6 +40,8 @@ class Reader(Closing):
         self._kept: OrderedDict[Hashable, bytes] = OrderedDict()
         self._bytes = 0
         self._parts: OrderedDict[Hashable, Any] = OrderedDict()
+        self._asking = 0
+        self._answered_s = -math.inf
 
     def close(self) -> None:
         """Close the store."""
@@ -91,3 +98,20 @@ class Reader(Closing):
             if len(self._parts) > REMEMBERED:
                 self._parts.popitem(last=False)
         return made
+
+    @contextmanager
+    def answering(self) -> Iterator[None]:
+        """Know, for the length of the block, that somebody waits for an answer."""
+        with self._lock:
+            self._asking += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._asking -= 1
+                self._answered_s = time.monotonic()
+
+    def wait_until_quiet(self, seconds: float) -> None:
+        """Return once nobody has waited for an answer for so long."""
+        while self._asking or time.monotonic() - self._answered_s < seconds:
+            time.sleep(LOOK_S)

@@ -34,7 +34,8 @@ def answer(
     tag = etag(key)
     if matches(request, tag):
         return Response(status_code=304, headers=_headers(tag))
-    body = reader.kept(key, lambda: encoded(make()))
+    with reader.answering():
+        body = reader.kept(key, lambda: encoded(make()))
     return json_response(body, headers=_headers(tag))
 
 

@@ -10,19 +10,14 @@ from contextlib import suppress
 
 import uvicorn
 
-from upcurve.dashboard.answers.chart import frontier
-from upcurve.dashboard.answers.overview import overview
+from upcurve.dashboard.ahead import work_ahead
 from upcurve.dashboard.app import create_app
-from upcurve.dashboard.contract.questions import FrontierQuestion, OverviewQuestion
 from upcurve.dashboard.events import Feed
 from upcurve.dashboard.guard import is_address
 from upcurve.dashboard.reader import Reader
 from upcurve.errors import InputError
 from upcurve.records.store import Store
 
-WARM_GROUPS = 50
-WARM_SERIES = 8
-"""That the page shows of a group where nobody chose."""
 CLOSE_SECONDS = 1
 """How long open streams have after Ctrl-C."""
 
@@ -59,7 +54,7 @@ def serve(
             server_header=False,
             timeout_graceful_shutdown=CLOSE_SECONDS,
         )
-        threading.Thread(target=_warm, args=(reader,), daemon=True).start()
+        threading.Thread(target=work_ahead, args=(reader,), daemon=True).start()
         # uvicorn ends in order and then raises the signal once more.
         before = signal.signal(signal.SIGTERM, lambda *_: None)
         try:
@@ -81,15 +76,6 @@ class _Server(uvicorn.Server):
         """Stop listening, and let what is under way end."""
         self._feed.close()
         await super().shutdown(sockets)
-
-
-def _warm(reader: Reader) -> None:
-    """Read a large store before anyone asks: what a page shows first then need not wait for it."""
-    with suppress(InputError):
-        overview(reader, OverviewQuestion())
-        for group in list(reader.catalogue().groups.values())[:WARM_GROUPS]:
-            newest = group.series[:WARM_SERIES]
-            frontier(reader, FrontierQuestion(series=newest, isl=group.isl, osl=group.osl))
 
 
 def _bound(host: str, port: int) -> socket.socket:

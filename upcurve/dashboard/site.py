@@ -23,7 +23,7 @@ from upcurve.dashboard.contract import questions as asked
 from upcurve.dashboard.page import Page
 from upcurve.dashboard.reader import NotFoundError, Reader
 from upcurve.errors import InputError
-from upcurve.frontier.trend import METRICS
+from upcurve.frontier.build_values import METRICS
 from upcurve.records.published import specifications
 from upcurve.records.trends import Following, read_histories
 
@@ -114,7 +114,7 @@ class _Site:
         catalogue, reader = self._catalogue, self._reader
         self._answer("meta", about.meta(reader, writes=False, live=False))
         every = list(catalogue.series.values())
-        self._answer("series", about.series_list(catalogue, every, total=len(every)))
+        self._answer("series", about.series_list(every, about.facets(catalogue), total=len(every)))
         self._answer("hardware", about.hardware(asked.HardwareQuestion()))
         self._answer("attribution", attribution(reader, asked.AttributionQuestion()))
         shown = asked.OverviewQuestion.model_construct(limit=MOST_OVERVIEW)

@@ -72,13 +72,22 @@ def _refused(sent: Exchange) -> bool:
     return sent.failure is not None and sent.status is not None and 400 <= sent.status < 500
 
 
-def refusal(target: Target, asked: str, sent: Exchange) -> InputError:
+def refusal(
+    target: Target,
+    asked: str,
+    sent: Exchange,
+    *,
+    field: str = "workload",
+    mend: str = "correct isl, osl, the vocabulary or the model",
+) -> InputError:
     """Return what is wrong with the target, in words.
 
     Args:
         target: the server.
         asked: what it was asked for, in words.
         sent: the request that failed.
+        field: what is wrong where the server refuses the request itself.
+        mend: what helps there.
     """
     said = sent.detail or ""
     if sent.failure == "connect" and said.startswith(TLS_FAILURE):
@@ -97,6 +106,6 @@ def refusal(target: Target, asked: str, sent: Exchange) -> InputError:
         return InputError("model", problem, "correct the model's name or the URL")
     if sent.status is not None and 400 <= sent.status < 500:
         problem = f"the server refuses {asked} ({said})"
-        return InputError("workload", problem, "correct isl, osl, the vocabulary or the model")
+        return InputError(field, problem, mend)
     problem = f"{target.url} gives no answer ({said})"
     return InputError("base-url", problem, "look at the server's log")

@@ -11,8 +11,8 @@ from fnmatch import fnmatchcase
 from typing import Any, Literal
 
 from upcurve.errors import InputError
+from upcurve.frontier.build_values import Measurement
 from upcurve.frontier.point import Point
-from upcurve.frontier.trend import Measurement
 from upcurve.records import published
 from upcurve.records.facts import facts
 from upcurve.records.rows import read_rows

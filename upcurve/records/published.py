@@ -6,8 +6,10 @@ Sources and attributions: `published/SOURCES.md`.
 from __future__ import annotations
 
 import csv
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date
+from functools import cache
 from pathlib import Path
 
 from upcurve.errors import InputError
@@ -71,7 +73,8 @@ def prices() -> PriceTable:
         return PriceTable.from_csv(file)
 
 
-def specifications() -> dict[str, GpuSpecification]:
+@cache
+def specifications() -> Mapping[str, GpuSpecification]:
     """Return the GPU specifications, by hardware name."""
     return {
         row["hardware"]: GpuSpecification(

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import date, datetime
 from typing import Any, Literal
+
+from upcurve.records.layout import Layout
 
 Source = Literal["sweep", "bench", "import"]
 """Which command measured a run: the sweep, the load client alone, or somebody else's client."""
@@ -98,15 +100,10 @@ class PointRecord:
     def of_figures(
         cls,
         figures: dict[str, Any],
+        layout: Layout,
         *,
-        tp: int,
-        gpus: int,
         repeat: int,
         measured_at: datetime,
-        ep: int = 1,
-        dp: int = 1,
-        prefill_gpus: int | None = None,
-        decode_gpus: int | None = None,
     ) -> PointRecord:
         """Return the record of a point whose figures `bench --json` would print.
 
@@ -115,8 +112,7 @@ class PointRecord:
         return cls(
             isl=figures["isl"],
             osl=figures["osl"],
-            tp=tp,
-            gpus=gpus,
+            **asdict(layout),
             concurrency=figures["concurrency"],
             measured_at=measured_at,
             tput_per_gpu=figures["tput_per_gpu"],
@@ -129,10 +125,6 @@ class PointRecord:
             requests=figures["requests"],
             failed=figures["failed"],
             result=figures,
-            ep=ep,
-            dp=dp,
-            prefill_gpus=prefill_gpus,
-            decode_gpus=decode_gpus,
         )
 
 

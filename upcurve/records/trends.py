@@ -7,20 +7,18 @@ from dataclasses import dataclass
 from typing import Any
 
 from upcurve.errors import InputError
-from upcurve.frontier.comparison import SeriesComparison
-from upcurve.frontier.cost import Price
-from upcurve.frontier.trend import (
+from upcurve.frontier.build_values import (
     METRICS,
     Metric,
-    Trend,
     Value,
     at_interactivities,
     at_operating_point,
-    direction,
-    judge,
     operating_point,
     read_builds,
 )
+from upcurve.frontier.comparison import SeriesComparison
+from upcurve.frontier.cost import Price
+from upcurve.frontier.trend import Trend, direction, judge
 from upcurve.records.history import By, History, changes_between, differences
 from upcurve.records.published import prices as published_prices
 
@@ -30,7 +28,7 @@ class Following:
     """What is followed over builds."""
 
     metric: str = "tput"
-    """A name of `upcurve.frontier.trend.METRICS`."""
+    """A name of `upcurve.frontier.build_values.METRICS`."""
     targets: Sequence[float] | None = None
     """Interactivities in tok/s/user; or else `concurrency`."""
     concurrency: int | None = None

@@ -8,8 +8,8 @@ from datetime import date
 from typing import Any
 
 from upcurve.errors import InputError
+from upcurve.frontier.build_values import OperatingPoint, watts
 from upcurve.frontier.cost import Price, PriceTable
-from upcurve.frontier.trend import OperatingPoint, watts
 from upcurve.records.comparable import ComparableSeries, series_prices
 from upcurve.records.history import measurements
 from upcurve.records.store import Store

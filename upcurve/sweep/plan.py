@@ -67,7 +67,7 @@ def launch_of(recipe: Recipe, record: RunRecord, known: set[OperatingPoint], ind
     skipped = tuple(
         concurrency
         for concurrency in recipe.concurrency
-        if (*recipe.layout, concurrency, traffic.isl, traffic.osl, index) in known
+        if (*recipe.layout.sizes, concurrency, traffic.isl, traffic.osl, index) in known
     )
     left = tuple(each for each in recipe.concurrency if each not in skipped)
     return Launch(recipe, record, index, left, skipped)

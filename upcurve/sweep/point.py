@@ -136,15 +136,7 @@ class Measurement(Closing):
         if figures["tput_per_gpu"] is None or figures["interactivity"] is None:
             raise PointError(_why_nothing(result.traces))
         point = PointRecord.of_figures(
-            figures,
-            tp=self._recipe.tp,
-            ep=self._recipe.ep,
-            dp=self._recipe.dp,
-            gpus=self._recipe.gpus,
-            prefill_gpus=self._recipe.prefill_gpus,
-            decode_gpus=self._recipe.decode_gpus,
-            repeat=repeat,
-            measured_at=started,
+            figures, self._recipe.layout, repeat=repeat, measured_at=started
         )
         return point, result
 

@@ -19,6 +19,7 @@ from pydantic import (
 )
 
 from upcurve.errors import InputError
+from upcurve.records.layout import Layout, gpus_of
 from upcurve.sweep.accuracy import Accuracy
 from upcurve.sweep.document import override, read
 from upcurve.sweep.section import Name, Positive, Section, Text
@@ -188,16 +189,14 @@ class Recipe(Section):
         return {key: value for key, value in found.items() if value is not None} | values
 
     @model_validator(mode="after")
-    def _check_gpus(self) -> Self:
-        if (self.prefill_gpus is None) != (self.decode_gpus is None):
-            mend = "give prefill_gpus and decode_gpus, or neither"
-            raise InputError("prefill_gpus, decode_gpus", "one is there without the other", mend)
+    def _check_layout(self) -> Self:
+        _ = self.layout
         return self
 
     @property
-    def layout(self) -> tuple[int, int, int, int]:
-        """tp, ep, dp and GPUs: with the concurrency, what tells points of a recipe apart."""
-        return self.tp, self.ep, self.dp, self.gpus
+    def layout(self) -> Layout:
+        """How the engine is spread over GPUs, as its points have it."""
+        return Layout(self.tp, self.ep, self.dp, self.gpus, self.prefill_gpus, self.decode_gpus)
 
     def command(self, *, host: str, port: int | str) -> list[str]:
         """Return the command line with its placeholders filled in."""
@@ -216,13 +215,12 @@ class Recipe(Section):
         ]
 
 
-def _gpus(values: dict[str, Any]) -> Any:
+def _gpus(values: dict[str, Any]) -> int:
     """Return how many GPUs a layout has; what is no number is for the validation to refuse."""
-    apart = [values.get(name) for name in ("prefill_gpus", "decode_gpus")]
-    sizes = [values.get("tp", 1), values.get("dp", 1)]
-    if all(isinstance(each, int) for each in apart):
-        return sum(apart)
-    return sizes[0] * sizes[1] if all(isinstance(each, int) for each in sizes) else sizes[0]
+    sizes: dict[str, Any] = {name: values.get(name, 1) for name in ("tp", "dp")}
+    apart: dict[str, Any] = {name: values.get(name) for name in ("prefill_gpus", "decode_gpus")}
+    given = [*sizes.values(), *(each for each in apart.values() if each is not None)]
+    return gpus_of(**sizes, **apart) if all(isinstance(each, int) for each in given) else 1
 
 
 def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
@@ -250,6 +248,10 @@ def _in_words(error: ValidationError, path: Path) -> InputError:
     errors = error.errors(include_url=False)
     first = min(errors, key=lambda each: each["type"] != "extra_forbidden")
     location = [part for part in first["loc"] if part != "[key]"]
+    cause = first.get("ctx", {}).get("error")
+    if not location and isinstance(cause, InputError):
+        # Of the recipe as a whole: the error itself says of what.
+        location = [cause.field]
     field = f"recipe {path}: {'.'.join(str(part) for part in location)}"
     problem, mend = _problem_and_mend(first, location)
     return InputError(field, problem, mend)

@@ -10,7 +10,7 @@ import torch
 
 from tests.engine.fidelity.planting import Edit, planted
 from upcurve.engine.kernels import mixing, routing
-from upcurve.engine.model import model
+from upcurve.engine.model import expert_layer
 
 DOUBLED = Edit("kernels.mixing", "return mixed.squeeze(1)", "return 2 * mixed.squeeze(1)")
 RESULTS, WEIGHTS = torch.ones(1, 2, 4), torch.ones(1, 2)
@@ -18,18 +18,18 @@ RESULTS, WEIGHTS = torch.ones(1, 2, 4), torch.ones(1, 2)
 
 def test_who_holds_a_function_holds_the_changed_one_within_the_block_alone() -> None:
     with planted([DOUBLED]):
-        assert model.mix(RESULTS, WEIGHTS).tolist() == [[4.0] * 4]
+        assert expert_layer.mix(RESULTS, WEIGHTS).tolist() == [[4.0] * 4]
         assert sys.modules["upcurve.engine.kernels.mixing"] is not mixing
-    assert model.mix(RESULTS, WEIGHTS).tolist() == [[2.0] * 4]
-    assert model.mix is mixing.mix
+    assert expert_layer.mix(RESULTS, WEIGHTS).tolist() == [[2.0] * 4]
+    assert expert_layer.mix is mixing.mix
     assert sys.modules["upcurve.engine.kernels.mixing"] is mixing
 
 
 def test_who_holds_a_module_holds_the_changed_one() -> None:
     edit = Edit("kernels.routing", "    experts = logits.shape[1] - shared", "    raise OSError")
     with planted([edit]), pytest.raises(OSError):  # noqa: PT011
-        model.routing.route(torch.zeros(1, 4), 2, shared=False)
-    assert model.routing is routing
+        expert_layer.routing.route(torch.zeros(1, 4), 2, shared=False)
+    assert expert_layer.routing is routing
 
 
 def test_a_kernel_is_changed_too() -> None:
@@ -43,21 +43,21 @@ def test_a_kernel_is_changed_too() -> None:
 def test_a_module_that_is_first_imported_within_the_block_does_not_keep_the_change(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    name = "upcurve.engine.model.model"
+    name = "upcurve.engine.model.expert_layer"
     package = sys.modules["upcurve.engine.model"]
     # Both are given back after the test.
-    monkeypatch.setattr(package, "model", model)
+    monkeypatch.setattr(package, "expert_layer", expert_layer)
     monkeypatch.delitem(sys.modules, name)
     with planted([DOUBLED]):
         assert import_module(name).mix(RESULTS, WEIGHTS).tolist() == [[4.0] * 4]
-    assert not hasattr(package, "model")
+    assert not hasattr(package, "expert_layer")
     assert import_module(name).mix is mixing.mix
 
 
 def test_an_error_within_the_block_takes_the_change_back() -> None:
     with pytest.raises(KeyError), planted([DOUBLED]):
         raise KeyError
-    assert model.mix is mixing.mix
+    assert expert_layer.mix is mixing.mix
 
 
 @pytest.mark.parametrize("old", ["no such line", "results"])

@@ -119,14 +119,14 @@ def test_a_forced_request_goes_on_where_it_gave_its_memory_back(
     folder: Path, reference: Reference
 ) -> None:
     options = {"step_tokens": 20, "requests": 4, "context": 80, "page_size": 4}
-    engine = ForcedEngine(load(folder, CPU, FP32), CPU, max_kv_tokens=88, **options)
+    engine = ForcedEngine.of(load(folder, CPU, FP32), CPU, max_kv_tokens=88, **options)
     found = reference.against(engine.logits(PASSAGES))
     assert engine.engine.preemptions > 0
     assert found.kl_max < 1e-8
 
 
 def test_what_is_not_forced_is_the_most_likely(folder: Path) -> None:
-    engine = ForcedEngine(load(folder, CPU, FP32), CPU, step_tokens=20, requests=2, context=80)
+    engine = ForcedEngine.of(load(folder, CPU, FP32), CPU, step_tokens=20, requests=2, context=80)
     prompt = random_ids(9, seed=0)
     logits, tokens = engine.run({"free": (prompt, None)}, 5)["free"]
     assert tokens == logits.argmax(-1).tolist()

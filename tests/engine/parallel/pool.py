@@ -8,7 +8,7 @@ import socket
 import time
 import traceback
 from collections.abc import Callable, Sequence
-from multiprocessing.connection import Connection
+from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
@@ -44,10 +44,15 @@ class RankPool:
         """Return what `function(rank, store, *arguments)` gives on each rank."""
         for pipe in self._pipes:
             pipe.send((function, arguments))
-        answers = [pipe.recv() for pipe in self._pipes]
-        errors = [error for error, _ in answers if error is not None]
-        assert not errors, "\n".join(errors)
-        return [answer for _, answer in answers]
+        answers: dict[Any, Any] = {}
+        while len(answers) < len(self._pipes):
+            for pipe in wait([each for each in self._pipes if each not in answers]):
+                error, answers[pipe] = pipe.recv()
+                if error is not None:
+                    # The others may wait for this one for ever.
+                    self.close()
+                    raise AssertionError(error)
+        return [answers[pipe] for pipe in self._pipes]
 
     def close(self) -> None:
         """End all processes."""
@@ -88,6 +93,15 @@ def generate(
     shared_scale: float | None = None,
 ) -> list[list[int]] | None:
     """Generate for the prompts of each replica, as an engine's ranks do.
+
+    Args:
+        rank: of this process.
+        store: that all share.
+        folder: of the model.
+        options: of the engine.
+        prompts: of each replica.
+        samplings: of the prompts.
+        shared_scale: what the shared expert counts on each rank, if not what it should.
 
     Returns:
         The output of each prompt, on the leader of a replica; None elsewhere.

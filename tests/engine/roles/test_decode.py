@@ -6,6 +6,7 @@ import itertools
 from dataclasses import dataclass, field
 from random import Random
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -124,14 +125,14 @@ class Scene:
         slots = [slot for slot, _ in places]
         assert len(set(slots)) == len(slots)
 
-    def answer(self, link: ScriptedLink, number: int, *, done: bool) -> None:
+    def answer(self, link: ScriptedLink, number: int, *, done: bool, unfit: bool = False) -> None:
         """Let a prefill worker say that it is done, or that it has given up."""
         ask = link.asks[number]
         request = next(each for each in self.requests.values() if each.prompt == ask.prompt)
         token = known_token(request, len(request.prompt), VOCABULARY)
         # What the transport has written.
         self.device._slots[ask.slot] = (request.id, len(request.prompt))
-        message = Done(number, token) if done else Ended(number, "no")
+        message = Done(number, token) if done else Ended(number, "no", unfit)
         self.exposed.pop((link.session, number), None)
         self.role.tell(Answered(link, message))  # type: ignore[arg-type]
 
@@ -260,3 +261,36 @@ def test_what_waits_for_news_takes_no_time() -> None:
     scene.answer(scene.links.all[0], number, done=True)
     assert scene.engine.has_work
     scene.finish()
+
+
+def test_prompts_that_do_not_fit_a_worker_are_said_once_and_counted(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    scene = Scene(2)
+
+    def give_back(link: ScriptedLink, *, unfit: bool = True) -> None:
+        scene.add(5, 1)
+        while not link.asked:
+            scene.step()
+        (number,) = link.asked
+        scene.answer(link, number, done=False, unfit=unfit)
+        scene.step()
+
+    first, second = scene.links.all
+    for link, other in ((first, second), (first, second), (second, first)):
+        session, other.session = other.session, ""
+        give_back(link)
+        other.session = session
+        scene.finish()
+    assert [record.args[0] for record in caplog.records] == ["p0", "p1"]  # type: ignore[index]
+    assert "that do not fit are only counted, in transfers_failed" in caplog.text
+    assert scene.role.counts.failed == 3
+    # Anything else is said each time, and a worker that comes back may be another.
+    second.session = ""
+    give_back(first, unfit=False)
+    scene.finish()
+    scene.lose(first)
+    first.begin("p0-again")
+    give_back(first)
+    scene.finish()
+    assert [record.args[0] for record in caplog.records][2:] == ["p0", "p0"]  # type: ignore[index]

@@ -217,4 +217,4 @@ def test_a_prompt_that_does_not_fit_is_given_back_with_the_reason_alone() -> Non
     scene.ask(peer, 1, 64)
     scene.step()
     reason = "prompt: 64 tokens and max_tokens 1 are more than the context of 64"
-    assert peer.connection.said == [Ended(1, reason)]  # type: ignore[attr-defined]
+    assert peer.connection.said == [Ended(1, reason, unfit=True)]  # type: ignore[attr-defined]

@@ -126,7 +126,7 @@ class Serving:
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=2048)
         self.port = self._listener.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"
-        self.http = InThread(server, self.bridge, "127.0.0.1", drain_seconds)
+        self.http = InThread(server, self.bridge, drain_seconds, lambda: None)
         self.thread = threading.Thread(target=self.http.run, args=([self._listener],))
 
     def __enter__(self):

@@ -24,8 +24,8 @@ from upcurve.dashboard.contract.meta import (
 )
 from upcurve.dashboard.contract.questions import HardwareQuestion, SeriesQuestion
 from upcurve.dashboard.reader import Reader
+from upcurve.frontier.build_values import METRICS
 from upcurve.frontier.interpolation import RULES
-from upcurve.frontier.trend import METRICS
 from upcurve.records.published import prices, specifications
 
 MOST_GROUPS = 500
@@ -98,35 +98,37 @@ def group_of(facts: GroupFacts) -> Group:
 def series(reader: Reader, question: SeriesQuestion) -> SeriesList:
     """Answer `series`."""
     catalogue = reader.catalogue()
+    names: Iterable[str] = catalogue.series
     if question.group is not None:
-        catalogue.group(question.group)
-    found = [each for each in catalogue.series.values() if _fits(each, question)]
+        names = catalogue.group(question.group).series
+    found = [each for name in names if _fits(each := catalogue.series[name], question)]
     shown = found[question.offset : question.offset + question.limit]
-    return series_list(catalogue, shown, total=len(found), offset=question.offset)
+    of_all = reader.remembered(("facets", catalogue.version), lambda: facets(catalogue))
+    return series_list(shown, of_all, total=len(found), offset=question.offset)
 
 
 def series_list(
-    catalogue: Catalogue, shown: Sequence[SeriesFacts], *, total: int, offset: int = 0
+    shown: Sequence[SeriesFacts], of_all: Facets, *, total: int, offset: int = 0
 ) -> SeriesList:
     """Return some series with the facets of all."""
+    items = [_item(each) for each in shown]
+    return SeriesList(total=total, offset=offset, items=items, facets=of_all)
+
+
+def facets(catalogue: Catalogue) -> Facets:
+    """Return what series can be told apart by."""
     every = list(catalogue.series.values())
-    return SeriesList(
-        total=total,
-        offset=offset,
-        items=[_item(each) for each in shown],
-        facets=Facets(
-            models=_all(name for each in every for name in each.summary.models),
-            hardware=_all(name for each in every for name in each.summary.hardware),
-            precisions=_all(name for each in every for name in each.precisions),
-            engines=_all(name.partition(" ")[0] for each in every for name in each.engines),
-        ),
+    return Facets(
+        models=_all(name for each in every for name in each.summary.models),
+        hardware=_all(name for each in every for name in each.summary.hardware),
+        precisions=_all(name for each in every for name in each.precisions),
+        engines=_all(name.partition(" ")[0] for each in every for name in each.engines),
     )
 
 
 def _fits(facts: SeriesFacts, question: SeriesQuestion) -> bool:
     summary = facts.summary
     wanted: list[tuple[str | None, Sequence[str]]] = [
-        (question.group, facts.groups),
         (question.model, summary.models),
         (question.hardware, summary.hardware),
         (question.precision, facts.precisions),

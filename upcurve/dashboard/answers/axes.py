@@ -11,9 +11,9 @@ import numpy as np
 from upcurve.dashboard.contract.common import Axis
 from upcurve.dashboard.contract.curves import ChartPoint
 from upcurve.dashboard.contract.questions import XName, YName
+from upcurve.frontier.build_values import OperatingPoint
 from upcurve.frontier.cost import usd_per_million_tokens
 from upcurve.frontier.interpolation import Floats
-from upcurve.frontier.trend import OperatingPoint
 from upcurve.records.compared import Pricing
 from upcurve.records.published import specifications
 

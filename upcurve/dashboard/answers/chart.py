@@ -14,7 +14,7 @@ from upcurve.dashboard.catalogue import Catalogue, group_id
 from upcurve.dashboard.contract.common import Flag, Link
 from upcurve.dashboard.contract.curves import Band, ChartPoint, ChartSeries, Frontier, Line, Marker
 from upcurve.dashboard.contract.questions import FrontierQuestion
-from upcurve.dashboard.lineage import Lineage, lineages
+from upcurve.dashboard.lineage import lineages
 from upcurve.dashboard.reader import Reader
 from upcurve.frontier.cost import Price
 from upcurve.frontier.interpolation import Floats
@@ -32,7 +32,7 @@ def frontier(reader: Reader, question: FrontierQuestion) -> Frontier:
     wanted = wanted[:MOST_SERIES]
     series = [comparable(catalogue, name, workload, ()) for name, workload in wanted]
     prices, notes = priced(series, question.pricing())
-    markers = _Markers(catalogue)
+    markers = _Markers(reader, catalogue)
     line = f"Interpolated on each frontier by the rule '{question.rule}'; nothing is extrapolated."
     assumptions = [line]
     drawn = []
@@ -161,15 +161,17 @@ def _short(values: Floats) -> list[float]:
 class _Markers:
     """Changes that came with series, group by group."""
 
-    def __init__(self, catalogue: Catalogue) -> None:
+    def __init__(self, reader: Reader, catalogue: Catalogue) -> None:
+        self._reader = reader
         self._catalogue = catalogue
-        self._known: dict[str, list[Lineage]] = {}
 
     def of(self, group: str, series: str) -> list[Link]:
-        if group not in self._known:
-            self._known[group] = lineages(self._catalogue, self._catalogue.group(group))
+        facts = self._catalogue.group(group)
+        known = self._reader.remembered(
+            ("lineages", facts.state), lambda: lineages(self._catalogue, facts)
+        )
         found: dict[str, Link] = {}
-        for lineage in self._known[group]:
+        for lineage in known:
             for index, build in enumerate(lineage.history.builds):
                 if series in build.series:
                     found |= {each.text: each for each in lineage.changes(index)}

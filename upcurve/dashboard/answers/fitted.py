@@ -17,10 +17,10 @@ from upcurve.dashboard.contract.curves import ChartPoint
 from upcurve.dashboard.contract.questions import Rule, XName, YName
 from upcurve.dashboard.reader import Reader
 from upcurve.frontier.axes import AxisFit, AxisPoint
+from upcurve.frontier.build_values import Measurement, OperatingPoint, watts
 from upcurve.frontier.interpolation import Floats
 from upcurve.frontier.point import Point
 from upcurve.frontier.repeats import split_repeats
-from upcurve.frontier.trend import Measurement, OperatingPoint, watts
 from upcurve.records.browse import Figures
 from upcurve.records.comparable import with_facts
 

@@ -11,10 +11,10 @@ from upcurve.dashboard.contract.curves import Compare, Comparison, Histories, Hi
 from upcurve.dashboard.contract.questions import CompareQuestion, HistoryQuestion, numbers
 from upcurve.dashboard.reader import Reader
 from upcurve.errors import InputError
+from upcurve.frontier.build_values import METRICS
 from upcurve.frontier.grid import legend, markdown
 from upcurve.frontier.latex import latex
 from upcurve.frontier.repeats import frontier_of_repeats
-from upcurve.frontier.trend import METRICS
 from upcurve.records.compared import Compared, Question, compare_stored
 from upcurve.records.history import PUBLISHED, By, histories
 from upcurve.records.history import History as StoredHistory

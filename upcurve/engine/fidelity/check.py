@@ -186,7 +186,7 @@ def serve(model: Model, switches: Switches, steps: Steps, context: int) -> Force
     Raises:
         EngineInputError: the memory does not do.
     """
-    return ForcedEngine(
+    return ForcedEngine.of(
         Model(model.shapes, model.weights, switches, model.dtype),
         model.weights.embedding.device,
         context=context,
@@ -198,15 +198,7 @@ def compiling(
     folder: Path, form: Format, steps: Steps, context: int, device: torch.device
 ) -> Callable[[], None]:
     """Begin to compile what an engine of `serve` launches on a GPU; return what waits for it."""
-    options = EngineOptions(
-        dtype=form.dtype,
-        quantization=form.quantization,
-        kv_cache_dtype=steps.kv_cache_dtype,
-        state_dtype=steps.state_dtype,
-        max_running_requests=steps.requests,
-        max_batch_tokens=max(steps.step_tokens, steps.requests),
-        context_length=context,
-    )
+    options = options_of(form, steps, context)
     process = compile_ahead(folder, options, device)
 
     def wait() -> None:
@@ -214,6 +206,29 @@ def compiling(
             process.wait()
 
     return wait
+
+
+def options_of(form: Format, steps: Steps, context: int, **more: Any) -> EngineOptions:
+    """Return the options of an engine.
+
+    Args:
+        form: what its numbers are kept in.
+        steps: how texts go through it.
+        context: most tokens of a sequence.
+        more: of `EngineOptions`.
+    """
+    return EngineOptions(
+        dtype=form.dtype,
+        quantization=form.quantization,
+        kv_cache_dtype=steps.kv_cache_dtype,
+        state_dtype=steps.state_dtype,
+        load_format=form.load_format,
+        seed=form.seed,
+        max_running_requests=steps.requests,
+        max_batch_tokens=max(steps.step_tokens, steps.requests),
+        context_length=context,
+        **more,
+    )
 
 
 def load(folder: Path, device: torch.device, form: Format) -> Model:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from upcurve.engine.build import engine_of
+from upcurve.engine.execute.engine import Engine
 from upcurve.engine.execute.options import EngineOptions
 from upcurve.engine.execute.runner import ModelRunner
 from upcurve.engine.execute.sampler import Sampler
@@ -70,8 +71,17 @@ class ForcedEngine:
     Between its runs `engine` draws its own tokens.
     """
 
-    def __init__(
-        self,
+    def __init__(self, engine: Engine) -> None:
+        """Take an engine that has no request yet."""
+        self.engine = engine
+        assert isinstance(engine.device, ModelRunner)
+        self._runner = engine.device
+        device = self._runner.model.weights.embedding.device
+        self._sampler = ForcedSampler(device, engine.vocab_size)
+
+    @classmethod
+    def of(
+        cls,
         model: Model,
         device: torch.device | str,
         *,
@@ -79,8 +89,8 @@ class ForcedEngine:
         requests: int,
         context: int,
         **options: Any,
-    ) -> None:
-        """Give the model its memory; on a GPU compile and capture.
+    ) -> ForcedEngine:
+        """Put an engine around a model: give it its memory; on a GPU compile and capture.
 
         Args:
             model: on `device`.
@@ -93,19 +103,18 @@ class ForcedEngine:
         Raises:
             EngineInputError: the memory does not do, or the context is over the model's.
         """
-        self.engine = engine_of(
-            model,
-            EngineOptions(
-                max_batch_tokens=max(step_tokens, requests),
-                max_running_requests=requests,
-                context_length=context,
-                **{"memory_share": 0.98, **options},
-            ),
-            torch.device(device),
+        return cls(
+            engine_of(
+                model,
+                EngineOptions(
+                    max_batch_tokens=max(step_tokens, requests),
+                    max_running_requests=requests,
+                    context_length=context,
+                    **{"memory_share": 0.98, **options},
+                ),
+                torch.device(device),
+            )
         )
-        assert isinstance(self.engine.device, ModelRunner)
-        self._runner = self.engine.device
-        self._sampler = ForcedSampler(torch.device(device), model.shapes.vocab_size)
 
     def run(
         self, sequences: Mapping[str, tuple[Sequence[int], Sequence[int] | None]], output: int

@@ -7,9 +7,8 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 
-from upcurve.engine.kernels import experts, matrix_vector, rms_norm, routing
+from upcurve.engine.kernels import experts, matrix_vector, rms_norm
 from upcurve.engine.kernels.block_scaled import BLOCK
-from upcurve.engine.kernels.mixing import mix
 from upcurve.engine.kernels.quantized import GatedRows, QuantizedRows
 from upcurve.engine.kernels.rms_norm import Normed
 from upcurve.engine.memory.caches import Caches
@@ -17,7 +16,9 @@ from upcurve.engine.model.attention import Attention
 from upcurve.engine.model.batch import ForwardBatch
 from upcurve.engine.model.checkpoint import fill_dummy
 from upcurve.engine.model.delta_rule import DeltaRule
+from upcurve.engine.model.expert_layer import ExpertLayer
 from upcurve.engine.model.formats import LoadFormat, QuantizationFormat
+from upcurve.engine.model.joining import Joining
 from upcurve.engine.model.layout_check import check_layout
 from upcurve.engine.model.loader import load_weights
 from upcurve.engine.model.matrix import Matrix
@@ -34,10 +35,6 @@ from upcurve.engine.model.weights import (
 from upcurve.engine.parallel.ranks import ALONE, Ranks
 from upcurve.engine.platform import runs_kernels
 from upcurve.engine.switches import Switches
-
-GATHERED_BYTES = 2**21
-"""Up to so many, every rank takes the others' parts and sums them where it adds them; more is
-summed on the way, where each rank receives less. Not measured; two ranks receive the same."""
 
 
 def load_model(
@@ -100,21 +97,20 @@ class Model:
         self.weights = weights
         self.switches = switches
         self.dtype = dtype
-        experts = weights.layers[0].experts
-        fusable = len(experts.gate_up.weight) > experts.routed
-        self.shared_expert_fused = switches.shared_expert_fusion and fusable
-        """False too where the shared expert has another size than the routed ones."""
-        mine = weights.sharding.experts
-        self._owned = mine if len(mine) < shapes.num_experts else None
-        """The routed experts that this rank has; None where it has all."""
-        self._alone = ranks.alone
         self._kernels = runs_kernels(weights.embedding.device)
+        self._joining = Joining(ranks.heads, weights, switches)
+        self._experts = ExpertLayer(shapes, weights, switches, ranks.share.shared_scale)
         self._attention = Attention(shapes, switches, kernels=self._kernels)
         fused = switches.fused_recurrence and self._kernels
         self._delta_rule = DeltaRule(shapes, fused=fused)
         # In FP8 a head has one scale.
         self._joins = fused and switches.fused_norm and shapes.linear_value_head_dim == BLOCK
         """Decodes and prompts of a step write their gated rows side by side."""
+
+    @property
+    def shared_expert_fused(self) -> bool:
+        """Whether the shared expert is one of the grouped ones."""
+        return self._experts.shared_fused
 
     @property
     def capturable(self) -> bool:
@@ -129,7 +125,7 @@ class Model:
     def forward(self, batch: ForwardBatch, caches: Caches) -> torch.Tensor:
         """Run one step: write the tokens into the caches, return float32 logits [R, vocab]."""
         plan = plan_step(batch, self.shapes, caches)
-        residual = self._embed(batch.token_ids)
+        residual = self._joining.embed(batch.token_ids)
         update = Update(None)
         for index, layer in enumerate(self.weights.layers):
             x = self._add_norm(residual, update, layer.input_norm, quantize=len(residual) > 1)
@@ -150,34 +146,7 @@ class Model:
             residual = residual[batch.logit_rows]
             update = update.rows(batch.logit_rows)
         x = self._add_norm(residual, update, self.weights.norm, quantize=False)
-        return self._all_columns(matrix_vector.linear(x.rows, self.weights.head)).float()
-
-    def _embed(self, token_ids: torch.Tensor) -> torch.Tensor:
-        """Return the rows of the embedding, each from the rank that has it: [T, H]."""
-        heads, mine = self.ranks.heads, self.weights.sharding.vocabulary
-        if heads.size == 1:
-            return F.embedding(token_ids, self.weights.embedding)
-        here = (token_ids >= mine.start) & (token_ids < mine.stop)
-        rows = F.embedding((token_ids - mine.start).where(here, 0), self.weights.embedding)
-        return heads.add_up(rows * here.unsqueeze(-1))
-
-    def _all_columns(self, logits: torch.Tensor) -> torch.Tensor:
-        """Return the logits of the whole vocabulary [R, vocab] from every rank's [R, columns]."""
-        heads = self.ranks.heads
-        if heads.size == 1 or not len(logits):
-            return logits
-        parts = heads.gather(logits).view(heads.size, *logits.shape)
-        return parts.transpose(0, 1).flatten(1)[:, : self.shapes.vocab_size]
-
-    def _joined(self, partial: torch.Tensor) -> Update:
-        """Return the sum over the ranks of what each has computed, [T, H]; or its parts."""
-        heads, switches = self.ranks.heads, self.switches
-        if switches.fused_all_reduce and switches.fused_norm and heads.size > 1:
-            received = (heads.size - 1) * partial.numel() * partial.element_size()
-            if heads.size == 2 or received <= GATHERED_BYTES:
-                parts = heads.gather(partial).view(heads.size, *partial.shape)
-                return Update(parts.transpose(0, 1))
-        return Update(heads.add_up(partial))
+        return self._joining.all_columns(matrix_vector.linear(x.rows, self.weights.head)).float()
 
     def _add_norm(
         self, residual: torch.Tensor, update: Update, norm: Norm, *, quantize: bool
@@ -203,11 +172,9 @@ class Model:
         self, rows: torch.Tensor, quantized: QuantizedRows | None, matrix: Matrix
     ) -> Update:
         """Multiply by the last matrix of a mixer; who adds the result may sum shares of it."""
-        if self.ranks.heads.size > 1:
-            return self._joined(matrix.multiply(rows, quantized))
-        if self.switches.fused_norm:
+        if self.switches.fused_norm and self._joining.alone:
             return Update(matrix.multiply_shares(rows, quantized))
-        return Update(matrix.multiply(rows, quantized))
+        return self._joining.join(Update(matrix.multiply(rows, quantized)))
 
     def _gated_attention(
         self,
@@ -269,55 +236,12 @@ class Model:
 
     def _all_experts(self, x: Normed, weights: ExpertWeights, gathered_rows: int) -> Update:
         """Compute the experts, which replicas and ranks may share."""
-        if self._alone:
-            return self._experts(x, weights)
         replicas = self.ranks.replicas
         if replicas.size == 1:
-            return self._joined(self._experts(x, weights).summed())
+            return self._joining.join(self._experts.compute(x, weights))
         # Every replica's tokens go to the experts of every rank.
         count = len(x.rows)
         rows = F.pad(x.rows, (0, 0, 0, max(gathered_rows, count) - count))
         everywhere = Normed(x.residual, replicas.gather(rows), None)
-        partial = replicas.add_up_part(self._experts(everywhere, weights).summed())
-        return self._joined(partial[:count])
-
-    def _experts(self, x: Normed, weights: ExpertWeights) -> Update:
-        """Compute the experts that this rank has."""
-        count, top_k = self.shapes.num_experts, self.shapes.num_experts_per_tok
-        shared = self.shared_expert_fused
-        scale = self.ranks.share.shared_scale
-        owned, routed_here, rows = self._owned, weights.routed, x.rows
-        if self.switches.fused_topk:
-            logits = matrix_vector.linear(rows, weights.aligned_router)
-            shared_logit = logits[:, count : count + 1]
-            chosen = logits[:, : count + shared]
-            mixing, ids = routing.route(
-                chosen, top_k, shared=shared, shared_scale=scale, owned=owned
-            )
-        else:
-            shared_logit = F.linear(rows, weights.router[count:])
-            mixing, ids = routing.route_reference(F.linear(rows, weights.router[:count]), top_k)
-            if owned is not None:
-                mixing, ids = routing.own(mixing, ids, owned, routed_here + shared)
-            if shared:
-                gate = shared_logit.squeeze(-1)
-                mixing, ids = routing.append_shared(mixing, ids, gate, routed_here, scale)
-        size = routed_here + shared
-        matrices = _tensors(weights.gate_up[:size], weights.down[:size])
-        if self.switches.grouped_experts:
-            results = experts.experts_grouped(rows, ids, *matrices, quantized=x.quantized)
-            if shared and self.switches.fused_norm:
-                return Update(results, mixing)
-            routed = mix(results, mixing)
-        else:
-            routed = experts.experts_reference(rows, ids, mixing, *matrices)
-        if shared:
-            return Update(routed)
-        alone = experts.dense(rows, *_tensors(weights.shared_gate_up, weights.shared_down))
-        return Update(routed + routing.shared_weight(shared_logit, scale) * alone)
-
-
-def _tensors(
-    gate_up: Matrix, down: Matrix
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
-    return gate_up.weight, down.weight, gate_up.scale, down.scale
+        partial = replicas.add_up_part(self._experts.compute(everywhere, weights).summed())
+        return self._joining.join(Update(partial[:count]))

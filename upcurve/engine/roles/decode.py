@@ -15,7 +15,7 @@ from upcurve.engine.execute.transfers import Expel, Invite, Order, Report, Told
 from upcurve.engine.memory.reservation import Reservation
 from upcurve.engine.roles.inbox import Inbox
 from upcurve.engine.roles.links import Answered, Found, Link, Links, Lost, News
-from upcurve.engine.roles.messages import Ask, Cancel, Done, Hello
+from upcurve.engine.roles.messages import Ask, Cancel, Done, Ended, Hello
 from upcurve.engine.schedule.request import Phase, Request
 
 logger = logging.getLogger(__name__)
@@ -84,6 +84,8 @@ class DecodeRole(Inbox[News | Told]):
         """Sessions that begin, and how ranks can be reached, as far as they have said."""
         self._expelling: dict[str, int] = {}
         """Sessions that are over, and the ranks in whose caches they might still write."""
+        self._unfit: set[Link] = set()
+        """Who has given back a prompt that does not fit there, which has been said."""
         self._last = 0
 
     @property
@@ -188,11 +190,21 @@ class DecodeRole(Inbox[News | Told]):
             request.phase = Phase.DECODING
             return [engine.take(request, message.token, message.logprobs)]
         self.counts.failed += 1
-        logger.warning("prefill worker %s gave a prompt back: %s", news.link.name, message.reason)
+        self._warn(news.link, message)
         self._courses[request.id].tried.add(news.link)
         # Its memory is nobody else's, and nobody writes there.
         self._ask(request)
         return []
+
+    def _warn(self, link: Link, ended: Ended) -> None:
+        """Say why a prompt came back; of those that do not fit the first, metrics count all."""
+        if link in self._unfit and ended.unfit:
+            return
+        rest = ""
+        if ended.unfit:
+            self._unfit.add(link)
+            rest = "; more that do not fit are only counted, in transfers_failed"
+        logger.warning("prefill worker %s gave a prompt back: %s%s", link.name, ended.reason, rest)
 
     def _abandon(self, engine: Engine, news: Lost) -> None:
         """Go on without a prefill worker; what it may still write to is kept."""
@@ -206,6 +218,8 @@ class DecodeRole(Inbox[News | Told]):
         if back:
             logger.warning("%d prompts begin anew without %s", len(back), news.link.name)
         engine.scheduler.send_back(back)
+        # Who comes back may be another.
+        self._unfit.discard(news.link)
         self._expelling[news.session] = self._ranks
         self._order(Expel(news.session))
 

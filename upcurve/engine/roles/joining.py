@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import logging
 import socket
 import threading
@@ -196,18 +197,31 @@ def own_address(others: Sequence[tuple[str, int]]) -> str:
     Raises:
         EngineInputError: a host is unknown.
     """
-    seen = []
-    for host, port in others:
-        try:
-            family, kind, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM)[0]
-            with socket.socket(family, kind) as probe:
-                # Nothing is sent.
-                probe.connect(address)
-                seen.append(str(probe.getsockname()[0]))
-        except (OSError, UnicodeError) as error:
-            # The latter where it could be no name at all.
-            raise EngineInputError(
-                "prefill", f"{host} is not known here: {error}", "give another address"
-            ) from error
-    # Who is on this machine reaches every address of it.
-    return next((each for each in seen if not each.startswith("127.")), seen[0])
+    return widest([_towards(host, port) for host, port in others])
+
+
+def widest(own: Sequence[str]) -> str:
+    """Return, of addresses of this machine, one by which all reach it who reach one of them."""
+    # Who is on this machine reaches every address of it, of either family.
+    return next((each for each in own if not ipaddress.ip_address(each).is_loopback), own[0])
+
+
+def _towards(host: str, port: int) -> str:
+    """Return the address from which this machine talks to another."""
+    problem: Exception | None = None
+    try:
+        for family, kind, *_, address in socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM):
+            try:
+                with socket.socket(family, kind) as probe:
+                    # Nothing is sent.
+                    probe.connect(address)
+                    return str(probe.getsockname()[0])
+            except OSError as error:
+                # A name may have an address of a family that this machine has not.
+                problem = problem or error
+    except (OSError, UnicodeError) as error:
+        # The latter where it could be no name at all.
+        problem = error
+    raise EngineInputError(
+        "prefill", f"{host} is not known here: {problem}", "give another address"
+    ) from problem

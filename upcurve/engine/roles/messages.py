@@ -72,6 +72,8 @@ class Ended(msgspec.Struct, frozen=True, array_like=True, tag="ended"):
 
     transfer: int
     reason: str
+    unfit: bool = False
+    """Whether it was not begun: such a prompt can never be computed there."""
 
 
 class Beat(msgspec.Struct, frozen=True, array_like=True, tag="beat"):

@@ -180,7 +180,8 @@ class PrefillRole(Inbox[News | Told]):
             engine.add(request)
         except EngineInputError as error:
             # The mend would be for whoever wrote the prompt, who has to do nothing.
-            peer.connection.put(Ended(ask.transfer, f"{error.field}: {error.problem}"))
+            reason = f"{error.field}: {error.problem}"
+            peer.connection.put(Ended(ask.transfer, reason, unfit=True))
             return
         peer.transfers[ask.transfer] = request.id
         self._transfers[request.id] = _Transfer(

@@ -21,6 +21,7 @@ from upcurve.engine.errors import EngineInputError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from multiprocessing.connection import Connection
     from pathlib import Path
 
     from upcurve.engine.execute.engine import Engine
@@ -177,7 +178,7 @@ def _obey(connection: socket.socket, loop: EngineLoop) -> bool:
     return False
 
 
-def exit_when_closed(connection: socket.socket) -> None:
+def exit_when_closed(connection: socket.socket | Connection) -> None:
     """End the process at once when the other side is gone, even while a model is being loaded."""
     hang_up = select.poll()
     hang_up.register(connection, 0)

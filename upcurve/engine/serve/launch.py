@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import os
 import resource
 import signal
 import socket
 import sys
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager, nullcontext
 from importlib.util import find_spec
 from pathlib import Path
@@ -21,13 +22,14 @@ from upcurve.engine.execute.options import EngineOptions
 from upcurve.engine.model.layout_check import check_layout
 from upcurve.engine.model.shapes import ModelShapes
 from upcurve.engine.parallel.seat import Node, node_of
+from upcurve.engine.serve.announcement import Announce, Announcement, log_ready
 from upcurve.engine.serve.app import Server
 from upcurve.engine.serve.bridge import Bridge
 from upcurve.engine.serve.chat import ChatTemplate
 from upcurve.engine.serve.connection import Connection
 from upcurve.engine.serve.engine_process import Load
 from upcurve.engine.serve.intake import Intake
-from upcurve.engine.serve.listening import bind, listen, listen_for_transfers
+from upcurve.engine.serve.listening import bind, host_and_port, listen, listen_for_transfers
 from upcurve.engine.serve.metrics import Metrics
 from upcurve.engine.serve.rank_process import RankProcesses
 from upcurve.engine.serve.remote import EngineEndedError, RemoteEngine
@@ -41,6 +43,9 @@ CLOSE_SECONDS = 5
 
 class Helpers(Protocol):
     """Processes without which a server shall not begin."""
+
+    announcements: Sequence[Announcement]
+    """Theirs, once they are ready."""
 
     def ready(self) -> bool:
         """Wait until all serve, and say where; False where one has ended."""
@@ -73,7 +78,7 @@ def serve(
     transfers: socket.socket | None = None,
     transfer_port: int = 0,
     helpers: Helpers | None = None,
-    ready: Callable[[int], None] | None = None,
+    announce: Announce = log_ready,
 ) -> int:
     """Serve a checkpoint folder until SIGTERM or SIGINT, or until the engine fails for good.
 
@@ -94,7 +99,7 @@ def serve(
             `transfer_port` of `host`.
         transfer_port: 0 picks a free one.
         helpers: processes that have to be ready before this server is.
-        ready: called with the port once requests are taken; None says it in the log.
+        announce: called once requests are taken.
 
     Returns:
         The exit code: 0, or 1 if the engine was given up.
@@ -128,17 +133,28 @@ def serve(
         if helpers is not None and not helpers.ready():
             return 1
         logger.info(engine.capacity.description)
+        name = model_name or folder.resolve().name
         metrics = Metrics()
         bridge = Bridge(engine, metrics, max_waiting_requests)
         server = Server(
             bridge,
             metrics,
             Intake(engine.capacity, tokenizer, template),
-            model_name=model_name or folder.resolve().name,
+            model_name=name,
             api_key=api_key,
         )
         listen(listener, host, port)
-        http = HttpServer(server, bridge, host, drain_seconds, ready)
+        announcement = Announcement(
+            role=options.role,
+            url=f"http://{host_and_port(host, listener)}",
+            model=name,
+            pid=os.getpid(),
+            layout=options.layout,
+            processes={"engine": engine.pid, **ranks.pids},
+            transfers=host_and_port(host, where) if where else None,
+            workers=tuple(helpers.announcements) if helpers else (),
+        )
+        http = HttpServer(server, bridge, drain_seconds, lambda: announce(announcement))
         http.run(sockets=[listener])
         if bridge.failure is not None:
             logger.error("the engine stopped: %s", _with(bridge.failure, ranks))
@@ -146,14 +162,25 @@ def serve(
     return 0
 
 
-def serve_ranks(folder: Path, options: EngineOptions, node: Node) -> int:
+def serve_ranks(
+    folder: Path, options: EngineOptions, node: Node, announce: Announce | None = None
+) -> int:
     """Run ranks whose leader is on another machine, until it ends.
+
+    Args:
+        folder: as `serve`.
+        options: of the engine.
+        node: the ranks.
+        announce: called once their processes have been started; None says nothing.
 
     Returns:
         The exit code: 0 if the leader was told to stop, 1 if any rank died.
     """
     prepare()
     with RankProcesses(folder, options, node.seats()) as ranks:
+        if announce is not None:
+            pid, layout = os.getpid(), options.layout
+            announce(Announcement("ranks", None, None, pid, layout, ranks.pids))
         if ranks.wait():
             return 0
         logger.error("the engine stopped: %s", ranks.ends() or "a rank of another machine ended")
@@ -191,9 +218,8 @@ class HttpServer(uvicorn.Server):
         self,
         server: Server,
         bridge: Bridge,
-        host: str,
         drain_seconds: float,
-        ready: Callable[[int], None] | None = None,
+        ready: Callable[[], None],
     ) -> None:
         super().__init__(
             uvicorn.Config(
@@ -211,7 +237,6 @@ class HttpServer(uvicorn.Server):
             )
         )
         self._bridge = bridge
-        self._host = host
         self._drain_seconds = drain_seconds
         self._ready = ready
         self._drain: asyncio.Task[None] | None = None
@@ -231,18 +256,12 @@ class HttpServer(uvicorn.Server):
                 loop.remove_signal_handler(each)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Start, and say where."""
+        """Start, and say so."""
         await super().startup(sockets)
         # What is loaded stays: the collector need not look at it again.
         gc.collect()
         gc.freeze()
-        for each in sockets or []:
-            port = each.getsockname()[1]
-            if self._ready is not None:
-                self._ready(port)
-                continue
-            host = f"[{self._host}]" if ":" in self._host else self._host
-            logger.info("ready at http://%s:%d", host, port)
+        self._ready()
 
     def drain(self) -> None:
         """Refuse new requests, let the others finish for a while, stop; at once if repeated."""

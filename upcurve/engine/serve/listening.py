@@ -66,5 +66,11 @@ def listen_for_transfers(
         return nullcontext()
     listener = bind(host, port, "transfer-port")
     listener.listen()
-    logger.info("decode workers connect to %s:%d", host, listener.getsockname()[1])
+    logger.info("decode workers connect to %s", host_and_port(host, listener))
     return listener
+
+
+def host_and_port(host: str, listener: socket.socket) -> str:
+    """Return HOST:PORT of what listens, with the name that it was given."""
+    shown = f"[{host}]" if ":" in host else host
+    return f"{shown}:{listener.getsockname()[1]}"

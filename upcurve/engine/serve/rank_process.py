@@ -96,6 +96,11 @@ class RankProcesses(Closing):
         """Descriptors that can be read once a process has ended."""
         return [process.sentinel for process in self._processes.values()]
 
+    @property
+    def pids(self) -> dict[str, int]:
+        """`rank N` -> id of its process."""
+        return {f"rank {rank}": each.pid for rank, each in self._processes.items() if each.pid}
+
     def wait(self) -> bool:
         """Wait until all have ended, or one has failed; return whether none has."""
         waiting = dict(self._processes)

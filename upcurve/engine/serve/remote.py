@@ -105,6 +105,12 @@ class RemoteEngine(Closing):
             lambda: _Protocol(self._arrived, self._lost), sock=self._connection
         )
 
+    @property
+    def pid(self) -> int:
+        """Of the process."""
+        assert self.process.pid is not None, "it was started"
+        return self.process.pid
+
     def submit(self, request: Request) -> None:
         """Queue a request."""
         self._send(Submit.of(request))

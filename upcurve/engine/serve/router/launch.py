@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import signal
 import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,18 +19,28 @@ import uvloop
 
 from upcurve.engine.errors import EngineInputError
 from upcurve.engine.execute.options import EngineOptions
+from upcurve.engine.parallel.layout import Layout
 from upcurve.engine.parallel.seat import Node
+from upcurve.engine.serve.announcement import Announce, Announcement, log_ready
 from upcurve.engine.serve.launch import check_spread, prepare, serve
-from upcurve.engine.serve.listening import bind
+from upcurve.engine.serve.listening import bind, host_and_port
 from upcurve.engine.serve.router.client import Client
 from upcurve.engine.serve.router.replica import Replica
 from upcurve.engine.serve.router.replica_process import ReplicaProcesses, Start
+from upcurve.engine.serve.router.restarts import Restarts
 from upcurve.engine.serve.router.router import Router
 
 logger = logging.getLogger(__name__)
 
 
-def route(replicas: str | None, *, host: str, port: int, drain_seconds: float) -> int:
+def route(
+    replicas: str | None,
+    *,
+    host: str,
+    port: int,
+    drain_seconds: float,
+    announce: Announce = log_ready,
+) -> int:
     """Route among servers that somebody else runs, until SIGTERM or SIGINT.
 
     Args:
@@ -36,6 +48,7 @@ def route(replicas: str | None, *, host: str, port: int, drain_seconds: float) -
         host: name or address to listen on.
         port: 0 picks a free one.
         drain_seconds: how long requests may go on after the signal.
+        announce: called once requests are taken.
 
     Returns:
         The exit code, 0.
@@ -50,8 +63,10 @@ def route(replicas: str | None, *, host: str, port: int, drain_seconds: float) -
     if len(set(urls)) < len(urls):
         raise EngineInputError("replicas", "an address stands there twice", "give each once")
     found = [Replica.at(url) for url in urls]
+    servers = tuple(Announcement("server", each.url, None, None, None) for each in found)
     with bind(host, port) as listener:
-        return _run(found, listener, host, drain_seconds)
+        ready = partial(_announce, announce, listener, host, None, None, servers)
+        return _run(found, listener, drain_seconds, ready)
 
 
 def serve_replicas(
@@ -61,6 +76,7 @@ def serve_replicas(
     host: str,
     port: int,
     drain_seconds: float = 5.0,
+    announce: Announce = log_ready,
     **serving: Any,
 ) -> int:
     """Serve a checkpoint folder by `options.dp` replicas behind a router.
@@ -71,6 +87,7 @@ def serve_replicas(
         host: name or address to listen on.
         port: 0 picks a free one.
         drain_seconds: how long requests may go on after a signal.
+        announce: called once requests are taken.
         serving: more of `launch.serve`.
 
     Returns:
@@ -101,13 +118,15 @@ def serve_replicas(
             for replica in range(layout.dp)
         ]
         processes = stack.enter_context(ReplicaProcesses(folder, starts, serving))
-        ports = processes.wait()
-        if ports is None:
+        if not processes.wait():
             logger.error("a replica ended while it was loading: %s", processes.ends())
             return 1
-        replicas = [Replica.at(f"http://127.0.0.1:{each}") for each in ports]
+        found = tuple(processes.announcements)
+        ready = partial(_announce, announce, listener, host, found[0].model, layout, found)
         needed = layout.dp if layout.joined else 1
-        return _run(replicas, listener, host, drain_seconds, processes, needed)
+        return _run(
+            _replicas(found), listener, drain_seconds, ready, processes, needed, layout.joined
+        )
 
 
 def serve_apart(
@@ -120,6 +139,7 @@ def serve_apart(
     host: str,
     port: int,
     drain_seconds: float = 5.0,
+    announce: Announce = log_ready,
     **serving: Any,
 ) -> int:
     """Serve a checkpoint folder by prefill workers and decode workers of this machine.
@@ -136,6 +156,7 @@ def serve_apart(
         host: name or address to listen on.
         port: 0 picks a free one.
         drain_seconds: how long requests may go on after a signal.
+        announce: called once requests are taken.
         serving: more of `launch.serve`.
 
     Returns:
@@ -175,30 +196,50 @@ def serve_apart(
                 host=host,
                 port=port,
                 node=starts[0].node,
+                announce=announce,
                 **{"drain_seconds": drain_seconds, "helpers": helping, **serving},
             )
         processes = stack.enter_context(ReplicaProcesses(folder, starts, serving, "decode worker"))
         if not helping.ready():
             return 1
-        ports = processes.wait()
-        if ports is None:
+        if not processes.wait():
             logger.error("a worker ended while it was loading: %s", processes.ends())
             return 1
-        replicas = [Replica.at(f"http://127.0.0.1:{each}") for each in ports]
-        return _run(replicas, listener, host, drain_seconds, processes, 1)
+        found = tuple(processes.announcements)
+        everyone = (*helping.announcements, *found)
+        ready = partial(_announce, announce, listener, host, found[0].model, None, everyone)
+        return _run(_replicas(found), listener, drain_seconds, ready, processes, 1)
 
 
 def _node(options: EngineOptions, gpu: int) -> Node:
     return Node(0, options.tp, options.tp, "127.0.0.1", 0, gpu)
 
 
+def _replicas(found: Sequence[Announcement]) -> list[Replica]:
+    return [Replica.at(each.url) for each in found if each.url is not None]
+
+
+def _announce(
+    announce: Announce,
+    listener: socket.socket,
+    host: str,
+    model: str | None,
+    layout: Layout | None,
+    workers: tuple[Announcement, ...],
+) -> None:
+    """Announce a router."""
+    url = f"http://{host_and_port(host, listener)}"
+    announce(Announcement("router", url, model, os.getpid(), layout, workers=workers))
+
+
 def _run(
     replicas: list[Replica],
     listener: socket.socket,
-    host: str,
     drain_seconds: float,
+    ready: Callable[[], None],
     processes: ReplicaProcesses | None = None,
     needed: int = 0,
+    joined: bool = False,
 ) -> int:
     """Route until a signal, or until fewer processes than needed are left."""
 
@@ -210,11 +251,13 @@ def _run(
         router = Router(replicas)
         await router.start()
         server = await loop.create_server(lambda: Client(router), sock=listener, backlog=2048)
-        shown = f"[{host}]" if ":" in host else host
-        logger.info("ready at http://%s:%d", shown, listener.getsockname()[1])
-        if processes is not None:
-            _watch(loop, processes, needed, stop.set)
+        ready()
+        restarts = processes and Restarts(
+            processes, replicas, needed=needed, joined=joined, stop=stop.set
+        )
         await stop.wait()
+        if restarts is not None:
+            restarts.close()
         failed = processes is not None and processes.running < needed
         server.close()
         await router.stop(0.0 if failed else drain_seconds)
@@ -224,18 +267,3 @@ def _run(
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(main())
-
-
-def _watch(
-    loop: asyncio.AbstractEventLoop,
-    processes: ReplicaProcesses,
-    needed: int,
-    stop: Callable[[], None],
-) -> None:
-    def ended(sentinel: int) -> None:
-        loop.remove_reader(sentinel)
-        if processes.running < needed:
-            stop()
-
-    for sentinel in processes.sentinels:
-        loop.add_reader(sentinel, ended, sentinel)

@@ -33,6 +33,10 @@ class Replica:
     open: int = 0
     """Requests that it has and has not answered in full."""
     idle: deque[Upstream] = field(default_factory=deque)
+    restarts: int | None = None
+    """How often it was started anew; None where somebody else runs it."""
+    given_up: bool = False
+    """Whether it has ended too often for that."""
 
     @classmethod
     def at(cls, url: str) -> Replica:

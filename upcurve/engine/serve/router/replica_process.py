@@ -11,14 +11,16 @@ import socket
 import sys
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
+from multiprocessing.context import SpawnProcess
 from pathlib import Path
 from typing import Any, Literal
 
 from upcurve.engine.errors import EngineInputError
 from upcurve.engine.execute.options import EngineOptions
 from upcurve.engine.parallel.seat import Node
+from upcurve.engine.serve.announcement import Announcement
 from upcurve.engine.serve.closing import Closing, join
 from upcurve.engine.serve.engine_process import exit_when_closed
 from upcurve.engine.serve.launch import serve
@@ -27,6 +29,8 @@ logger = logging.getLogger(__name__)
 
 Kind = Literal["replica", "prefill worker", "decode worker"]
 
+REAP_SECONDS = 1.0
+"""At most between what is seen of a process' end and the end."""
 EXIT_SECONDS = 20.0
 """How long processes that are told to end may take before they are killed."""
 
@@ -42,6 +46,8 @@ class Start:
     """Listens where all ranks meet, on the first replica of several that share their experts."""
     transfers: socket.socket | None = None
     """Listens where decode workers connect, on a prefill worker."""
+    port: int = 0
+    """Of its HTTP; 0 picks a free one."""
 
 
 def run(
@@ -56,7 +62,7 @@ def run(
 
     Args:
         life: to the parent, which closes it when this process shall end at once.
-        told: gets the port, or the parts of an EngineInputError.
+        told: gets the announcement, or the parts of an EngineInputError.
         name: of the replica, in what it logs.
         folder: of the checkpoint.
         start: what it is.
@@ -73,12 +79,12 @@ def run(
             folder,
             start.options,
             host="127.0.0.1",
-            port=0,
+            port=start.port,
             drain_seconds=0.0,
             node=start.node,
             meeting=start.meeting,
             transfers=start.transfers,
-            ready=told.send,
+            announce=told.send,
             **serving,
         )
     except EngineInputError as error:
@@ -101,34 +107,40 @@ class ReplicaProcesses(Closing):
         kind: Kind = "replica",
     ) -> None:
         self._kind = kind
-        self._lives: list[socket.socket] = []
-        self._told: list[Connection] = []
-        self._processes = []
-        context = multiprocessing.get_context("spawn")
-        for number, start in enumerate(starts):
-            ours, theirs = socket.socketpair()
-            told, tell = context.Pipe(duplex=False)
-            with theirs, tell:
-                # No daemon: it has children of its own.
-                process = context.Process(
-                    target=run,
-                    args=(theirs, tell, f"{kind} {number}", folder, start, serving),
-                    name=f"upcurve-{kind.partition(' ')[0]}-{number}",
-                )
-                process.start()
-            self._lives.append(ours)
-            self._told.append(told)
-            self._processes.append(process)
+        self._folder = folder
+        self._starts = list(starts)
+        self._serving = serving
+        self.announcements: list[Announcement] = []
+        """Of each, once all serve."""
+        begun = [self._begin(number) for number in range(len(starts))]
+        self._lives = [life for life, _, _ in begun]
+        self._told = [told for _, told, _ in begun]
+        self._processes = [process for _, _, process in begun]
 
-    def wait(self) -> list[int] | None:
-        """Wait until all serve, and return their ports; None where one has ended.
+    def _begin(self, number: int) -> tuple[socket.socket, Connection, SpawnProcess]:
+        context = multiprocessing.get_context("spawn")
+        ours, theirs = socket.socketpair()
+        told, tell = context.Pipe(duplex=False)
+        name, start = f"{self._kind} {number}", self._starts[number]
+        with theirs, tell:
+            # No daemon: it has children of its own.
+            process = context.Process(
+                target=run,
+                args=(theirs, tell, name, self._folder, start, self._serving),
+                name=f"upcurve-{self._kind.partition(' ')[0]}-{number}",
+            )
+            process.start()
+        return ours, told, process
+
+    def wait(self) -> bool:
+        """Wait until all serve; False where one has ended.
 
         Raises:
             EngineInputError: the model or an option is unusable.
         """
-        ports: dict[int, int] = {}
-        while len(ports) < len(self._told):
-            loading = [told for number, told in enumerate(self._told) if number not in ports]
+        found: dict[int, Announcement] = {}
+        while len(found) < len(self._told):
+            loading = [told for number, told in enumerate(self._told) if number not in found]
             # One that has ended may be what another waits for.
             ready = multiprocessing.connection.wait([*loading, *self.sentinels])
             for number, told in enumerate(self._told):
@@ -137,13 +149,46 @@ class ReplicaProcesses(Closing):
                 try:
                     answer = told.recv()
                 except EOFError:
-                    return None
+                    return False
                 if isinstance(answer, tuple):
                     raise EngineInputError(*answer)
-                ports[number] = int(answer)
+                found[number] = answer
             if self.running < len(self._processes):
-                return None
-        return [port for _, port in sorted(ports.items())]
+                return False
+        self.announcements = [each for _, each in sorted(found.items())]
+        return True
+
+    def reap(self, number: int) -> None:
+        """Learn how one ended whose sentinel can be read, which is a moment before its end."""
+        self._processes[number].join(REAP_SECONDS)
+
+    def left(self, number: int) -> bool:
+        """Whether anything is left of the engine of one that has ended, such as its memory."""
+        return any(_exists(pid) for pid in self.announcements[number].processes.values())
+
+    def restart(self, number: int) -> None:
+        """Start one anew that has ended and listened to nobody but clients, on the same port."""
+        port = int(str(self.announcements[number].url).rpartition(":")[2])
+        self._lives[number].close()
+        self._told[number].close()
+        self._starts[number] = replace(self._starts[number], port=port)
+        begun = self._begin(number)
+        self._lives[number], self._told[number], self._processes[number] = begun
+
+    def teller(self, number: int) -> int:
+        """Return the descriptor that can be read once `hear` waits for nothing."""
+        return self._told[number].fileno()
+
+    def hear(self, number: int) -> str | None:
+        """Hear from one that was started anew; return why it does not serve, in words."""
+        try:
+            answer = self._told[number].recv()
+        except EOFError:
+            return "it ended while it was loading"
+        if isinstance(answer, tuple):
+            return str(EngineInputError(*answer))
+        self.announcements[number] = answer
+        return None
 
     def ready(self) -> bool:
         """Wait until all serve, and say where; False where one has ended.
@@ -151,12 +196,11 @@ class ReplicaProcesses(Closing):
         Raises:
             EngineInputError: as `wait`.
         """
-        ports = self.wait()
-        if ports is None:
+        if not self.wait():
             logger.error("a %s ended while it was loading: %s", self._kind, self.ends())
             return False
-        for number, port in enumerate(ports):
-            logger.info("%s %d serves http://127.0.0.1:%d/metrics", self._kind, number, port)
+        for number, each in enumerate(self.announcements):
+            logger.info("%s %d serves %s/metrics", self._kind, number, each.url)
         return True
 
     @property
@@ -171,14 +215,17 @@ class ReplicaProcesses(Closing):
 
     def ends(self) -> str:
         """Return which of them ended, and how, in words."""
-        words = []
-        for number, process in enumerate(self._processes):
+        for process in self._processes:
             process.join(0.5)
-            code = process.exitcode
-            if code is not None:
-                how = f"exit code {code}" if code >= 0 else signal.Signals(-code).name
-                words.append(f"{self._kind} {number}: {how}")
-        return ", ".join(words)
+        return ", ".join(filter(None, map(self.end, range(len(self._processes)))))
+
+    def end(self, number: int) -> str:
+        """Return how one of them ended, in words; "" where it has not."""
+        code = self._processes[number].exitcode
+        if code is None:
+            return ""
+        how = f"exit code {code}" if code >= 0 else signal.Signals(-code).name
+        return f"{self._kind} {number}: {how}"
 
     def close(self) -> None:
         """End all: in order where they serve, at once where they do not end."""
@@ -187,3 +234,12 @@ class ReplicaProcesses(Closing):
         join(self._processes, EXIT_SECONDS)
         for life in self._lives:
             life.close()
+
+
+def _exists(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, PermissionError):
+        # The latter of another user, who has the number now.
+        return False
+    return True

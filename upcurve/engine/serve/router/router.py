@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 
 import orjson
 from prometheus_client import CollectorRegistry, generate_latest
-from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.registry import Collector
 
@@ -92,7 +92,12 @@ class Router:
     def health(self) -> tuple[int, bytes]:
         """Return status and body of /health: 200 where any replica is up."""
         up = any(each.up for each in self.replicas) and not self.draining
-        replicas = [{"url": each.url, "up": each.up, "open": each.open} for each in self.replicas]
+        replicas = [
+            {"url": each.url, "up": each.up, "open": each.open}
+            | ({} if each.restarts is None else {"restarts": each.restarts})
+            | ({"given_up": True} if each.given_up else {})
+            for each in self.replicas
+        ]
         content = {"status": "ok" if up else "unavailable", "replicas": replicas}
         return 200 if up else 503, orjson.dumps(content)
 
@@ -173,6 +178,16 @@ class _Metrics(Collector):
             for replica in self._replicas:
                 family.add_metric([replica.url], read(replica))
             yield family
+        restarts = CounterMetricFamily(
+            "upcurve_router_replica_restarts",
+            "How often a replica was started anew.",
+            labels=["replica"],
+        )
+        for replica in self._replicas:
+            if replica.restarts is not None:
+                restarts.add_metric([replica.url], replica.restarts)
+        if restarts.samples:
+            yield restarts
         yield from self._told()
 
     def _told(self) -> Iterator[Metric]:

@@ -1,0 +1,66 @@
+"""What the ranks of a replica give each other: rows of the embedding, sums, and logits."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+
+from upcurve.engine.model.update import Update
+from upcurve.engine.model.weights import ModelWeights
+from upcurve.engine.parallel.group import Group
+from upcurve.engine.switches import Switches
+
+GATHERED_BYTES = 2**21
+"""Up to so many, every rank takes the others' parts and sums them where it adds them; more is
+summed on the way, where each rank receives less. Not measured; two ranks receive the same."""
+
+
+class Joining:
+    """How one rank of a replica joins what it computes with what the others compute."""
+
+    def __init__(self, heads: Group, weights: ModelWeights, switches: Switches) -> None:
+        """Take part.
+
+        Args:
+            heads: the ranks.
+            weights: what this one has of the model.
+            switches: which optimisations are on.
+        """
+        self._heads = heads
+        self._embedding = weights.embedding
+        self._vocabulary = weights.sharding.vocabulary
+        self._vocab_size = weights.sharding.shapes.vocab_size
+        self._fused = switches.fused_all_reduce and switches.fused_norm
+
+    @property
+    def alone(self) -> bool:
+        """Whether there are no others."""
+        return self._heads.size == 1
+
+    def embed(self, token_ids: torch.Tensor) -> torch.Tensor:
+        """Return the residual stream that begins with the tokens int64 [T]."""
+        if self.alone:
+            return F.embedding(token_ids, self._embedding)
+        mine = self._vocabulary
+        here = (token_ids >= mine.start) & (token_ids < mine.stop)
+        rows = F.embedding((token_ids - mine.start).where(here, 0), self._embedding)
+        return self._heads.add_up(rows * here.unsqueeze(-1))
+
+    def join(self, update: Update) -> Update:
+        """Return the sum over the ranks of what each has computed; or its parts."""
+        if self.alone:
+            return update
+        partial, heads = update.summed(), self._heads
+        if self._fused:
+            received = (heads.size - 1) * partial.numel() * partial.element_size()
+            if heads.size == 2 or received <= GATHERED_BYTES:
+                parts = heads.gather(partial).view(heads.size, *partial.shape)
+                return Update(parts.transpose(0, 1))
+        return Update(heads.add_up(partial))
+
+    def all_columns(self, logits: torch.Tensor) -> torch.Tensor:
+        """Return the logits of the whole vocabulary [R, vocab] from every rank's [R, columns]."""
+        if self.alone or not len(logits):
+            return logits
+        parts = self._heads.gather(logits).view(self._heads.size, *logits.shape)
+        return parts.transpose(0, 1).flatten(1)[:, : self._vocab_size]
