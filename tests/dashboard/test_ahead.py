@@ -58,9 +58,10 @@ def test_it_gives_way_to_who_asks(rich_folder: Path, monkeypatch: pytest.MonkeyP
             thread.start()
             time.sleep(0.5)
             assert not reader.made
-        answered = time.monotonic()
+            # Before it has the answer: a busy machine may come to the next line late.
+            asking = time.monotonic()
         assert until(lambda: reader.made)
-        assert time.monotonic() - answered > 0.25
+        assert time.monotonic() - asking > 0.25
         thread.join()
 
 
@@ -69,7 +70,7 @@ def test_a_request_is_such_a_question(rich_folder: Path) -> None:
         reader = Reader(store)
         reader.wait_until_quiet(60)
         with TestClient(create_app(reader, token=None), base_url="http://localhost") as client:
+            asking = time.monotonic()
             assert client.get("/api/v1/meta").status_code == 200
-        answered = time.monotonic()
-        reader.wait_until_quiet(0.3)
-        assert time.monotonic() - answered > 0.2
+        reader.wait_until_quiet(0.5)
+        assert time.monotonic() - asking > 0.45

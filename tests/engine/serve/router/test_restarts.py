@@ -34,7 +34,7 @@ def watched(folder: Path, needed: int, until: Callable[[Replica, list[bool]], bo
                 joined=False,
                 stop=lambda: stopped.append(True),
             )
-            async with asyncio.timeout(60):
+            async with asyncio.timeout(300):
                 while not until(replica, stopped):
                     await asyncio.sleep(0.02)
             restarts.close()
