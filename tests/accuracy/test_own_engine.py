@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 from tests.accuracy.examples import items
 from tests.engine.serve.running import MODEL, Running, write_tiny
 from upcurve.accuracy.answers import AnswersFile, read_answers
+from upcurve.accuracy.asking import Asker
 from upcurve.accuracy.evaluation import Setting, evaluate
 from upcurve.accuracy.scoring import extract
 from upcurve.accuracy.task import Task
@@ -24,7 +27,18 @@ def served(tmp_path_factory):
         yield running
 
 
-def test_more_tokens_than_the_server_gives_are_refused_in_one_line(served, tmp_path):
+@pytest.mark.parametrize("others_first", [False, True])
+def test_more_tokens_than_the_server_gives_are_refused_in_one_line(
+    served, tmp_path, monkeypatch, others_first
+):
+    ask_first = Asker.ask_first
+
+    async def late(*arguments):
+        await asyncio.sleep(0.3)
+        return await ask_first(*arguments)
+
+    if others_first:
+        monkeypatch.setattr(Asker, "ask_first", late)
     task = Task("gsm8k", "3", GIVEN, GIVEN, True, 0, max_tokens=10**6)
     with (
         AnswersFile.begin(tmp_path, "x", {}) as file,

@@ -140,6 +140,7 @@ class _Run:
         self._before = {key for key, each in kept.items() if each.get("answer") is not None}
         self._asked = 0
         self._unreached = 0
+        self._first_taken = asyncio.Event()
 
     async def ask_all(self) -> None:
         missing = [
@@ -186,6 +187,11 @@ class _Run:
         for number in queue:
             ask = asker.ask_first if number == first else asker.ask
             reply = await ask(prompts[number], self._task.max_tokens)
+            if number == first:
+                self._first_taken.set()
+            elif reply.failure == "http_4xx":
+                # Where the first one is refused as well nothing is kept.
+                await self._first_taken.wait()
             self._check_reached(reply)
             self._file.add(self._kept(number, prompts[number], reply))
             self._asked += 1
