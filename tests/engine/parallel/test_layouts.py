@@ -102,7 +102,10 @@ def test_each_layout(pool: RankPool, tmp_path: Path, layout: tuple[int, int, int
     check(pool, write_config(tmp_path), layout, "", 1, [20, 5, 1])
 
 
-@settings(max_examples=8, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=8,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
 @given(
     layout=st.sampled_from([(2, 1, 1), (2, 2, 1), (4, 2, 1), (4, 4, 1), (1, 2, 2)]),
     off=st.sampled_from(
