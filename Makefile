@@ -31,7 +31,7 @@ demo: setup
 test: lint unit
 
 unit: setup chromium
-	$(BIN)/pytest -n 2 --dist loadfile
+	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 # The browser that the dashboard's page is tested in; without one those tests are skipped, and say so.
 chromium:

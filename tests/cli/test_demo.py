@@ -5,10 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from upcurve.cli.demo import _targets
+from upcurve.cli.demo import _compare, _show, _targets
 from upcurve.errors import InputError
 from upcurve.frontier.point import Point
 from upcurve.frontier.targets import round_targets
+from upcurve.records.comparable import comparable_series
+from upcurve.records.rows import import_rows
 from upcurve.records.store import Store
 from upcurve.sweep.demo import question_recipe
 
@@ -26,7 +28,8 @@ def upcurve(*words, timeout=500):
 def test_the_demo_serves_sweeps_compares_and_shows(tmp_path, monkeypatch):
     monkeypatch.setenv("UPCURVE_API_KEY", "secret")  # every engine asks for it
     store = tmp_path / "results"
-    done = upcurve("demo", "--concurrency", "1,2", "--repeats", "1", "--store", str(store))
+    given = ("--json", "--concurrency", "1,2", "--repeats", "1", "--store", str(store))
+    done = upcurve("demo", *given)
     assert done.returncode == 0, done.stderr
     for step in range(1, 6):
         assert f"[{step}/5]" in done.stderr
@@ -36,9 +39,20 @@ def test_the_demo_serves_sweeps_compares_and_shows(tmp_path, monkeypatch):
         "Alex has 69 - 7 = 62 dollars left.",
         "#### 62",
     ):
-        assert f"    {step}\n" in done.stdout
+        assert f"    {step}\n" in done.stderr
     for text in ("baseline", "optimised", "19.0x", "unreachable", "tokens/s per CPU"):
-        assert text in done.stdout
+        assert text in done.stderr
+    told = json.loads(done.stdout)
+    assert done.stdout.count("\n") == 1
+    assert told["answer"].endswith("#### 62")
+    assert told["headline"] in done.stderr
+    assert told["measured"]["baseline"] == "baseline"
+    assert [each["name"] for each in told["measured"]["series"]] == ["baseline", "optimised"]
+    may = told["published"]["series"][2]
+    ratios = {at["interactivity"]: at["ratio"] for at in may["at"]}
+    assert ratios[40] == pytest.approx(19.0, abs=0.1)
+    assert Path(told["store"]) == store
+    assert Path(told["report"]) == store / "reports" / "demo.html"
     page = (store / "reports" / "demo.html").read_text()
     assert "may gives 3.86x to 19.0x the throughput of feb at 20 to 40 tokens/s per user" in page
     with Store.open(store, create=False) as opened:
@@ -58,21 +72,18 @@ def test_the_demo_serves_sweeps_compares_and_shows(tmp_path, monkeypatch):
     assert again.returncode == 0, again.stderr
 
 
-def test_json_is_one_object_with_the_result(tmp_path):
-    store = tmp_path / "results"
-    given = ("--json", "--concurrency", "1", "--repeats", "1", "--store", str(store))
-    done = upcurve("demo", *given)
-    assert done.returncode == 0, done.stderr
-    told = json.loads(done.stdout)
-    assert done.stdout.count("\n") == 1
-    assert told["answer"].endswith("#### 62")
-    assert told["measured"]["baseline"] == "baseline"
-    assert [each["name"] for each in told["measured"]["series"]] == ["baseline", "optimised"]
-    may = told["published"]["series"][2]
-    ratios = {at["interactivity"]: at["ratio"] for at in may["at"]}
-    assert ratios[40] == pytest.approx(19.0, abs=0.1)
-    assert Path(told["store"]) == store
-    assert Path(told["report"]).is_file()
+@pytest.mark.parametrize("stderr", [False, True])
+def test_people_read_on_stdout_unless_a_machine_does(tmp_path, capsys, stderr):
+    with Store.open(str(tmp_path)) as store:
+        import_rows(store, "published:mi355x-qwen35")
+        public = comparable_series(store, ["feb", "may"])
+    comparison = _compare(public, baseline="feb", targets=[40.0])
+    _show(comparison, public, stderr=stderr)
+    out, err = capsys.readouterr()
+    told, silent = (err, out) if stderr else (out, err)
+    assert silent == ""
+    for text in ("19.0x", "may against feb", "Qwen3.5-397B-A17B"):
+        assert text in told
 
 
 def test_a_store_that_is_no_folder_is_refused_before_any_work(tmp_path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 
 import click
@@ -67,7 +68,7 @@ def command(concurrency: list[int], repeats: int, as_json: bool, store: str) -> 
     something to win, serves it with every optimisation off and with all of them on, sweeps both in
     interleaved rounds, and compares the two curves, and the published MI355X ones, at equal
     interactivity. --json prints one object at the end: the answer, both comparisons as `upcurve
-    compare --json` has them, and where report and records are.
+    compare --json` has them, and where report and records are; what people read goes to stderr.
 
     \b
     Example:
@@ -77,12 +78,12 @@ def command(concurrency: list[int], repeats: int, as_json: bool, store: str) -> 
     if "://" in store:
         raise InputError("store", "the demo keeps its model and its page in a folder", "name one")
     folder, started = Path(store), time.monotonic()
+    tell = partial(click.echo, err=as_json)
     asked = question_recipe()
     with Store.open(store) as opened:
         _say("1", f"serve the trained model {asked.model} and ask it a question")
         answer = _ask(asked, opened.log_path("demo-question"))
-        if not as_json:
-            click.echo("\n".join([QUESTION, *(f"    {line}" for line in answer.splitlines())]))
+        tell("\n".join([QUESTION, *(f"    {line}" for line in answer.splitlines())]))
         checkpoint = _make_model(folder)
         recipes = demo_recipes(checkpoint, concurrencies=concurrency, repeats=repeats)
         click.echo("      baseline (--off all) and optimised in interleaved rounds", err=True)
@@ -96,18 +97,22 @@ def command(concurrency: list[int], repeats: int, as_json: bool, store: str) -> 
         names = [recipe.series for recipe in recipes]
         own = comparable_series(opened, names, isl=traffic.isl, osl=traffic.osl)
         measured = _compare(own, baseline=names[0], targets=None)
-        if not as_json:
-            _show(measured, own, device="CPU")
+        _show(measured, own, stderr=as_json, device="CPU")
         _say("4", "beside them, the published curves: Qwen3.5-397B-A17B on MI355X, 2026")
         import_rows(opened, "published:mi355x-qwen35")
         public = comparable_series(opened, ["feb", "apr", "may"])
         published = _compare(public, baseline="feb", targets=PUBLISHED_TARGETS)
-        if not as_json:
-            _show(published, public)
+        _show(published, public, stderr=as_json)
         page = folder / "reports" / "demo.html"
         _say("5", "write the report: one file, no network needed to read it")
         write_report(page, _report(measured, own, published, public, repeats))
     seconds = time.monotonic() - started
+    tell(f"\n{headline(measured, names[1])}")
+    tell(f"report    {page.resolve().as_uri()}")
+    tell(f"records   {folder}/store.sqlite, traces and logs beside it")
+    tell(f"again     upcurve compare baseline optimised --store {store}")
+    tell(f"ask it    upcurve serve {asked.model}")
+    tell(f"took      {seconds / 60:.1f} minutes")
     if as_json:
         result = {
             "question": QUESTION,
@@ -120,13 +125,6 @@ def command(concurrency: list[int], repeats: int, as_json: bool, store: str) -> 
             "seconds": round(seconds, 1),
         }
         click.echo(orjson.dumps(result))
-        return
-    click.echo(f"\n{headline(measured, names[1])}")
-    click.echo(f"report    {page.resolve().as_uri()}")
-    click.echo(f"records   {folder}/store.sqlite, traces and logs beside it")
-    click.echo(f"again     upcurve compare baseline optimised --store {store}")
-    click.echo(f"ask it    upcurve serve {asked.model}")
-    click.echo(f"took      {seconds / 60:.1f} minutes")
 
 
 def _say(step: str, what: str) -> None:
@@ -182,13 +180,17 @@ def _targets(points: Mapping[str, Sequence[Point]]) -> list[float]:
 
 
 def _show(
-    comparison: Comparison, compared: Sequence[ComparableSeries], device: str = "GPU"
+    comparison: Comparison,
+    compared: Sequence[ComparableSeries],
+    *,
+    stderr: bool,
+    device: str = "GPU",
 ) -> None:
-    console = Console()
-    print_table(comparison_table(comparison))
-    click.echo("\n".join(_notes(comparison, compared)))
+    console, tell = Console(stderr=stderr), partial(click.echo, err=stderr)
+    print_table(comparison_table(comparison), stderr=stderr)
+    tell("\n".join(_notes(comparison, compared)))
     if device != "GPU":
-        click.echo(f"tok/s/GPU is tokens/s of the {device} here: it is the one device that serves.")
+        tell(f"tok/s/GPU is tokens/s of the {device} here: it is the one device that serves.")
     title = " against ".join(reversed([series.name for series in comparison.series[:2]]))
     chart = draw(
         comparison,
@@ -198,7 +200,7 @@ def _show(
         colour=console.is_terminal and not console.no_color,
         device=device,
     )
-    click.echo(f"\n{chart}")
+    tell(f"\n{chart}")
 
 
 def _notes(comparison: Comparison, compared: Sequence[ComparableSeries]) -> list[str]:

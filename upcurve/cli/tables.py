@@ -9,9 +9,9 @@ from upcurve.frontier.comparison import Comparison
 from upcurve.frontier.grid import grid, header
 
 
-def print_table(table: Table) -> None:
-    """Print a table on stdout; a file or a pipe has no width, so it gets what the table needs."""
-    console = Console(highlight=False, markup=False, emoji=False)
+def print_table(table: Table, *, stderr: bool = False) -> None:
+    """Print a table; a file or a pipe has no width, so it gets what the table needs."""
+    console = Console(highlight=False, markup=False, emoji=False, stderr=stderr)
     if not console.is_terminal:
         unbounded = console.options.update(max_width=2**15)
         console.width = max(console.width, console.measure(table, options=unbounded).maximum)
