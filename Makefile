@@ -30,9 +30,8 @@ demo: setup
 
 test: lint unit
 
-# Three workers on two cores: many tests wait for processes.
 unit: setup chromium
-	$(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder
+	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 # The browser that the dashboard's page is tested in; without one those tests are skipped, and say so.
 chromium:
