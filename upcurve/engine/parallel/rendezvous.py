@@ -16,6 +16,7 @@ from torch._C._distributed_c10d import PrefixStore, Store, TCPStore
 
 from upcurve.engine.parallel.control import Control
 from upcurve.engine.parallel.layout import Layout
+from upcurve.engine.parallel.own_address import address_towards
 from upcurve.engine.parallel.ranks import Ranks
 from upcurve.engine.parallel.seat import Seat
 from upcurve.engine.platform import take_gpu
@@ -62,7 +63,7 @@ def meet(
     join(store, seat, backend)
     through_host = backend == "gloo" and count > 0
     ranks = Ranks.of(layout, seat.rank, through_host=through_host)
-    return ranks, Control(ranks, store, _own_address(seat), lost)
+    return ranks, Control(ranks, store, address_towards(seat.host, seat.port), lost)
 
 
 def join(store: Store, seat: Seat, backend: str) -> None:
@@ -99,15 +100,6 @@ def _store(seat: Seat, listener: socket.socket | None) -> Store:
         master_listen_fd=None if listener is None else listener.detach(),
     )
     return PrefixStore("upcurve", store)
-
-
-def _own_address(seat: Seat) -> str:
-    """Return the address by which the first rank's network knows this machine."""
-    family, kind, *_, address = socket.getaddrinfo(seat.host, seat.port, type=socket.SOCK_DGRAM)[0]
-    with socket.socket(family, kind) as probe:
-        # Nothing is sent.
-        probe.connect(address)
-        return str(probe.getsockname()[0])
 
 
 def _is_loopback(host: str) -> bool:

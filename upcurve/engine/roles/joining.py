@@ -18,6 +18,7 @@ from upcurve.engine.execute.transfers import Tell, Told, decode_report, encode_r
 from upcurve.engine.memory.caches import CacheTypes
 from upcurve.engine.model.shapes import ModelShapes
 from upcurve.engine.parallel.control import Control
+from upcurve.engine.parallel.own_address import address_towards
 from upcurve.engine.roles.decode import DecodeRole
 from upcurve.engine.roles.links import CONNECT_SECONDS, Link, Links
 from upcurve.engine.roles.peers import Peers
@@ -207,21 +208,9 @@ def widest(own: Sequence[str]) -> str:
 
 
 def _towards(host: str, port: int) -> str:
-    """Return the address from which this machine talks to another."""
-    problem: Exception | None = None
     try:
-        for family, kind, *_, address in socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM):
-            try:
-                with socket.socket(family, kind) as probe:
-                    # Nothing is sent.
-                    probe.connect(address)
-                    return str(probe.getsockname()[0])
-            except OSError as error:
-                # A name may have an address of a family that this machine has not.
-                problem = problem or error
+        return address_towards(host, port)
     except (OSError, UnicodeError) as error:
-        # The latter where it could be no name at all.
-        problem = error
-    raise EngineInputError(
-        "prefill", f"{host} is not known here: {problem}", "give another address"
-    ) from problem
+        raise EngineInputError(
+            "prefill", f"{host} is not known here: {error}", "give another address"
+        ) from error
