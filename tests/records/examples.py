@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from upcurve.records.run import PointRecord, RunRecord
+from upcurve.records.store import Store
 
 NOON = datetime(2026, 5, 19, 12, 30, 15, 250, tzinfo=UTC)
+MARCH = datetime(2026, 3, 1, tzinfo=UTC)
 
 
 def run_record(**changes: Any) -> RunRecord:
@@ -46,3 +49,19 @@ def point_record(**changes: Any) -> PointRecord:
         "tpot_ms": 13.29,
     }
     return PointRecord(**(facts | changes))
+
+
+def add_run(
+    store: Store,
+    series: str = "nightly",
+    *,
+    day: int = 0,
+    points: Sequence[Mapping[str, Any]] = ({},),
+    **facts: Any,
+) -> None:
+    """Add a complete run, some days after the first of March, with what its points change."""
+    when = MARCH + timedelta(days=day)
+    run = store.begin_run(run_record(series=series, started_at=when, **facts))
+    for each in points:
+        store.add_point(run, point_record(measured_at=when, **each))
+    store.end_run(run, "complete")

@@ -11,14 +11,8 @@ from typing import Any
 from upcurve.dashboard.catalogue import Catalogue, GroupFacts
 from upcurve.dashboard.contract.common import Link
 from upcurve.records.browse import Measured, RunSummary
-from upcurve.records.history import (
-    Build,
-    History,
-    build_label,
-    changes_between,
-    labelled,
-    stem,
-)
+from upcurve.records.build import Build, build_label, labelled
+from upcurve.records.history import History, changes_between, stem
 
 _PULL = re.compile(r"https?://github\.com/[\w.-]+/([\w.-]+)/pull/(\d+)")
 _URL = re.compile(r"https?://\S+")

@@ -14,7 +14,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from upcurve.frontier.point import Point
-from upcurve.records.history import watts_per_gpu
+from upcurve.records.measurements import watts_per_gpu
 from upcurve.records.queries import IDS
 from upcurve.records.run import Source, Status
 from upcurve.records.schema import points, runs

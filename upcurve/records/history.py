@@ -1,20 +1,17 @@
-"""Histories: the builds of one kind of measurement in order, and what sets them apart."""
+"""Histories: the builds of one kind of measurement in order, and the changes between them."""
 
 from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
-from datetime import date, datetime
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
 from fnmatch import fnmatchcase
 from typing import Any, Literal
 
 from upcurve.errors import InputError
-from upcurve.frontier.build_values import Measurement
-from upcurve.frontier.point import Point
 from upcurve.records import published
-from upcurve.records.facts import facts
+from upcurve.records.build import Build, build_key, build_of, labelled
 from upcurve.records.rows import read_rows
 from upcurve.records.store import Store
 
@@ -41,23 +38,6 @@ def stem(series: str) -> str:
     """
     shorter = _TIME_OR_VERSION.sub("", series)
     return shorter if shorter == series else stem(shorter)
-
-
-@dataclass(frozen=True, slots=True)
-class Build:
-    """All that was measured of one build of an engine, or on one day."""
-
-    label: str
-    first: datetime
-    """When its first point was measured."""
-    last: datetime
-    series: tuple[str, ...]
-    measurements: tuple[Measurement, ...]
-    changes: tuple[str, ...]
-    """Links to the changes that its runs say they measure."""
-    facts: Mapping[str, frozenset[str]] = field(repr=False)
-    """What can change speed -> the values that its runs had: version, image, flags, driver, ..."""
-    imported: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,13 +93,13 @@ def histories(
             continue
         name = "" if joined else stem(row["series"])
         of = tuple(row[key] for key in ("engine", "model", "hardware", "precision", "isl", "osl"))
-        build = row["measured_on"].date() if by == "date" else _build(row)
+        build = row["measured_on"].date() if by == "date" else build_key(row)
         groups[name, *of][build].append(row)
     if not groups:
         raise InputError("series", "no measured points", "sweep or import some, or choose others")
     found = []
     for (name, engine, model, hardware, precision, *workload), builds in sorted(groups.items()):
-        made = (_make(key, of) for key, of in builds.items())
+        made = (build_of(key, of) for key, of in builds.items())
         ordered = tuple(labelled(sorted(made, key=lambda each: each.first)))
         lengths = workload[0], workload[1]
         found.append(History(name, engine, model, hardware, precision, lengths, ordered))
@@ -145,148 +125,6 @@ def _rows(store: Store | None, patterns: Sequence[str]) -> Iterator[dict[str, An
             raise InputError("series", f"{name!r} fits none in the store", f"it holds {listed}")
     if chosen:
         yield from store.rows(chosen)
-
-
-def _build(row: Mapping[str, Any]) -> tuple[str, ...]:
-    source = (row["software"] or {}).get("upcurve_engine_source", "")
-    return row["engine_version"], row["engine_commit"], row["image"], str(source)
-
-
-def _make(key: tuple[str, ...] | date, rows: Sequence[Mapping[str, Any]]) -> Build:
-    facts: dict[str, set[str]] = defaultdict(set)
-    runs: set[int | str] = set()
-    for row in rows:
-        run = row.get("run", id(row["recipe"]))
-        if run not in runs:
-            runs.add(run)
-            for name, value in _facts(row):
-                facts[name].add(value)
-        for name in ("tp", "gpus"):
-            facts[name].add(str(row[name]))
-    return Build(
-        label=build_label(key),
-        first=min(row["measured_on"] for row in rows),
-        last=max(row["measured_on"] for row in rows),
-        series=tuple(dict.fromkeys(row["series"] for row in rows)),
-        measurements=tuple(measurements(rows)),
-        changes=tuple(dict.fromkeys(row["change"] for row in rows if row["change"])),
-        facts={name: frozenset(values) for name, values in facts.items()},
-        imported=all(row["source"] == "import" for row in rows),
-    )
-
-
-def build_label(key: tuple[str, ...] | date) -> str:
-    """Name a build: (version, commit, image, source of the own engine), or a day."""
-    if isinstance(key, date):
-        return key.isoformat()
-    version, commit, image, source = key
-    parts = [version, commit[:9], "" if version or commit else image.rpartition(":")[2] or image]
-    return " ".join(part for part in parts if part) or source[:9] or "(no version)"
-
-
-def labelled(builds: Sequence[Build]) -> Iterator[Build]:
-    """Give builds of equal labels their days, and a number where that is not enough."""
-    taken: set[str] = set()
-    labels = [build.label for build in builds]
-    for build in builds:
-        label = build.label
-        if labels.count(label) > 1:
-            label = f"{label} {build.first.date()}"
-        number, free = 1, label
-        while free in taken:
-            number += 1
-            free = f"{label} #{number}"
-        taken.add(free)
-        yield replace(build, label=free)
-
-
-def measurements(rows: Iterable[Mapping[str, Any]]) -> Iterator[Measurement]:
-    """Yield the measurements of flat rows (`Store.rows`), in the order of time.
-
-    Repeats are numbered over all runs of one fingerprint, as `Store.points` does.
-    """
-    taken: dict[Any, set[int]] = defaultdict(set)
-    for row in sorted(rows, key=lambda each: each["measured_on"]):
-        where = row["tp"], row["gpus"], row["concurrency"]
-        used = taken[*where, row["fingerprint"]]
-        repeat = max(used) + 1 if row["repeat"] in used else row["repeat"]
-        used.add(repeat)
-        known = facts(row["requests"], row["failed"], row["result"], row["accuracy"])
-        point = Point(row["interactivity"], row["tput_per_gpu"], *where, repeat, facts=known)
-        power = watts_per_gpu(row)
-        yield Measurement(point, row["ttft_ms"], row["tpot_ms"], power, row["fingerprint"])
-
-
-def watts_per_gpu(row: Mapping[str, Any]) -> float | None:
-    """Return the mean power of one GPU that a point was recorded with, in W.
-
-    Energy of all watched GPUs for one output token, times output tokens per second and GPU; None
-    where no power was recorded, where its two sources disagree, or without output throughput.
-    """
-    power = (row["result"] or {}).get("power") or {}
-    totals = power.get("totals") or {}
-    joules, output = totals.get("joules_per_output_token"), row["output_tput_per_gpu"]
-    if not (joules and output and totals.get("energy_valid")):
-        return None
-    return float(joules * output)
-
-
-def _facts(row: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Yield what of a run can change its figures, as names and texts."""
-    for name in ("engine_version", "engine_commit", "image", "harness_version", "source"):
-        if row[name]:
-            yield name.replace("_", " "), str(row[name])
-    recipe = row["recipe"] or {}
-    engine = recipe.get("engine") or {}
-    yield from _flags(engine.get("command") or [])
-    for name, value in (engine.get("env") or {}).items():
-        yield f"variable {name}", str(value)
-    for name, value in (recipe.get("workload") or {}).items():
-        yield f"workload {name}", str(value)
-    software = dict(row["software"] or {})
-    for name, value in (software.pop("environment", None) or {}).items():
-        yield f"variable {name}", str(value)
-    for driver in software.pop("drivers", None) or []:
-        yield "driver", str(driver)
-    for name, value in software.items():
-        yield name, str(value)
-    for device in row["devices"] or []:
-        if device.get("name"):
-            yield "GPU", str(device["name"])
-        if device.get("driver"):
-            yield "driver", f"{device.get('vendor', '')} {device['driver']}".strip()
-    for name in ("name", "cpu", "operating_system", "kernel"):
-        if (row["host"] or {}).get(name):
-            yield f"host {name.replace('_', ' ')}", str(row["host"][name])
-
-
-def _flags(command: Sequence[str]) -> Iterator[tuple[str, str]]:
-    """Yield each flag of a command line with its values, and what comes before the first."""
-    flag, values = "command", list[str]()
-    for word in command:
-        if word.startswith("-") and not re.fullmatch(r"-[\d.]+", word):
-            if values or flag != "command":
-                yield flag, " ".join(values) or "given"
-            name, equals, value = word.partition("=")
-            flag, values = f"flag {name}", [value] if equals else []
-        else:
-            values.append(word)
-    if command:
-        yield flag, " ".join(values) or "given"
-
-
-def differences(before: Build, after: Build) -> list[str]:
-    """Return what of engine, flags, variables, software and machine differs, in words."""
-    lines = []
-    for name in sorted(before.facts.keys() | after.facts.keys()):
-        old, new = (build.facts.get(name, frozenset()) for build in (before, after))
-        if old != new:
-            lines.append(f"{name}: {_listed(old)} -> {_listed(new)}")
-    return lines
-
-
-def _listed(values: frozenset[str]) -> str:
-    return " and ".join(sorted(values)) or "none"
 
 
 def changes_between(history: History, before: Build, after: Build) -> list[str]:

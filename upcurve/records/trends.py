@@ -19,7 +19,8 @@ from upcurve.frontier.build_values import (
 from upcurve.frontier.comparison import SeriesComparison
 from upcurve.frontier.cost import Price
 from upcurve.frontier.trend import Trend, direction, judge
-from upcurve.records.history import By, History, changes_between, differences
+from upcurve.records.build import differences
+from upcurve.records.history import By, History, changes_between
 from upcurve.records.published import prices as published_prices
 
 

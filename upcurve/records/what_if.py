@@ -11,7 +11,7 @@ from upcurve.errors import InputError
 from upcurve.frontier.build_values import OperatingPoint, watts
 from upcurve.frontier.cost import Price, PriceTable
 from upcurve.records.comparable import ComparableSeries, series_prices
-from upcurve.records.history import measurements
+from upcurve.records.measurements import measurements
 from upcurve.records.store import Store
 
 
