@@ -18,7 +18,7 @@ from upcurve.accuracy.scoring import METRICS, Metric
 from upcurve.accuracy.task import Task
 from upcurve.errors import InputError
 from upcurve.load.target import Endpoint
-from upcurve.records.store import Store
+from upcurve.records.reader import StoreReader
 
 FOLDER = "answers"
 """Below the store's folder, beside traces and logs."""
@@ -92,7 +92,12 @@ def describe(found: Mapping[str, Any]) -> str:
 
 
 def reference_of(
-    store: Store, series: str, task: Task, setting: Setting, endpoint: Endpoint, metric: Metric
+    store: StoreReader,
+    series: str,
+    task: Task,
+    setting: Setting,
+    endpoint: Endpoint,
+    metric: Metric,
 ) -> Reference | None:
     """Return what a series answered to the same prompts; None where the store has nothing.
 

@@ -12,8 +12,8 @@ from functools import cache, cached_property
 
 from upcurve.errors import InputError
 from upcurve.records.browse import Measured, RunSummary, measured, run_summaries, store_version
+from upcurve.records.reader import StoreReader
 from upcurve.records.run import SeriesSummary
-from upcurve.records.store import Store
 
 SLUG_LENGTH = 60
 
@@ -98,7 +98,7 @@ class Catalogue:
                 self.groups[group].series.append(name)
 
     @classmethod
-    def read(cls, store: Store, version: str | None = None) -> Catalogue:
+    def read(cls, store: StoreReader, version: str | None = None) -> Catalogue:
         """Read a store; what comes while it is read belongs to the next version."""
         version = version or store_version(store)
         of_runs, _ = measured(store)
@@ -106,7 +106,7 @@ class Catalogue:
 
     @cached_property
     def summaries(self) -> dict[str, SeriesSummary]:
-        """Every series that has points, oldest first, as `Store.series` gives them."""
+        """Every series that has points, oldest first, as `StoreReader.series` gives them."""
         found = [each.summary for each in self.series.values() if each.summary.points]
         found.sort(key=lambda each: (each.first_measured_on or date.max, each.name))
         return {each.name: each for each in found}

@@ -16,9 +16,9 @@ import sqlalchemy as sa
 from upcurve.frontier.point import Point
 from upcurve.records.measurements import watts_per_gpu
 from upcurve.records.queries import IDS
+from upcurve.records.reader import StoreReader
 from upcurve.records.run import Source, Status
 from upcurve.records.schema import points, runs
-from upcurve.records.store import Store
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +66,7 @@ class Figures:
     """One measured point with what charts are drawn from; None where it was not recorded."""
 
     point: Point
-    """Its repeat counted over all runs of its fingerprint, as `Store.points` does."""
+    """Its repeat counted over all runs of its fingerprint, as `StoreReader.points` does."""
     run: str
     isl: int
     osl: int
@@ -85,7 +85,7 @@ class Figures:
     watts_per_gpu: float | None
 
 
-def store_version(store: Store) -> str:
+def store_version(store: StoreReader) -> str:
     """Return a text that changes whenever the content of a store may have changed."""
     highest = sa.select(sa.func.max(points.c.id))
     with store.reading() as connection:
@@ -120,7 +120,7 @@ def _sqlite_state(file: Path) -> Iterator[Any]:
         return
 
 
-def run_summaries(store: Store) -> list[RunSummary]:
+def run_summaries(store: StoreReader) -> list[RunSummary]:
     """Return every run, oldest first."""
     names = [each for each in RunSummary.__dataclass_fields__ if each != "engine_source"]
     source = runs.c.software["upcurve_engine_source"].as_string()
@@ -133,7 +133,7 @@ def run_summaries(store: Store) -> list[RunSummary]:
         ]
 
 
-def measured(store: Store, after: int = 0) -> tuple[list[Measured], int]:
+def measured(store: StoreReader, after: int = 0) -> tuple[list[Measured], int]:
     """Return what runs measured in points of ids above `after`, and the highest id there is."""
     passed = points.c.accuracy["passed"].as_boolean()
     query = (
@@ -174,7 +174,7 @@ class RunDetails:
     harness_version: str
 
 
-def run_details(store: Store, run_id: str) -> RunDetails | None:
+def run_details(store: StoreReader, run_id: str) -> RunDetails | None:
     """Return what is large of a run; None where there is none of this id."""
     query = sa.select(*runs.c["recipe", "host", "devices", "software", "harness_version"])
     with store.reading() as connection:
@@ -182,7 +182,7 @@ def run_details(store: Store, run_id: str) -> RunDetails | None:
     return RunDetails(*row) if row else None
 
 
-def ablation_recipes(store: Store) -> list[tuple[str, dict[str, Any]]]:
+def ablation_recipes(store: StoreReader) -> list[tuple[str, dict[str, Any]]]:
     """Return id and recipe of every run of an ablation, oldest first."""
     design = runs.c.recipe[("ablation", "design")].as_string()
     query = sa.select(*runs.c["id", "recipe"]).where(design.is_not(None))
@@ -191,20 +191,20 @@ def ablation_recipes(store: Store) -> list[tuple[str, dict[str, Any]]]:
         return [(row.id, row.recipe) for row in rows]
 
 
-def run_of_point(store: Store, point_id: int) -> str | None:
+def run_of_point(store: StoreReader, point_id: int) -> str | None:
     """Return the id of a point's run; None where there is no such point."""
     query = sa.select(points.c.run_id).where(points.c.id == point_id)
     with store.reading() as connection:
         return connection.scalar(query)
 
 
-def highest_point(store: Store) -> int:
+def highest_point(store: StoreReader) -> int:
     """Return the highest id of a point; 0 where there is none."""
     with store.reading() as connection:
         return connection.scalar(sa.select(sa.func.max(points.c.id))) or 0
 
 
-def added(store: Store, after: int, most: int) -> list[tuple[int, str]]:
+def added(store: StoreReader, after: int, most: int) -> list[tuple[int, str]]:
     """Return id and run of points above an id, newest last, at most so many of the newest."""
     query = sa.select(*points.c["id", "run_id"]).where(points.c.id > after)
     with store.reading() as connection:
@@ -213,7 +213,7 @@ def added(store: Store, after: int, most: int) -> list[tuple[int, str]]:
 
 
 def figures(
-    store: Store,
+    store: StoreReader,
     run_ids: Sequence[str],
     isl: int | None = None,
     osl: int | None = None,

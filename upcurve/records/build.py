@@ -37,7 +37,7 @@ def build_key(row: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def build_of(key: tuple[str, ...] | date, rows: Sequence[Mapping[str, Any]]) -> Build:
-    """Return the build that flat rows (`Store.rows`) were measured of.
+    """Return the build that flat rows (`StoreReader.rows`) were measured of.
 
     Args:
         key: of all rows: as `build_key` gives it, or their day.

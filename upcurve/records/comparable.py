@@ -15,8 +15,8 @@ from upcurve.frontier.pareto import frontier
 from upcurve.frontier.point import Point
 from upcurve.frontier.repeats import Repeats, split_repeats
 from upcurve.frontier.uncertainty import NoiseFloor, noise_floor
+from upcurve.records.reader import StoreReader
 from upcurve.records.run import SeriesSummary
-from upcurve.records.store import Store
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +43,7 @@ class ComparableSeries:
 
 
 def comparable_series(
-    store: Store,
+    store: StoreReader,
     names: Sequence[str] = (),
     *,
     isl: int | None = None,
@@ -85,7 +85,7 @@ def _some(names: Iterable[str]) -> str:
 
 
 def _choose(
-    store: Store, summary: SeriesSummary, isl: int | None, osl: int | None
+    store: StoreReader, summary: SeriesSummary, isl: int | None, osl: int | None
 ) -> ComparableSeries:
     measured = sorted(summary.workloads)
     chosen = [each for each in measured if isl in (None, each[0]) and osl in (None, each[1])]
@@ -111,7 +111,7 @@ def _choose(
     )
 
 
-def with_facts(store: Store, points: list[Point], repeats: Repeats) -> list[Point]:
+def with_facts(store: StoreReader, points: list[Point], repeats: Repeats) -> list[Point]:
     """Return the points, those behind the frontier with what a reader must know of them."""
     knots = {id(point) for point in frontier(repeats.operating_points)}
     groups = [

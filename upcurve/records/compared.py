@@ -20,8 +20,8 @@ from upcurve.records.comparable import (
     series_flags,
 )
 from upcurve.records.published import prices as published_prices
+from upcurve.records.reader import StoreReader
 from upcurve.records.run import SeriesSummary
-from upcurve.records.store import Store
 from upcurve.records.what_if import electricity, recorded_watts, what_if_prices
 
 
@@ -105,7 +105,7 @@ class Compared:
 
 
 def compare_stored(
-    store: Store, question: Question, known: Mapping[str, SeriesSummary] | None = None
+    store: StoreReader, question: Question, known: Mapping[str, SeriesSummary] | None = None
 ) -> Compared:
     """Compare series of a store at equal interactivity.
 

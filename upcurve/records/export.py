@@ -14,14 +14,16 @@ import orjson
 from upcurve.errors import InputError
 from upcurve.files import write_whole
 from upcurve.records.columns import COLUMNS
-from upcurve.records.store import Store
+from upcurve.records.reader import StoreReader
 
 Form = Literal["csv", "json"]
 
 NAMES = tuple(column.name for column in COLUMNS)
 
 
-def write(store: Store, file: BinaryIO, form: Form, series: Sequence[str] | None = None) -> int:
+def write(
+    store: StoreReader, file: BinaryIO, form: Form, series: Sequence[str] | None = None
+) -> int:
     """Write the rows of the named series, or of all, and return how many there are.
 
     Text stands as it was recorded: a name that begins with "=" is a formula to a spreadsheet.
@@ -38,7 +40,9 @@ def write(store: Store, file: BinaryIO, form: Form, series: Sequence[str] | None
     return count
 
 
-def write_file(store: Store, path: Path, form: Form, series: Sequence[str] | None = None) -> int:
+def write_file(
+    store: StoreReader, path: Path, form: Form, series: Sequence[str] | None = None
+) -> int:
     """Write as `write` does, into a file that is replaced whole or not at all.
 
     Raises:

@@ -12,8 +12,8 @@ from typing import Any, Literal
 from upcurve.errors import InputError
 from upcurve.records import published
 from upcurve.records.build import Build, build_key, build_of, labelled
+from upcurve.records.reader import StoreReader
 from upcurve.records.rows import read_rows
-from upcurve.records.store import Store
 
 By = Literal["build", "date"]
 PUBLISHED = "published:"
@@ -62,7 +62,7 @@ class History:
 
 
 def histories(
-    store: Store | None,
+    store: StoreReader | None,
     patterns: Sequence[str],
     *,
     by: By = "build",
@@ -106,7 +106,7 @@ def histories(
     return found
 
 
-def _rows(store: Store | None, patterns: Sequence[str]) -> Iterator[dict[str, Any]]:
+def _rows(store: StoreReader | None, patterns: Sequence[str]) -> Iterator[dict[str, Any]]:
     names = [each for each in patterns if not each.startswith(PUBLISHED)]
     for each in patterns:
         if each.startswith(PUBLISHED):

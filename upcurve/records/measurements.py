@@ -12,9 +12,9 @@ from upcurve.records.facts import facts
 
 
 def measurements(rows: Iterable[Mapping[str, Any]]) -> Iterator[Measurement]:
-    """Yield the measurements of flat rows (`Store.rows`), in the order of time.
+    """Yield the measurements of flat rows (`StoreReader.rows`), in the order of time.
 
-    Repeats are numbered over all runs of one fingerprint, as `Store.points` does.
+    Repeats are numbered over all runs of one fingerprint, as `StoreReader.points` does.
     """
     taken: dict[Any, set[int]] = defaultdict(set)
     for row in sorted(rows, key=lambda each: each["measured_on"]):

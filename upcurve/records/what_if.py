@@ -12,7 +12,7 @@ from upcurve.frontier.build_values import OperatingPoint, watts
 from upcurve.frontier.cost import Price, PriceTable
 from upcurve.records.comparable import ComparableSeries, series_prices
 from upcurve.records.measurements import measurements
-from upcurve.records.store import Store
+from upcurve.records.reader import StoreReader
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +119,7 @@ def what_if_prices(
 
 
 def recorded_watts(
-    store: Store, compared: Sequence[ComparableSeries]
+    store: StoreReader, compared: Sequence[ComparableSeries]
 ) -> dict[str, dict[OperatingPoint, float]]:
     """Return the recorded power per GPU of each series' operating points, in W."""
     workloads = {each.summary.name: each.workload for each in compared}

@@ -11,8 +11,8 @@ from upcurve.errors import InputError
 from upcurve.frontier.point import Point
 from upcurve.frontier.shapley import Configuration
 from upcurve.records.facts import facts
+from upcurve.records.reader import StoreReader
 from upcurve.records.run import RunRecord
-from upcurve.records.store import Store
 from upcurve.sweep.engine_process import executable
 from upcurve.sweep.facts import Machine, engine_environment, run_records
 from upcurve.sweep.launch_run import HOST
@@ -81,7 +81,7 @@ class Ablation:
         self._add([on])
         return self._records[on]
 
-    def launches(self, index: int, store: Store | None) -> list[tuple[Configuration, Launch]]:
+    def launches(self, index: int, store: StoreReader | None) -> list[tuple[Configuration, Launch]]:
         """Return the launches of a round in their order.
 
         Args:
@@ -111,7 +111,7 @@ class Ablation:
             found.append((on, launch_of(recipe, told, known, index)))
         return found
 
-    def stored(self, on: Configuration, store: Store) -> list[Point]:
+    def stored(self, on: Configuration, store: StoreReader) -> list[Point]:
         """Return what the store holds of a configuration; of one point the latest counts."""
         recipe, record = self.recipe(on), self.record(on)
         traffic = recipe.workload
@@ -156,7 +156,9 @@ def _what_runs(recipe: Recipe) -> dict[str, Any]:
     return values
 
 
-def planned_round(ablation: Ablation, index: int, store: Store | None) -> list[dict[str, Any]]:
+def planned_round(
+    ablation: Ablation, index: int, store: StoreReader | None
+) -> list[dict[str, Any]]:
     """Return what a round would launch, as `--dry-run --json` prints it."""
     return [
         {

@@ -8,8 +8,8 @@ from typing import Any
 from upcurve.frontier.adaptive import Estimate, choose, estimate, is_precise, why
 from upcurve.frontier.goal import Goal
 from upcurve.frontier.point import Point
+from upcurve.records.reader import StoreReader
 from upcurve.records.run import RunRecord
-from upcurve.records.store import Store
 from upcurve.sweep.accuracy import Axis
 from upcurve.sweep.launch_run import HOST
 from upcurve.sweep.plan import Launch, stored_points
@@ -67,7 +67,9 @@ class Course:
     failed: list[int] = field(default_factory=list)
 
     @classmethod
-    def begin(cls, recipe: Recipe, record: RunRecord, goal: Goal, store: Store | None) -> Course:
+    def begin(
+        cls, recipe: Recipe, record: RunRecord, goal: Goal, store: StoreReader | None
+    ) -> Course:
         """Return the start, with what the store holds of it, where one is given."""
         return cls(
             recipe, record, goal, [] if store is None else stored_points(recipe, record, store)

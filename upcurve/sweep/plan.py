@@ -9,8 +9,8 @@ from typing import Any
 from upcurve.frontier.point import Point
 from upcurve.records.facts import facts
 from upcurve.records.queries import OperatingPoint
+from upcurve.records.reader import StoreReader
 from upcurve.records.run import RunRecord
-from upcurve.records.store import Store
 from upcurve.sweep.recipe import Recipe
 
 
@@ -56,7 +56,7 @@ def plan(
     return launches
 
 
-def completed(records: Sequence[RunRecord], store: Store) -> list[set[OperatingPoint]]:
+def completed(records: Sequence[RunRecord], store: StoreReader) -> list[set[OperatingPoint]]:
     """Return for each recipe what the store holds under its fingerprint and series."""
     return [store.completed(record.fingerprint, record.series) for record in records]
 
@@ -73,7 +73,7 @@ def launch_of(recipe: Recipe, record: RunRecord, known: set[OperatingPoint], ind
     return Launch(recipe, record, index, left, skipped)
 
 
-def stored_rows(recipe: Recipe, record: RunRecord, store: Store) -> list[dict[str, Any]]:
+def stored_rows(recipe: Recipe, record: RunRecord, store: StoreReader) -> list[dict[str, Any]]:
     """Return what the store holds of a recipe; of a repeat that stands there twice the latest."""
     if not any(each.name == recipe.series for each in store.series()):
         return []
@@ -92,7 +92,7 @@ def stored_rows(recipe: Recipe, record: RunRecord, store: Store) -> list[dict[st
     return list(found.values())
 
 
-def stored_points(recipe: Recipe, record: RunRecord, store: Store) -> list[Point]:
+def stored_points(recipe: Recipe, record: RunRecord, store: StoreReader) -> list[Point]:
     """Return the points of `stored_rows`."""
     return [
         Point(

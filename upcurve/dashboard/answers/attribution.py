@@ -25,7 +25,7 @@ from upcurve.records.browse import RunSummary, ablation_recipes
 from upcurve.records.compared import Pricing
 from upcurve.records.facts import facts
 from upcurve.records.published import prices as published_prices
-from upcurve.records.store import Store
+from upcurve.records.reader import StoreReader
 from upcurve.sweep.schedule import Schedule
 from upcurve.sweep.switch import series_label
 
@@ -85,7 +85,11 @@ class _Item:
     """One ablation on its way into the answer."""
 
     def __init__(
-        self, store: Store, catalogue: Catalogue, key: tuple[Any, ...], of: Sequence[_Recorded]
+        self,
+        store: StoreReader,
+        catalogue: Catalogue,
+        key: tuple[Any, ...],
+        of: Sequence[_Recorded],
     ) -> None:
         self._catalogue = catalogue
         self._key = key
@@ -175,7 +179,7 @@ class _Item:
         return inside or [float(f"{(reached[0] + reached[1]) / 2:.4g}")]
 
 
-def _points(store: Store, each: _Recorded) -> list[Point]:
+def _points(store: StoreReader, each: _Recorded) -> list[Point]:
     """Return the points of a configuration; of one operating point and round the latest."""
     recipe = each.recipe
     latest = {

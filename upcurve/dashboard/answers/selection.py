@@ -14,7 +14,7 @@ from upcurve.records.browse import Figures, figures
 from upcurve.records.comparable import ComparableSeries
 from upcurve.records.compared import Pricing
 from upcurve.records.published import prices as published_prices
-from upcurve.records.store import Store
+from upcurve.records.reader import StoreReader
 
 
 def chosen(
@@ -49,7 +49,7 @@ def _workload(catalogue: Catalogue, name: str, isl: int | None, osl: int | None)
 
 
 def figures_of(
-    store: Store,
+    store: StoreReader,
     catalogue: Catalogue,
     name: str,
     workload: tuple[int, int],
@@ -100,7 +100,7 @@ def priced(
 
 
 def curve_span(
-    store: Store, catalogue: Catalogue, name: str, group: GroupFacts
+    store: StoreReader, catalogue: Catalogue, name: str, group: GroupFacts
 ) -> tuple[float, float]:
     """Return the lowest and the highest interactivity of a series' frontier in a group."""
     of = figures_of(store, catalogue, name, (group.isl, group.osl))
