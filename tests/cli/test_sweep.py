@@ -109,31 +109,3 @@ def test_bad_input_is_one_line_and_exit_2(
     assert output == ""
     assert errors.splitlines() == [errors.strip()]
     assert errors.startswith(f"upcurve: error: {line}")
-
-
-def test_dry_run_prints_the_plan_and_the_command_and_starts_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    engine = {
-        "name": "vllm",
-        "command": "vllm serve {model} --port {port} --tensor-parallel-size {tp}",
-        "env": {"VLLM_MODE": "a b", "HF_TOKEN": "hf_0123456789"},
-    }
-    recipe_file(tmp_path / "a.yaml", name="a", engine=engine, tp=2)
-    recipe_file(tmp_path / "b.yaml", name="b", repeats=1)
-    assert sweep("a.yaml", "b.yaml", "--dry-run") == 0
-    output, _ = capsys.readouterr()
-    lines = output.splitlines()
-    assert lines[:3] == [
-        "round 1 of 2: a, concurrency 1, 2",
-        "round 1 of 1: b, concurrency 1, 2",
-        "round 2 of 2: a, concurrency 1, 2",
-    ]
-    command = "vllm serve small --port PORT --tensor-parallel-size 2"
-    assert f"  env 'HF_TOKEN=(redacted)' 'VLLM_MODE=a b' {command}" in lines
-    assert not (tmp_path / "results").exists()
-    assert sweep("a.yaml", "--dry-run", "--json") == 0
-    first = json.loads(capsys.readouterr().out.splitlines()[0])
-    assert first["command"] == command.split()
-    assert first["concurrencies"] == [1, 2]

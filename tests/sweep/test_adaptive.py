@@ -139,21 +139,6 @@ def test_a_killed_sweep_goes_on_with_what_it_stored(
     assert planned["next"]["concurrency"] > 2
 
 
-def test_dry_run_says_what_is_known_and_starts_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    recipe_file(tmp_path / "r.yaml", concurrency=[1, 64], repeats=3)
-    assert sweep("r.yaml", "--target-interactivity", "40,50", "--dry-run") == 0
-    output, _ = capsys.readouterr()
-    assert output.splitlines()[0] == (
-        "small: targets 40 tok/s/user, 50 tok/s/user to 2 %, concurrency 1 to 64, at most 6 points "
-        "in 3 rounds, 0 measured already; round 1 goes on at concurrency 8"
-    )
-    assert "--port PORT" in output
-    assert not (tmp_path / "results").exists()
-
-
 def test_a_cost_is_priced_as_a_comparison_prices_it() -> None:
     asked: dict[str, Any] = {"precision": 0.02, "max_points": None, "highest": None}
     asked |= {"prices": prices(), "tier": "hyperscaler"}
