@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Self, get_args
+from typing import Annotated, Any, Self
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
     BeforeValidator,
     Field,
     ValidationError,
@@ -22,6 +20,7 @@ from upcurve.errors import InputError
 from upcurve.records.layout import Layout, gpus_of
 from upcurve.sweep.accuracy import Accuracy
 from upcurve.sweep.document import override, read
+from upcurve.sweep.mistake import did_you_mean, mistake
 from upcurve.sweep.section import Name, Positive, Section, Text
 
 PLACEHOLDERS = ("port", "host", "model", "served_model_name", "tp", "ep", "dp", "repository")
@@ -47,7 +46,7 @@ def _check_command(command: list[str]) -> list[str]:
     used = [name for word in command for name in _PLACEHOLDER.findall(word)]
     for name in used:
         if name not in PLACEHOLDERS:
-            mend = _did_you_mean(name, PLACEHOLDERS, "the placeholders are")
+            mend = did_you_mean(name, PLACEHOLDERS, "the placeholders are")
             raise InputError("command", f"{{{name}}} is no placeholder", mend)
     if "port" not in used:
         mend = "add e.g. --port {port}: the sweep chooses a free one"
@@ -83,8 +82,6 @@ Command = Annotated[
 ]
 Variables = Annotated[dict[str, str], BeforeValidator(_texts)]
 Concurrencies = Annotated[list[Positive], Field(min_length=1), AfterValidator(_check_distinct)]
-
-
 Vocabulary = Annotated[
     list[Annotated[int, Field(ge=0, le=2**31)]], AfterValidator(_check_vocabulary)
 ]
@@ -240,65 +237,4 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
     try:
         return Recipe.model_validate(values)
     except ValidationError as error:
-        raise _in_words(error, path) from error
-
-
-def _in_words(error: ValidationError, path: Path) -> InputError:
-    """Return the first error as one line: unknown keys first, for they explain missing ones."""
-    errors = error.errors(include_url=False)
-    first = min(errors, key=lambda each: each["type"] != "extra_forbidden")
-    location = [part for part in first["loc"] if part != "[key]"]
-    cause = first.get("ctx", {}).get("error")
-    if not location and isinstance(cause, InputError):
-        # Of the recipe as a whole: the error itself says of what.
-        location = [cause.field]
-    field = f"recipe {path}: {'.'.join(str(part) for part in location)}"
-    problem, mend = _problem_and_mend(first, location)
-    return InputError(field, problem, mend)
-
-
-def _problem_and_mend(error: Mapping[str, Any], location: Sequence[Any]) -> tuple[str, str]:
-    kind, given = error["type"], error["input"]
-    cause = error.get("ctx", {}).get("error")
-    if isinstance(cause, InputError):
-        return cause.problem, cause.mend
-    if kind == "extra_forbidden":
-        known = list(_section(location[:-1]).model_fields)
-        return "unknown key", _did_you_mean(str(location[-1]), known, "the keys here are")
-    if kind == "missing":
-        return "it is missing", "add it"
-    if kind == "string_type" and isinstance(given, int | float):
-        return f"{_short(given)} is read as a {type(given).__name__}", "put it in quotes"
-    mends = {
-        "string_type": "give text",
-        "string_too_short": "give at least one character",
-        "int_type": "give a whole number",
-        "float_type": "give a number",
-        "list_type": "give a list, e.g. [1, 2, 4]",
-        "too_short": "give at least one item",
-        "dict_type": "give keys and values below it",
-        "model_type": "give keys and values below it",
-        "string_pattern_mismatch": "let it begin with /",
-    }
-    expected = str(error["msg"])
-    problem = f"{_short(given)} cannot be used"
-    return problem, mends.get(kind, expected[0].lower() + expected[1:])
-
-
-def _section(location: Sequence[Any]) -> type[BaseModel]:
-    section: type[BaseModel] = Recipe
-    for part in location:
-        inner = section.model_fields[str(part)].annotation
-        kinds = [each for each in (inner, *get_args(inner)) if isinstance(each, type)]
-        section = next(each for each in kinds if issubclass(each, BaseModel))
-    return section
-
-
-def _did_you_mean(name: str, known: Sequence[str], otherwise: str) -> str:
-    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    return f"did you mean '{close[0]}'?" if close else f"{otherwise} {', '.join(known)}"
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
+        raise mistake(error, Recipe, path) from error
