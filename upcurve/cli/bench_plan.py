@@ -6,25 +6,18 @@ import math
 import secrets
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import click
 
+from upcurve.cli.bench_workload import workload_of
 from upcurve.errors import InputError
 from upcurve.load.arrivals import ClosedLoop, Load, OpenLoop, Process
 from upcurve.load.metrics import Goal
 from upcurve.load.search import Limit, Search, parse_limits
 from upcurve.load.session import Settings
 from upcurve.load.target import Endpoint, Target, environment_proxy
-from upcurve.load.workload import (
-    DatasetWorkload,
-    SharedPrefix,
-    SyntheticWorkload,
-    TextWorkload,
-    Workload,
-    parse_lengths,
-)
+from upcurve.load.workload import DatasetWorkload, Workload
 from upcurve.records.layout import Layout, gpus_of
 
 DEFAULT_PER_STREAM = 4
@@ -168,7 +161,7 @@ def plan_of(given: dict[str, Any]) -> Plan:
             endpoint=_endpoint(given),
             proxy=environment_proxy(given["base_url"]),
         ),
-        workload=_workload(given, seed),
+        workload=workload_of(given, seed),
         levels=levels,
         arrivals=_arrivals(given) if open_loop else None,
         amount=_amount(given, open_loop, max((each.samples for each in limits), default=1)),
@@ -230,61 +223,6 @@ def _amount(given: dict[str, Any], open_loop: bool, least: int) -> Amount:
         ramp_s=given["ramp"],
         least=least,
     )
-
-
-def _workload(given: dict[str, Any], seed: int) -> Workload:
-    osl = None if given["osl"] is None else parse_lengths(given["osl"], "osl")
-    if given["dataset"]:
-        for name in ("isl", "shared_prefix"):
-            if given[name] is not None:
-                option = name.replace("_", "-")
-                raise click.UsageError(f"--{option} and --dataset exclude each other")
-        dataset = DatasetWorkload.load(
-            Path(given["dataset"]),
-            format=given["dataset_format"],
-            tokenizer=None if given["tokenizer"] is None else Path(given["tokenizer"]),
-            osl=osl,
-            seed=seed,
-            repeat=given["dataset_repeat"],
-        )
-        _check_dataset(dataset, given)
-        return dataset
-    if given["dataset_repeat"] or given["dataset_format"] != "auto":
-        raise click.UsageError("--dataset-format and --dataset-repeat belong to --dataset")
-    if given["isl"] is None or osl is None:
-        raise click.UsageError("Missing option '--isl' or '--osl' (or '--dataset')")
-    isl = parse_lengths(given["isl"], "isl")
-    prefix = _prefix(given["shared_prefix"])
-    if given["tokenizer"] is not None:
-        return TextWorkload.load(Path(given["tokenizer"]), isl, osl, seed=seed, prefix=prefix)
-    return SyntheticWorkload(isl, osl, seed=seed, vocabulary=given["vocabulary"], prefix=prefix)
-
-
-def _check_dataset(dataset: DatasetWorkload, given: dict[str, Any]) -> None:
-    """Refuse what a file's prompts cannot be used for."""
-    wrong = {"chat": "token ids", "completions": "messages"}[given["endpoint"]]
-    if wrong in dataset.kinds:
-        other = "completions" if given["endpoint"] == "chat" else "chat"
-        problem = f"{dataset.name} has prompts of {wrong}, and {given['endpoint']} takes none"
-        raise InputError("endpoint", problem, f"give --endpoint {other}")
-    if (given["duration"] or given["search"]) and not dataset.repeat:
-        problem = f"nobody knows how many of its {len(dataset.entries)} prompts will be sent"
-        raise InputError("dataset", problem, "give --requests, or --dataset-repeat")
-    if given["series"] is not None and not dataset.counted:
-        problem = "a series is kept by its input length, and that is not known"
-        raise InputError("tokenizer", problem, "give --tokenizer to count it")
-
-
-def _prefix(text: str | None) -> SharedPrefix | None:
-    if text is None:
-        return None
-    length, _, count = text.partition(":")
-    try:
-        return SharedPrefix(int(length), int(count or 1))
-    except ValueError as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError("shared-prefix", f"{text!r}", "give LENGTH or LENGTH:COUNT") from None
 
 
 def _goal(text: str | None) -> Goal | None:
