@@ -55,7 +55,8 @@ def test_a_dataset(capsys, server, tmp_path):
     file = tmp_path / "prompts.jsonl"
     rows = [{"prompt": "word " * n, "max_tokens": 3 + n % 4} for n in range(1, 21)]
     file.write_text("\n".join(map(json.dumps, rows)))
-    code, (point,), err = bench(capsys, server, "--dataset", file, "--concurrency", 3)
+    words = ("--dataset", file, "--concurrency", 3, "--seed", 1)
+    code, (point,), err = bench(capsys, server, *words)
     assert code == 0, err
     assert point["requests"] == 12
     assert 1 <= point["input_tokens"]["min"] < point["input_tokens"]["max"] <= 20
