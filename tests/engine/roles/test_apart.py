@@ -10,12 +10,11 @@ from pathlib import Path
 import pytest
 
 from tests.engine.parallel.test_layouts import draw_prompts, write_config
+from tests.engine.roles.one_engine import OneEngine
 from tests.engine.roles.workers import Worker, connected, quick_processes, workers
-from upcurve.engine.build import build_engine
 from upcurve.engine.errors import EngineInputError
-from upcurve.engine.execute.event import TokenLogprobs
 from upcurve.engine.execute.options import EngineOptions
-from upcurve.engine.schedule.request import Request, SamplingParameters
+from upcurve.engine.schedule.request import SamplingParameters
 
 OPTIONS = EngineOptions(
     device="cpu",
@@ -66,32 +65,9 @@ def sampling(number: int, count: int = 7) -> SamplingParameters:
     )
 
 
-class Expected:
-    """What one engine gives."""
-
-    def __init__(self, folder: Path) -> None:
-        self._engine = build_engine(folder, OPTIONS)
-
-    def generate(
-        self, prompts: list[list[int]], samplings: list[SamplingParameters]
-    ) -> tuple[list[list[int]], list[TokenLogprobs | None]]:
-        """Return the output of each prompt, and the log probabilities of its first token."""
-        requests = [
-            Request(str(number), prompt, each)
-            for number, (prompt, each) in enumerate(zip(prompts, samplings, strict=True))
-        ]
-        first: dict[str, TokenLogprobs | None] = {}
-        for request in requests:
-            self._engine.add(request)
-        while self._engine.has_work:
-            for event in self._engine.step():
-                first.setdefault(event.request_id, event.logprobs)
-        return [each.output for each in requests], [first[each.id] for each in requests]
-
-
 @pytest.fixture(scope="module")
-def one_engine(folder: Path) -> Expected:
-    return Expected(folder)
+def one_engine(folder: Path) -> OneEngine:
+    return OneEngine(folder, OPTIONS)
 
 
 @pytest.mark.parametrize(
@@ -100,7 +76,7 @@ def one_engine(folder: Path) -> Expected:
      (2, 4, "copy")],
 )  # fmt: skip
 def test_each_pair_of_layouts(
-    folder: Path, one_engine: Expected, prefill: int, decode: int, transfer: str
+    folder: Path, one_engine: OneEngine, prefill: int, decode: int, transfer: str
 ) -> None:
     prompts = draw_prompts(prefill, LENGTHS)
     samplings = [sampling(number) for number in range(len(prompts))]
@@ -139,7 +115,7 @@ def begin_long(worker: Worker, helper: Worker, prompts: list[list[int]]) -> None
 @pytest.mark.parametrize("transfer", ["tcp", "copy"])
 @pytest.mark.parametrize("others", [0, 1])
 def test_a_prefill_worker_that_is_killed(
-    folder: Path, one_engine: Expected, transfer: str, others: int
+    folder: Path, one_engine: OneEngine, transfer: str, others: int
 ) -> None:
     """Its prompts begin anew, at another or at the decode worker itself."""
     prompts = draw_prompts(7, [LONG, 300, 20])
@@ -184,7 +160,7 @@ def test_a_decode_worker_that_is_killed(folder: Path, transfer: str) -> None:
 
 @pytest.mark.parametrize("transfer", ["tcp", "copy"])
 def test_a_prefill_worker_that_is_stopped(
-    folder: Path, one_engine: Expected, transfer: str
+    folder: Path, one_engine: OneEngine, transfer: str
 ) -> None:
     """After a time-out its prompts are computed here; memory that it may write to is kept."""
     prompts = draw_prompts(9, [LONG, 20])
@@ -211,7 +187,7 @@ def test_a_prefill_worker_that_is_stopped(
         assert worker.counts.done >= 1
 
 
-def test_aborts_at_any_time(folder: Path, one_engine: Expected) -> None:
+def test_aborts_at_any_time(folder: Path, one_engine: OneEngine) -> None:
     prompts = draw_prompts(10, [LONG, 600, 90, 40, 300, 20])
     tokens, _ = one_engine.generate(prompts, [sampling(number) for number in range(6)])
     with workers(folder, PREFILL, DECODE) as (helper, worker):
@@ -264,7 +240,7 @@ def test_an_address_that_can_be_none_is_said_before_anything_is_loaded(tmp_path:
 
 
 def test_a_prefill_worker_that_comes_back_with_another_layout_is_refused(
-    folder: Path, one_engine: Expected
+    folder: Path, one_engine: OneEngine
 ) -> None:
     prompt = draw_prompts(11, [30])[0]
     tokens, _ = one_engine.generate([prompt], [sampling(0)])
@@ -284,7 +260,7 @@ def test_a_prefill_worker_that_comes_back_with_another_layout_is_refused(
             other.close()
 
 
-def test_short_prompts_stay_where_they_are(folder: Path, one_engine: Expected) -> None:
+def test_short_prompts_stay_where_they_are(folder: Path, one_engine: OneEngine) -> None:
     prompts = draw_prompts(12, [30, 31])
     tokens, _ = one_engine.generate(prompts, [sampling(0), sampling(1)])
     with workers(folder, PREFILL, replace(DECODE, prefill_below=31)) as (helper, worker):
@@ -297,7 +273,7 @@ def test_short_prompts_stay_where_they_are(folder: Path, one_engine: Expected) -
         helper.counted(tokens=31)
 
 
-def test_little_memory_at_both_ends(folder: Path, one_engine: Expected) -> None:
+def test_little_memory_at_both_ends(folder: Path, one_engine: OneEngine) -> None:
     """Requests give way to each other, wait for memory here and there, and all end right."""
     prompts = draw_prompts(13, [60, 50, 40, 30, 60, 50, 40, 30])
     samplings = [sampling(number, 40) for number in range(len(prompts))]
