@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,9 +13,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.engine.model.oracle import tiny_config
-from tests.engine.parallel.pool import RankPool, generate
+from tests.engine.parallel.generation import generate
 from upcurve.engine.build import build_engine
 from upcurve.engine.execute.options import EngineOptions
+from upcurve.engine.fidelity.pool import RankPool
 from upcurve.engine.schedule.request import Request, SamplingParameters
 
 # A machine with few cores switches between eight ranks for every sum.
@@ -37,13 +37,6 @@ OPTIONS = EngineOptions(
 )
 LAYOUTS = [(2, 1, 1), (4, 1, 1), (8, 1, 1), (2, 2, 1), (8, 4, 1), (8, 8, 1), (1, 2, 2), (2, 4, 2)]
 """tp, ep, dp."""
-
-
-@pytest.fixture(scope="module")
-def pool() -> Iterator[RankPool]:
-    pool = RankPool()
-    yield pool
-    pool.close()
 
 
 def write_config(folder: Path, **changes: Any) -> Path:

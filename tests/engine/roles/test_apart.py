@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from tests.engine.parallel.test_layouts import draw_prompts, write_config
+from tests.engine.quick_processes import quick_processes
 from tests.engine.roles.one_engine import OneEngine
-from tests.engine.roles.workers import Worker, connected, quick_processes, workers
+from tests.engine.roles.workers import Worker, connected, workers
 from upcurve.engine.errors import EngineInputError
 from upcurve.engine.execute.options import EngineOptions
 from upcurve.engine.schedule.request import SamplingParameters

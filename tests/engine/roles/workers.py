@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import signal
 import socket
@@ -37,21 +36,6 @@ from upcurve.engine.serve.rank_process import RankProcesses
 from upcurve.engine.serve.remote import RemoteEngine
 
 WAIT_SECONDS = 120.0
-
-
-@contextmanager
-def quick_processes(monkeypatch: Any) -> Iterator[None]:
-    """Let processes be copies of one that has imported torch."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(
-        [
-            "upcurve.engine.build",
-            "upcurve.engine.parallel.rendezvous",
-            "upcurve.engine.roles.joining",
-        ]
-    )
-    monkeypatch.setattr(multiprocessing, "get_context", lambda _=None: context)
-    yield
 
 
 class Worker:
