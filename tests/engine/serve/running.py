@@ -15,8 +15,8 @@ from upcurve.engine.model.checkpoint import small_config, write_checkpoint
 from upcurve.engine.serve.app import Server
 from upcurve.engine.serve.bridge import Bridge
 from upcurve.engine.serve.chat import ChatTemplate
+from upcurve.engine.serve.http_server import HttpServer
 from upcurve.engine.serve.intake import Intake
-from upcurve.engine.serve.launch import HttpServer
 from upcurve.engine.serve.local import LocalEngine
 from upcurve.engine.serve.metrics import Metrics
 from upcurve.engine.serve.tokenizer import ByteTokenizer
