@@ -9,6 +9,7 @@ import signal
 import socket
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
+from typing import Protocol
 
 import uvicorn
 
@@ -22,6 +23,13 @@ CLOSE_SECONDS = 5
 """How long clients have afterwards to read what was sent to them."""
 
 
+class Watch(Protocol):
+    """Watches other processes, and starts those anew that end."""
+
+    def close(self) -> None:
+        """Start nothing any more; a second call does nothing."""
+
+
 class HttpServer(uvicorn.Server):
     """uvicorn, with an orderly end: requests may finish for a while, then they are aborted."""
 
@@ -31,7 +39,18 @@ class HttpServer(uvicorn.Server):
         bridge: Bridge,
         drain_seconds: float,
         ready: Callable[[], None],
+        watch: Callable[[], Watch] | None = None,
     ) -> None:
+        """Begin with nothing.
+
+        Args:
+            server: answers requests.
+            bridge: to its engine.
+            drain_seconds: how long requests may go on after a signal.
+            ready: called once requests are taken.
+            watch: called on the event loop once requests are taken; what it returns is closed
+                once no more are. None watches nothing.
+        """
         super().__init__(
             uvicorn.Config(
                 server.app(),
@@ -51,6 +70,8 @@ class HttpServer(uvicorn.Server):
         self._drain_seconds = drain_seconds
         self._ready = ready
         self._drain: asyncio.Task[None] | None = None
+        self._watch = watch
+        self._watching: Watch | None = None
         bridge.on_failure = self._stop
 
     @contextmanager
@@ -72,6 +93,8 @@ class HttpServer(uvicorn.Server):
         # What is loaded stays: the collector need not look at it again.
         gc.collect()
         gc.freeze()
+        if self._watch is not None:
+            self._watching = self._watch()
         self._ready()
 
     def drain(self) -> None:
@@ -79,6 +102,7 @@ class HttpServer(uvicorn.Server):
         if self._bridge.draining:
             self._stop()
             return
+        self._leave()
         self._bridge.draining = True
         self._drain = asyncio.ensure_future(self._drained())
 
@@ -93,11 +117,16 @@ class HttpServer(uvicorn.Server):
                 logger.info("aborting %d requests", self._bridge.open_requests)
         self._stop()
 
+    def _leave(self) -> None:
+        if self._watching is not None:
+            self._watching.close()
+
     def _stop(self) -> None:
         self.should_exit = True
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """End the engine, with the requests that are left, then the connections."""
+        self._leave()
         if self._drain is not None:
             self._drain.cancel()
         await self._bridge.stop()

@@ -7,7 +7,7 @@ import os
 import resource
 import socket
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from importlib.util import find_spec
 from pathlib import Path
@@ -22,7 +22,7 @@ from upcurve.engine.serve.app import Server
 from upcurve.engine.serve.bridge import Bridge
 from upcurve.engine.serve.chat import ChatTemplate
 from upcurve.engine.serve.engine_process import Load
-from upcurve.engine.serve.http_server import HttpServer
+from upcurve.engine.serve.http_server import HttpServer, Watch
 from upcurve.engine.serve.intake import Intake
 from upcurve.engine.serve.listening import bind, host_and_port, listen, listen_for_transfers
 from upcurve.engine.serve.metrics import Metrics
@@ -36,8 +36,9 @@ logger = logging.getLogger(__name__)
 class Helpers(Protocol):
     """Processes without which a server shall not begin."""
 
-    announcements: Sequence[Announcement]
-    """Theirs, once they are ready."""
+    @property
+    def announcements(self) -> Sequence[Announcement]:
+        """Theirs, once they are ready."""
 
     def ready(self) -> bool:
         """Wait until all serve, and say where; False where one has ended."""
@@ -70,6 +71,7 @@ def serve(
     transfers: socket.socket | None = None,
     transfer_port: int = 0,
     helpers: Helpers | None = None,
+    watch: Callable[[], Watch] | None = None,
     announce: Announce = log_ready,
 ) -> int:
     """Serve a checkpoint folder until SIGTERM or SIGINT, or until the engine fails for good.
@@ -91,6 +93,7 @@ def serve(
             `transfer_port` of `host`.
         transfer_port: 0 picks a free one.
         helpers: processes that have to be ready before this server is.
+        watch: as of `HttpServer`; of these processes.
         announce: called once requests are taken.
 
     Returns:
@@ -146,7 +149,7 @@ def serve(
             transfers=host_and_port(host, where) if where else None,
             workers=tuple(helpers.announcements) if helpers else (),
         )
-        http = HttpServer(server, bridge, drain_seconds, lambda: announce(announcement))
+        http = HttpServer(server, bridge, drain_seconds, lambda: announce(announcement), watch)
         http.run(sockets=[listener])
         if bridge.failure is not None:
             logger.error("the engine stopped: %s", _with(bridge.failure, ranks))
