@@ -104,8 +104,8 @@ def run_server(listener: socket.socket, times: Path, streams: int, step_seconds:
     """Serve until SIGTERM; the target of the HTTP side's process."""
     from upcurve.engine.serve.app import Server
     from upcurve.engine.serve.bridge import Bridge
+    from upcurve.engine.serve.http_server import HttpServer
     from upcurve.engine.serve.intake import Intake
-    from upcurve.engine.serve.launch import HttpServer
     from upcurve.engine.serve.metrics import Metrics
     from upcurve.engine.serve.remote import RemoteEngine
 

@@ -9,7 +9,9 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import psutil
 import pytest
 
 from tests.cli.test_serve import Process, post, refuse
@@ -54,6 +56,32 @@ def until(condition: Callable[[], object], what: str) -> None:
         time.sleep(0.05)
 
 
+def kill(running: Process, helper: dict[str, Any], which: str, expected: list[int]) -> None:
+    """Kill a prefill worker: it is started anew, and prompts then go through it again."""
+    log, name = running.log, f"prefill worker {helper['transfers']}"
+    askers = log.read_text().count(f"{name} is up")
+    pid, how = {
+        "http": (helper["pid"], "SIGKILL"),
+        "engine": (helper["processes"]["engine"], "exit code 1"),
+    }[which]
+    psutil.Process(pid).kill()
+    running.wait(f"prefill worker 0: {how}: prefill worker {helper['url']} is started anew in 1 s")
+    # Wherever its prompt is computed meanwhile.
+    assert tokens(running) == expected
+    running.wait(f"prefill worker {helper['url']} serves again")
+    until(lambda: log.read_text().count(f"{name} is up") >= 2 * askers, "found again")
+    assert log.read_text().count(f"{name} is down: ") >= askers
+    done, local = value(running, "transfers_done_total"), value(running, "local_prefills_total")
+    assert [tokens(running) for _ in range(2)] == [expected] * 2
+    assert value(running, "transfers_done_total") == done + 2
+    assert value(running, "local_prefills_total") == local
+    assert value(running, "prefill_worker_up") == askers
+    # It serves HTTP where it did, and has begun to count anew.
+    back = Process(running.process, log)
+    back.url = helper["url"]
+    until(lambda: value(back, "transfers_done_total") in (2, 3), "counted")
+
+
 def test_one_command_for_a_whole_layout(
     checkpoint: Path, tmp_path: Path, expected: list[int]
 ) -> None:
@@ -67,6 +95,7 @@ def test_one_command_for_a_whole_layout(
         assert value(running, "transfers_done_total") == 4
         assert value(running, "local_prefills_total") == 0
         assert value(running, "prefill_worker_up") == 2
+        kill(running, told["workers"][0], "http", expected)
         stream = post(running.url, {**BODY, "max_tokens": 15_000, "stream": True})
         assert stream.readline().startswith(b"data: ")
         all_of_them = descendants(running.process.pid)
@@ -127,7 +156,7 @@ engine:
   name: upcurve
   command: >-
     upcurve serve {{model}} --host {{host}} --port {{port}} --device cpu --threads 1
-    --context-length 64 --prefill-workers 1 --decode-workers 1 --decode-tp 2
+    --context-length 64 --prefill-workers 1 --decode-workers 1 --decode-tp 2 --transfer copy
 workload: {{isl: 8, osl: 8}}
 concurrency: [1]
 """,
@@ -145,11 +174,11 @@ concurrency: [1]
         (helper,) = told["workers"]
         assert (helper["role"], helper["layout"]["tp"]) == ("prefill", 1)
         assert running.url.endswith(f":{port}")
-        log = running.log.read_text()
-        assert "to decode rank 0 use" in log
-        assert "to decode rank 1 use" in log
         assert tokens(running) == expected
         assert value(running, "transfers_done_total") == 1
+        kill(running, helper, "engine", expected)
+        log = running.log.read_text()
+        assert [log.count(f"to decode rank {rank} use copy") for rank in (0, 1)] == [2, 2]
         running.process.send_signal(signal.SIGTERM)
         assert running.process.wait(60) == 0
 

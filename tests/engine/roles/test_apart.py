@@ -118,7 +118,7 @@ def begin_long(worker: Worker, helper: Worker, prompts: list[list[int]]) -> None
 def test_a_prefill_worker_that_is_killed(
     folder: Path, one_engine: OneEngine, transfer: str, others: int
 ) -> None:
-    """Its prompts begin anew, at another or at the decode worker itself."""
+    """Its prompts begin anew, at another or at the decode worker; one that comes later gets new."""
     prompts = draw_prompts(7, [LONG, 300, 20])
     tokens, _ = one_engine.generate(prompts, [sampling(number) for number in range(3)])
     helping = replace(PREFILL, transfer=transfer)
@@ -133,14 +133,28 @@ def test_a_prefill_worker_that_is_killed(
         assert [worker.tokens[str(number)] for number in range(3)] == tokens
         worker.idle()
         assert worker.counts.failed >= 1
+        states = {each.state for each in worker.prefill_workers}
+        assert states == ({"down", "up"} if others else {"down"})
         if others:
             assert worker.counts.retried >= 1
             assert worker.counts.local == 0
             rest[0].idle()
-        else:
-            assert worker.counts.local >= 1
-        states = {each.state for each in worker.prefill_workers}
-        assert states == ({"down", "up"} if others else {"down"})
+            return
+        assert worker.counts.local >= 1
+        first.close()
+        # The next one that listens there maps or reaches the memory here anew.
+        port, done = int(first.address.partition(":")[2]), worker.counts.done
+        again = Worker(folder, helping, port).wait()
+        try:
+            worker.until(lambda: connected(worker, 1), "found again")
+            worker.submit("after", prompts[1], sampling(1))
+            worker.ended("after")
+            assert worker.tokens["after"] == tokens[1]
+            worker.counted(done=done + 1)
+            again.counted(done=1)
+            worker.idle()
+        finally:
+            again.close()
 
 
 @pytest.mark.parametrize("transfer", ["tcp", "copy"])

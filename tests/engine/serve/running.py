@@ -15,8 +15,8 @@ from upcurve.engine.model.checkpoint import small_config, write_checkpoint
 from upcurve.engine.serve.app import Server
 from upcurve.engine.serve.bridge import Bridge
 from upcurve.engine.serve.chat import ChatTemplate
+from upcurve.engine.serve.http_server import HttpServer
 from upcurve.engine.serve.intake import Intake
-from upcurve.engine.serve.launch import HttpServer
 from upcurve.engine.serve.local import LocalEngine
 from upcurve.engine.serve.metrics import Metrics
 from upcurve.engine.serve.tokenizer import ByteTokenizer
@@ -113,6 +113,7 @@ class Serving:
         api_key=None,
         drain_seconds=60,
         max_waiting_requests=None,
+        watch=None,
     ):
         self.metrics = Metrics()
         self.bridge = Bridge(engine, self.metrics, max_waiting_requests)
@@ -126,7 +127,7 @@ class Serving:
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=2048)
         self.port = self._listener.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"
-        self.http = InThread(server, self.bridge, drain_seconds, lambda: None)
+        self.http = InThread(server, self.bridge, drain_seconds, lambda: None, watch)
         self.thread = threading.Thread(target=self.http.run, args=([self._listener],))
 
     def __enter__(self):

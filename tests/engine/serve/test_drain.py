@@ -2,6 +2,7 @@
 
 import json
 from http.client import HTTPResponse
+from types import SimpleNamespace
 
 import pytest
 
@@ -18,11 +19,16 @@ def answer_of(connection):
 
 
 def test_a_running_request_finishes_and_new_ones_are_refused(checkpoint):
-    with Running(checkpoint) as running:
+    closed = []
+    watching = SimpleNamespace(close=lambda: closed.append(True))
+    with Running(checkpoint, watch=lambda: watching) as running:
         running.gate.allow(3)
         with running.post("/v1/completions", BODY) as connection:
             until(lambda: running.gate.holding, "held")
+            assert not closed
             running.drain()
+            # From here on no process that helps is started anew.
+            assert closed
             for refused in (
                 patient.get(f"{running.url}/health"),
                 patient.post(f"{running.url}/v1/completions", json=BODY),

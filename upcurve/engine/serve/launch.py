@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
-import gc
 import logging
 import os
 import resource
-import signal
 import socket
 import sys
-from collections.abc import Callable, Generator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Protocol
-
-import uvicorn
 
 from upcurve.engine.execute.options import EngineOptions
 from upcurve.engine.model.layout_check import check_layout
@@ -26,8 +21,8 @@ from upcurve.engine.serve.announcement import Announce, Announcement, log_ready
 from upcurve.engine.serve.app import Server
 from upcurve.engine.serve.bridge import Bridge
 from upcurve.engine.serve.chat import ChatTemplate
-from upcurve.engine.serve.connection import Connection
 from upcurve.engine.serve.engine_process import Load
+from upcurve.engine.serve.http_server import HttpServer, Watch
 from upcurve.engine.serve.intake import Intake
 from upcurve.engine.serve.listening import bind, host_and_port, listen, listen_for_transfers
 from upcurve.engine.serve.metrics import Metrics
@@ -37,15 +32,13 @@ from upcurve.engine.serve.tokenizer import ByteTokenizer
 
 logger = logging.getLogger(__name__)
 
-CLOSE_SECONDS = 5
-"""How long clients have afterwards to read what was sent to them."""
-
 
 class Helpers(Protocol):
     """Processes without which a server shall not begin."""
 
-    announcements: Sequence[Announcement]
-    """Theirs, once they are ready."""
+    @property
+    def announcements(self) -> Sequence[Announcement]:
+        """Theirs, once they are ready."""
 
     def ready(self) -> bool:
         """Wait until all serve, and say where; False where one has ended."""
@@ -78,6 +71,7 @@ def serve(
     transfers: socket.socket | None = None,
     transfer_port: int = 0,
     helpers: Helpers | None = None,
+    watch: Callable[[], Watch] | None = None,
     announce: Announce = log_ready,
 ) -> int:
     """Serve a checkpoint folder until SIGTERM or SIGINT, or until the engine fails for good.
@@ -99,6 +93,7 @@ def serve(
             `transfer_port` of `host`.
         transfer_port: 0 picks a free one.
         helpers: processes that have to be ready before this server is.
+        watch: as of `HttpServer`; of these processes.
         announce: called once requests are taken.
 
     Returns:
@@ -154,7 +149,7 @@ def serve(
             transfers=host_and_port(host, where) if where else None,
             workers=tuple(helpers.announcements) if helpers else (),
         )
-        http = HttpServer(server, bridge, drain_seconds, lambda: announce(announcement))
+        http = HttpServer(server, bridge, drain_seconds, lambda: announce(announcement), watch)
         http.run(sockets=[listener])
         if bridge.failure is not None:
             logger.error("the engine stopped: %s", _with(bridge.failure, ranks))
@@ -209,85 +204,3 @@ def _raise_file_limit() -> None:
     """Allow as many connections as the system does; many give a process 1,024 at first."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-
-
-class HttpServer(uvicorn.Server):
-    """uvicorn, with an orderly end: requests may finish for a while, then they are aborted."""
-
-    def __init__(
-        self,
-        server: Server,
-        bridge: Bridge,
-        drain_seconds: float,
-        ready: Callable[[], None],
-    ) -> None:
-        super().__init__(
-            uvicorn.Config(
-                server.app(),
-                http=Connection,
-                access_log=False,
-                log_config=None,
-                log_level="warning",
-                lifespan="on",
-                # Longer than clients keep idle connections (5 s in httpx, 15 s in aiohttp): if the
-                # server closed first, a request that is on its way would be lost.
-                timeout_keep_alive=75,
-                # Only for clients that do not read: the requests themselves end before.
-                timeout_graceful_shutdown=CLOSE_SECONDS,
-            )
-        )
-        self._bridge = bridge
-        self._drain_seconds = drain_seconds
-        self._ready = ready
-        self._drain: asyncio.Task[None] | None = None
-        bridge.on_failure = self._stop
-
-    @contextmanager
-    def capture_signals(self) -> Generator[None, None, None]:
-        """Drain on SIGTERM and SIGINT; unlike uvicorn's own, the process then ends with 0."""
-        loop = asyncio.get_running_loop()
-        signals = (signal.SIGINT, signal.SIGTERM)
-        for each in signals:
-            loop.add_signal_handler(each, self.drain)
-        try:
-            yield
-        finally:
-            for each in signals:
-                loop.remove_signal_handler(each)
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Start, and say so."""
-        await super().startup(sockets)
-        # What is loaded stays: the collector need not look at it again.
-        gc.collect()
-        gc.freeze()
-        self._ready()
-
-    def drain(self) -> None:
-        """Refuse new requests, let the others finish for a while, stop; at once if repeated."""
-        if self._bridge.draining:
-            self._stop()
-            return
-        self._bridge.draining = True
-        self._drain = asyncio.ensure_future(self._drained())
-
-    async def _drained(self) -> None:
-        idle = asyncio.Event()
-        self._bridge.on_idle = idle.set
-        if self._bridge.open_requests:
-            logger.info("waiting for %d requests", self._bridge.open_requests)
-            try:
-                await asyncio.wait_for(idle.wait(), self._drain_seconds)
-            except TimeoutError:
-                logger.info("aborting %d requests", self._bridge.open_requests)
-        self._stop()
-
-    def _stop(self) -> None:
-        self.should_exit = True
-
-    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """End the engine, with the requests that are left, then the connections."""
-        if self._drain is not None:
-            self._drain.cancel()
-        await self._bridge.stop()
-        await super().shutdown(sockets)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import logging
+import secrets
 import socket
 from contextlib import AbstractContextManager, nullcontext
 
@@ -10,6 +12,10 @@ from upcurve.engine.errors import EngineInputError
 from upcurve.engine.execute.options import EngineOptions
 
 logger = logging.getLogger(__name__)
+
+LASTING_PORTS = range(10_000, 20_000)
+"""No system deals them out by itself: Linux does from 32768, macOS from 49152."""
+_TRIES = 1_000
 
 
 def bind(host: str, port: int, field: str = "port") -> socket.socket:
@@ -68,6 +74,28 @@ def listen_for_transfers(
     listener.listen()
     logger.info("decode workers connect to %s", host_and_port(host, listener))
     return listener
+
+
+def listen_to_last(host: str) -> socket.socket:
+    """Listen on a free port that can be listened on anew later: nobody gets it by chance meanwhile.
+
+    Args:
+        host: an address of this machine.
+
+    Raises:
+        EngineInputError: no port is free.
+    """
+    for _ in range(_TRIES):
+        # Of those that are dealt out, even who looks for a server there may get that port itself.
+        try:
+            return socket.create_server((host, secrets.choice(LASTING_PORTS)))
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE:
+                raise
+    first, last = LASTING_PORTS[0], LASTING_PORTS[-1]
+    raise EngineInputError(
+        "prefill-workers", f"no port of {first} to {last} is free on {host}", "free some"
+    )
 
 
 def host_and_port(host: str, listener: socket.socket) -> str:

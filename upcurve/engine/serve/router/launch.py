@@ -23,10 +23,10 @@ from upcurve.engine.parallel.layout import Layout
 from upcurve.engine.parallel.seat import Node
 from upcurve.engine.serve.announcement import Announce, Announcement, log_ready
 from upcurve.engine.serve.launch import check_spread, prepare, serve
-from upcurve.engine.serve.listening import bind, host_and_port
+from upcurve.engine.serve.listening import bind, host_and_port, listen_to_last
 from upcurve.engine.serve.router.client import Client
 from upcurve.engine.serve.router.replica import Replica
-from upcurve.engine.serve.router.replica_process import ReplicaProcesses, Start
+from upcurve.engine.serve.router.replica_process import HOST, ReplicaProcesses, Start
 from upcurve.engine.serve.router.restarts import Restarts
 from upcurve.engine.serve.router.router import Router
 
@@ -145,7 +145,8 @@ def serve_apart(
     """Serve a checkpoint folder by prefill workers and decode workers of this machine.
 
     GPUs are handed out in order, to prefill workers first. One decode worker serves itself; several
-    are behind a router.
+    are behind a router. Prefill workers that end later are started anew, and so are several decode
+    workers.
 
     Args:
         folder: as `launch.serve`.
@@ -170,15 +171,12 @@ def serve_apart(
     check_spread(folder, decode, "decode-")
     with ExitStack() as stack:
         listener = stack.enter_context(bind(host, port))
-        meetings = [
-            stack.enter_context(socket.create_server(("127.0.0.1", 0)))
-            for _ in range(prefill_workers)
-        ]
+        meetings = [stack.enter_context(listen_to_last(HOST)) for _ in range(prefill_workers)]
         helpers = [
             Start(prefill, _node(prefill, index * prefill.tp), transfers=meeting)
             for index, meeting in enumerate(meetings)
         ]
-        names = tuple(f"127.0.0.1:{each.getsockname()[1]}" for each in meetings)
+        names = tuple(host_and_port(HOST, each) for each in meetings)
         options = replace(decode, prefill=names)
         offset = prefill_workers * prefill.tp
         starts = [
@@ -197,7 +195,9 @@ def serve_apart(
                 port=port,
                 node=starts[0].node,
                 announce=announce,
-                **{"drain_seconds": drain_seconds, "helpers": helping, **serving},
+                helpers=helping,
+                watch=partial(Restarts, helping),
+                **{"drain_seconds": drain_seconds, **serving},
             )
         processes = stack.enter_context(ReplicaProcesses(folder, starts, serving, "decode worker"))
         if not helping.ready():
@@ -208,11 +208,11 @@ def serve_apart(
         found = tuple(processes.announcements)
         everyone = (*helping.announcements, *found)
         ready = partial(_announce, announce, listener, host, found[0].model, None, everyone)
-        return _run(_replicas(found), listener, drain_seconds, ready, processes, 1)
+        return _run(_replicas(found), listener, drain_seconds, ready, processes, 1, helping=helping)
 
 
 def _node(options: EngineOptions, gpu: int) -> Node:
-    return Node(0, options.tp, options.tp, "127.0.0.1", 0, gpu)
+    return Node(0, options.tp, options.tp, HOST, 0, gpu)
 
 
 def _replicas(found: Sequence[Announcement]) -> list[Replica]:
@@ -240,8 +240,23 @@ def _run(
     processes: ReplicaProcesses | None = None,
     needed: int = 0,
     joined: bool = False,
+    helping: ReplicaProcesses | None = None,
 ) -> int:
-    """Route until a signal, or until fewer processes than needed are left."""
+    """Route until a signal, or until fewer processes than needed are left.
+
+    Args:
+        replicas: who gets requests.
+        listener: takes them.
+        drain_seconds: how long requests may go on after a signal.
+        ready: called once requests are taken.
+        processes: of the replicas, in the same order; None where somebody else runs them.
+        needed: so many of these.
+        joined: whether they share their experts.
+        helping: further ones, which get no requests.
+    """
+
+    def ended(number: int) -> None:
+        replicas[number].set_up(False, "its process has ended")
 
     async def main() -> int:
         loop = asyncio.get_running_loop()
@@ -252,12 +267,16 @@ def _run(
         await router.start()
         server = await loop.create_server(lambda: Client(router), sock=listener, backlog=2048)
         ready()
-        restarts = processes and Restarts(
-            processes, replicas, needed=needed, joined=joined, stop=stop.set
-        )
+        restarts = [Restarts(helping)] if helping is not None else []
+        if processes is not None:
+            restarts.append(
+                Restarts(processes, needed=needed, joined=joined, ended=ended, stop=stop.set)
+            )
+            for replica, history in zip(replicas, restarts[-1].histories, strict=True):
+                replica.history = history
         await stop.wait()
-        if restarts is not None:
-            restarts.close()
+        for each in restarts:
+            each.close()
         failed = processes is not None and processes.running < needed
         server.close()
         await router.stop(0.0 if failed else drain_seconds)

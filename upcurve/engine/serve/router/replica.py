@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 from upcurve.engine.errors import EngineInputError
 
 if TYPE_CHECKING:
+    from upcurve.engine.serve.router.restarts import History
     from upcurve.engine.serve.router.upstream import Upstream
 
 logger = logging.getLogger(__name__)
@@ -33,10 +34,8 @@ class Replica:
     open: int = 0
     """Requests that it has and has not answered in full."""
     idle: deque[Upstream] = field(default_factory=deque)
-    restarts: int | None = None
-    """How often it was started anew; None where somebody else runs it."""
-    given_up: bool = False
-    """Whether it has ended too often for that."""
+    history: History | None = None
+    """Of its process; None where somebody else runs it."""
 
     @classmethod
     def at(cls, url: str) -> Replica:

@@ -11,6 +11,7 @@ import socket
 import sys
 import threading
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
@@ -26,6 +27,9 @@ from upcurve.engine.serve.engine_process import exit_when_closed
 from upcurve.engine.serve.launch import serve
 
 logger = logging.getLogger(__name__)
+
+HOST = "127.0.0.1"
+"""Where all of them listen."""
 
 Kind = Literal["replica", "prefill worker", "decode worker"]
 
@@ -78,7 +82,7 @@ def run(
         code = serve(
             folder,
             start.options,
-            host="127.0.0.1",
+            host=HOST,
             port=start.port,
             drain_seconds=0.0,
             node=start.node,
@@ -106,7 +110,7 @@ class ReplicaProcesses(Closing):
         serving: dict[str, Any],
         kind: Kind = "replica",
     ) -> None:
-        self._kind = kind
+        self.kind = kind
         self._folder = folder
         self._starts = list(starts)
         self._serving = serving
@@ -121,13 +125,13 @@ class ReplicaProcesses(Closing):
         context = multiprocessing.get_context("spawn")
         ours, theirs = socket.socketpair()
         told, tell = context.Pipe(duplex=False)
-        name, start = f"{self._kind} {number}", self._starts[number]
+        name, start = f"{self.kind} {number}", self._starts[number]
         with theirs, tell:
             # No daemon: it has children of its own.
             process = context.Process(
                 target=run,
                 args=(theirs, tell, name, self._folder, start, self._serving),
-                name=f"upcurve-{self._kind.partition(' ')[0]}-{number}",
+                name=f"upcurve-{self.kind.partition(' ')[0]}-{number}",
             )
             process.start()
         return ours, told, process
@@ -167,12 +171,18 @@ class ReplicaProcesses(Closing):
         return any(_exists(pid) for pid in self.announcements[number].processes.values())
 
     def restart(self, number: int) -> None:
-        """Start one anew that has ended and listened to nobody but clients, on the same port."""
-        port = int(str(self.announcements[number].url).rpartition(":")[2])
-        self._lives[number].close()
-        self._told[number].close()
-        self._starts[number] = replace(self._starts[number], port=port)
-        begun = self._begin(number)
+        """Start one anew that has ended and shares no experts, on the same ports.
+
+        Raises:
+            OSError: there is no process, or somebody has the port where decode workers connect.
+        """
+        known = self.announcements[number]
+        with _listen_again(known) as transfers:
+            start = replace(self._starts[number], port=_port(known.url), transfers=transfers)
+            self._lives[number].close()
+            self._told[number].close()
+            self._starts[number] = start
+            begun = self._begin(number)
         self._lives[number], self._told[number], self._processes[number] = begun
 
     def teller(self, number: int) -> int:
@@ -197,10 +207,10 @@ class ReplicaProcesses(Closing):
             EngineInputError: as `wait`.
         """
         if not self.wait():
-            logger.error("a %s ended while it was loading: %s", self._kind, self.ends())
+            logger.error("a %s ended while it was loading: %s", self.kind, self.ends())
             return False
         for number, each in enumerate(self.announcements):
-            logger.info("%s %d serves %s/metrics", self._kind, number, each.url)
+            logger.info("%s %d serves %s/metrics", self.kind, number, each.url)
         return True
 
     @property
@@ -225,7 +235,7 @@ class ReplicaProcesses(Closing):
         if code is None:
             return ""
         how = f"exit code {code}" if code >= 0 else signal.Signals(-code).name
-        return f"{self._kind} {number}: {how}"
+        return f"{self.kind} {number}: {how}"
 
     def close(self) -> None:
         """End all: in order where they serve, at once where they do not end."""
@@ -234,6 +244,17 @@ class ReplicaProcesses(Closing):
         join(self._processes, EXIT_SECONDS)
         for life in self._lives:
             life.close()
+
+
+def _port(address: str | None) -> int:
+    return int(str(address).rpartition(":")[2])
+
+
+def _listen_again(known: Announcement) -> AbstractContextManager[socket.socket | None]:
+    """Listen where decode workers have found a prefill worker; others have no such port."""
+    if known.transfers is None:
+        return nullcontext()
+    return socket.create_server((HOST, _port(known.transfers)))
 
 
 def _exists(pid: int) -> bool:

@@ -1,4 +1,4 @@
-"""Replicas that end while others go on are started anew, a few times."""
+"""Processes that end while others go on are started anew, a few times."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import asyncio
 import logging
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from dataclasses import dataclass, field
 
-from upcurve.engine.serve.router.replica import Replica
 from upcurve.engine.serve.router.replica_process import EXIT_SECONDS, ReplicaProcesses
 
 logger = logging.getLogger(__name__)
@@ -20,39 +20,51 @@ STEADY_SECONDS = 60.0
 """After so long of serving a start is none of the row any more."""
 
 
+@dataclass(slots=True)
+class History:
+    """What has become of one process."""
+
+    restarts: int = 0
+    """How often it was started anew."""
+    given_up: bool = False
+    """Whether it has ended too often for that."""
+    row: int = 0
+    """Attempts since it last served for a while."""
+    ready: float = field(default_factory=time.monotonic)
+    """When it was last found to serve; later than ever while it loads."""
+
+
 class Restarts:
-    """Watches the processes of replicas; lives in the router's event loop."""
+    """Watches processes that serve; lives in the event loop of the router or server before them."""
 
     def __init__(
         self,
         processes: ReplicaProcesses,
-        replicas: Sequence[Replica],
         *,
-        needed: int,
-        joined: bool,
-        stop: Callable[[], None],
+        needed: int = 0,
+        joined: bool = False,
+        ended: Callable[[int], None] = lambda _: None,
+        stop: Callable[[], None] = lambda: None,
     ) -> None:
         """Begin to watch.
 
         Args:
-            processes: of the replicas.
-            replicas: the same, in the same order, as the router knows them.
+            processes: that serve.
             needed: fewer that run are none at all.
             joined: whether they share their experts: then one alone cannot be started.
+            ended: called with the number of one that has ended.
             stop: called once fewer run than are needed.
         """
+        self.histories = [History() for _ in processes.announcements]
+        """Of each process."""
         self._processes = processes
-        self._replicas = replicas
         self._needed = needed
         self._joined = joined
+        self._tell = ended
         self._stop = stop
-        self._row = [0] * len(replicas)
-        self._ready = [time.monotonic()] * len(replicas)
-        """When each was last found to serve."""
         self._tasks: set[asyncio.Task[None]] = set()
         self._closing = False
-        for number, replica in enumerate(replicas):
-            replica.restarts = 0
+        for number in range(len(self.histories)):
             self._watch(number)
 
     def close(self) -> None:
@@ -71,33 +83,33 @@ class Restarts:
         loop.add_reader(sentinel, ended)
 
     def _ended(self, number: int) -> None:
-        replica = self._replicas[number]
+        history = self.histories[number]
         self._processes.reap(number)
-        replica.set_up(False, "its process has ended")
+        self._tell(number)
         if self._processes.running < self._needed:
             self._stop()
         elif not (self._joined or self._closing):
             how = self._processes.end(number)
-            if time.monotonic() - self._ready[number] > STEADY_SECONDS:
-                self._row[number] = 0
+            if time.monotonic() - history.ready > STEADY_SECONDS:
+                history.row = 0
             self._again(number, how)
 
     def _again(self, number: int, why: str) -> None:
-        """Start a replica anew after a while, unless that was to no avail too often."""
-        replica, row = self._replicas[number], self._row[number]
-        if row == len(DELAYS_SECONDS):
-            replica.given_up = True
-            logger.error("%s: replica %s is left as it is", why, replica.url)
+        """Start a process anew after a while, unless that was to no avail too often."""
+        history, name = self.histories[number], self._name(number)
+        if history.row == len(DELAYS_SECONDS):
+            history.given_up = True
+            logger.error("%s: %s is left as it is after %d attempts", why, name, history.row)
             return
-        self._row[number] += 1
-        delay = DELAYS_SECONDS[row]
-        logger.info("%s: replica %s is started anew in %g s", why, replica.url, delay)
+        delay = DELAYS_SECONDS[history.row]
+        history.row += 1
+        logger.info("%s: %s is started anew in %g s", why, name, delay)
         task = asyncio.ensure_future(self._start(number, delay))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
     async def _start(self, number: int, delay: float) -> None:
-        replica = self._replicas[number]
+        history = self.histories[number]
         await asyncio.sleep(delay)
         # A GPU's memory is free only once the engine is gone.
         patience = time.monotonic() + EXIT_SECONDS
@@ -108,9 +120,9 @@ class Restarts:
         except OSError as error:
             self._again(number, f"no process: {error}")
             return
-        replica.restarts = (replica.restarts or 0) + 1
+        history.restarts += 1
         # Loading is no serving.
-        self._ready[number] = math.inf
+        history.ready = math.inf
         self._watch(number)
         loop, teller = asyncio.get_running_loop(), self._processes.teller(number)
 
@@ -118,8 +130,12 @@ class Restarts:
             loop.remove_reader(teller)
             problem = self._processes.hear(number)
             if problem is None:
-                self._ready[number] = time.monotonic()
+                history.ready = time.monotonic()
+                logger.info("%s serves again", self._name(number))
             else:
-                logger.error("replica %s: %s", replica.url, problem)
+                logger.error("%s: %s", self._name(number), problem)
 
         loop.add_reader(teller, told)
+
+    def _name(self, number: int) -> str:
+        return f"{self._processes.kind} {self._processes.announcements[number].url}"

@@ -94,8 +94,8 @@ class Router:
         up = any(each.up for each in self.replicas) and not self.draining
         replicas = [
             {"url": each.url, "up": each.up, "open": each.open}
-            | ({} if each.restarts is None else {"restarts": each.restarts})
-            | ({"given_up": True} if each.given_up else {})
+            | ({} if each.history is None else {"restarts": each.history.restarts})
+            | ({"given_up": True} if each.history and each.history.given_up else {})
             for each in self.replicas
         ]
         content = {"status": "ok" if up else "unavailable", "replicas": replicas}
@@ -184,8 +184,8 @@ class _Metrics(Collector):
             labels=["replica"],
         )
         for replica in self._replicas:
-            if replica.restarts is not None:
-                restarts.add_metric([replica.url], replica.restarts)
+            if replica.history is not None:
+                restarts.add_metric([replica.url], replica.history.restarts)
         if restarts.samples:
             yield restarts
         yield from self._told()
