@@ -49,14 +49,21 @@ class Joining:
         """Whether so many rows are left as they are: who adds them sums parts and ranks."""
         return self.alone or (self._peers is not None and rows <= self._peers.rows)
 
-    def embed(self, token_ids: torch.Tensor) -> torch.Tensor:
-        """Return the residual stream that begins with the tokens int64 [T]."""
+    def embed(self, token_ids: torch.Tensor) -> tuple[torch.Tensor, Update]:
+        """Return the residual stream before the first layer, and what is to be added to it.
+
+        Args:
+            token_ids: int64 [T].
+        """
         if self.alone:
-            return F.embedding(token_ids, self._embedding)
+            return F.embedding(token_ids, self._embedding), Update(None)
         mine = self._vocabulary
         here = (token_ids >= mine.start) & (token_ids < mine.stop)
         rows = F.embedding((token_ids - mine.start).where(here, 0), self._embedding)
-        return self._heads.add_up(rows * here.unsqueeze(-1))
+        partial = rows * here.unsqueeze(-1)
+        if self._peers is not None and self.leaves(len(rows)):
+            return torch.zeros_like(rows), Update(partial, peers=self._peers)
+        return self._heads.add_up(partial), Update(None)
 
     def join(self, update: Update) -> Update:
         """Return the sum over the ranks of what each has computed; or its parts."""

@@ -129,8 +129,7 @@ class Model:
     def forward(self, batch: ForwardBatch, caches: Caches) -> torch.Tensor:
         """Run one step: write the tokens into the caches, return float32 logits [R, vocab]."""
         plan = plan_step(batch, self.shapes, caches)
-        residual = self._joining.embed(batch.token_ids)
-        update = Update(None)
+        residual, update = self._joining.embed(batch.token_ids)
         for index, layer in enumerate(self.weights.layers):
             x = self._add_norm(residual, update, layer.input_norm, quantize=len(residual) > 1)
             residual = x.residual
