@@ -3,7 +3,7 @@
     python benchmarks/step_profile.py --batch 1,64              decode steps, as captured graphs
     python benchmarks/step_profile.py --eager --batch 64        without graphs: parts can be told
     python benchmarks/step_profile.py --prefill 2048,8192 --quantization fp8
-    python benchmarks/step_profile.py --tp 2 --quantization fp8 --batch 4      the first of two ranks
+    python benchmarks/step_profile.py --tp 2 --quantization fp8 --batch 4       one rank of two
     python benchmarks/step_profile.py --device cpu --model small --batch 4 --prefill 256
 
 With --tp one rank is profiled by itself: what it launches, without waiting for the others.
@@ -23,7 +23,7 @@ from torch.profiler import ProfilerActivity, profile, record_function
 
 from upcurve.engine.schedule.request import Request, SamplingParameters
 
-PARTS = ("_experts", "_gated_delta", "_gated_attention", "_add_norm")
+PARTS = ("_all_experts", "_gated_delta", "_gated_attention", "_add_norm")
 STEPS = 3
 
 
