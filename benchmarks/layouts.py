@@ -7,15 +7,16 @@
 A layout is tpN, epN and dpN put together: `tp2ep2` splits heads and experts over two GPUs, `dp2` is
 two replicas behind a router, `dp2ep2` two replicas that share their experts; `p1d1` is one prefill
 worker and one decode worker, `p1tp2d2` two GPUs that prefill together and two that decode on their
-own. Every layout is one server (random weights) under the load client, closed loop, at each
-concurrency in turn; a row is printed as soon as it is measured. Throughput is input and output
-tokens per second and GPU.
+own; `tp2:peer_memory` is tp2 with that switch off (several: joined by +). Every layout is one
+server (random weights) under the load client, closed loop, at each concurrency in turn; a row is
+printed as soon as it is measured. Throughput is input and output tokens per second and GPU.
 
 The second table reads each frontier at the same interactivities, and all of them pooled. The third
-times the sums over the ranks of a tp layout by themselves, on rows as wide as the model: all-reduce
-(fused_all_reduce off), and the gather that is summed where the norm is (on); on GPUs as captured
-graphs. "of a step" is what the sums of a decode step of so many rows take of the time between two
-tokens that was measured at this concurrency.
+times the sums over the ranks of a tp layout by themselves, on rows as wide as the model, each with
+the residual and the norm behind it: no sum, all-reduce (fused_all_reduce off), the gather that is
+summed where the norm is (peer_memory off), and parts written into each other's memory; on GPUs as
+captured graphs. "ms a step" is what the fastest takes beyond no sum, for all sums of a decode step;
+"of a step" its share of the time between two tokens that was measured at this concurrency.
 """
 
 import argparse
@@ -51,6 +52,7 @@ from upcurve.sweep.engine_process import EngineError, EngineProcess, free_port
 
 HOST = "127.0.0.1"
 REPEATS = 30
+WAYS = ("norm", "all-reduce", "gather", "memory")
 HARDWARE = {"cuda": "H200", "cpu": "CPU"}
 MODELS = {"35b": ("Qwen3.5-35B-A3B", "fp8"), "small": ("small", "fp32")}
 COLUMNS = (
@@ -69,7 +71,7 @@ def main():
     parser.add_argument("--osl", type=int, help="[default: 1024; on the CPU 16]")
     parser.add_argument("--requests-per-stream", type=int, default=1)
     parser.add_argument("--at", default="10,20,40,60,80", help="tokens/s per user of the table")
-    parser.add_argument("--off", default="", help="switches to turn off")
+    parser.add_argument("--off", default="", help="switches to turn off in all layouts")
     parser.add_argument("--csv", type=Path, help="write the points for `upcurve import`")
     parser.add_argument("--seconds", type=float, default=1e9, help="then no point is begun")
     parser.add_argument("--no-sums", action="store_true", help="leave the third table out")
@@ -80,7 +82,7 @@ def main():
     arguments.osl = arguments.osl or (1024 if gpu else 16)
     chosen = arguments.concurrency or ("4,16,64,128" if gpu else "1,4")
     arguments.concurrency = [int(each) for each in chosen.split(",")]
-    layouts = {name: layout_of(name) for name in arguments.layouts.split(",")}
+    layouts = {name: layout_of(name.split(":")[0]) for name in arguments.layouts.split(",")}
     config = FULL_SIZE if arguments.model == "35b" else small_config()
     points = {}
     with tempfile.TemporaryDirectory() as folder:
@@ -88,7 +90,7 @@ def main():
         model.mkdir()
         (model / "config.json").write_text(json.dumps(config))
         print(
-            f"{'layout':8s} {'GPUs':>4s} {'conc':>5s} {'tok/s/GPU':>10s} {'tok/s/user':>10s}",
+            f"{'layout':16s} {'GPUs':>4s} {'conc':>5s} {'tok/s/GPU':>10s} {'tok/s/user':>10s}",
             end="",
         )
         print(f" {'TTFT ms':>9s} {'TPOT ms':>8s} {'ready s':>8s} {'failed':>6s}", flush=True)
@@ -102,7 +104,7 @@ def main():
                         if arguments.csv:
                             write_csv(arguments, layouts, points)
             except EngineError as error:
-                print(f"{name:8s} {error}", flush=True)
+                print(f"{name:16s} {error}", flush=True)
     at_equal_interactivity(points, [float(each) for each in arguments.at.split(",")])
     widths = sorted({layout.tp for layout in layouts.values() if layout.tp > 1})
     for tp in [] if arguments.no_sums else widths:
@@ -171,7 +173,8 @@ def sweep(name, layout, model, folder, port, arguments):
     command = [
         *(sys.executable, "-m", "upcurve", "serve", str(model)),
         *("--host", HOST, "--port", str(port), "--served-model-name", "model"),
-        *("--load-format", "dummy", "--device", arguments.device, "--off", arguments.off),
+        *("--load-format", "dummy", "--device", arguments.device),
+        *("--off", ",".join([arguments.off, *name.split(":")[1:]]).replace("+", ",")),
         *("--context-length", str(arguments.isl + arguments.osl + 256)),
         # A router is not exact: one replica may have more than its part.
         *("--max-running-requests", str(max(1, per_replica + per_replica // 4))),
@@ -186,7 +189,7 @@ def sweep(name, layout, model, folder, port, arguments):
             session.probe(workload(arguments, "probe"))
             for concurrency in arguments.concurrency:
                 if time.monotonic() > arguments.deadline:
-                    print(f"{name:8s} {concurrency} and more: left out", flush=True)
+                    print(f"{name:16s} {concurrency} and more: left out", flush=True)
                     return
                 found = session.point(
                     workload(arguments, f"c{concurrency}"),
@@ -203,7 +206,7 @@ def sweep(name, layout, model, folder, port, arguments):
                     "ttft": figures["ttft_ms"]["p50"],
                     "tpot": figures["tpot_ms"]["p50"],
                 }
-                print(f"{name:8s} {layout.ranks:4d} {concurrency:5d}", end="")
+                print(f"{name:16s} {layout.ranks:4d} {concurrency:5d}", end="")
                 for key, width, digits in (
                     *(("tput_per_gpu", 10, 0), ("interactivity", 10, 1)),
                     *(("ttft", 9, 0), ("tpot", 8, 2)),
@@ -249,13 +252,13 @@ def at_equal_interactivity(points, targets):
         **{name: [(name, row) for row in rows] for name, rows in points.items()},
         "all": pooled,
     }
-    print(f"\n{'tok/s/user':>10s} " + " ".join(f"{name:>9s}" for name in series))
+    print(f"\n{'tok/s/user':>10s} " + " ".join(f"{name:>15s}" for name in series))
     for target in targets:
         cells = []
         for rows in series.values():
             found = read_frontier([row for _, row in rows], target)
             cells.append("-" if found is None else f"{found:,.0f}")
-        print(f"{target:10g} " + " ".join(f"{cell:>9s}" for cell in cells))
+        print(f"{target:10g} " + " ".join(f"{cell:>15s}" for cell in cells))
 
 
 def read_frontier(rows, target):
@@ -271,7 +274,7 @@ def read_frontier(rows, target):
 
 def sums(tp, shapes, gpu, tpot):
     """Print what the sums over the ranks take."""
-    batches = sorted({1, 8, 32, 128, *tpot})
+    batches = sorted({1, 8, 32, 128, 256, 512, 1024, *tpot})
     with socket.create_server((HOST, 0)) as listener:
         seats = [Seat(rank, tp, rank, HOST, listener.getsockname()[1]) for rank in range(tp)]
         context = multiprocessing.get_context("spawn")
@@ -289,29 +292,52 @@ def sums(tp, shapes, gpu, tpot):
     for rank in ranks:
         rank.join()
     count = 2 * shapes.num_layers
-    print(f"\ntp{tp}: {count} sums of [rows, {shapes.hidden_size}] a step; us each")
-    print(f"{'rows':>6s} {'all-reduce':>11s} {'gather':>8s} {'ms a step':>10s} {'of a step':>10s}")
-    for rows, (reduced, gathered) in found.items():
-        step = count * min(reduced, gathered) / 1e3
-        share = f"{step / tpot[rows]:.0%}" if tpot.get(rows) else "-"
-        print(f"{rows:6d} {reduced:11.1f} {gathered:8.1f} {step:10.3f} {share:>10s}")
+    print(f"\ntp{tp}: {count} sums of [rows, {shapes.hidden_size}] a step, with norm; us each")
+    heads = (*WAYS, "ms a step", "of a step")
+    print(f"{'rows':>6s} " + " ".join(f"{head:>10s}" for head in heads))
+    for rows, ways in found.items():
+        cells = ["-" if took is None else f"{took:.1f}" for took in ways]
+        step = count * (min(took for took in ways[1:] if took is not None) - ways[0]) / 1e3
+        cells += [f"{step:.3f}", f"{step / tpot[rows]:.0%}" if tpot.get(rows) else "-"]
+        print(f"{rows:6d} " + " ".join(f"{cell:>10s}" for cell in cells))
 
 
 def time_sums(seat, listener, shapes, batches, gpu, answers):
-    """Time both ways to sum, on one rank."""
+    """Time all ways to sum, on one rank: us, None where there is no such way."""
     import torch
 
+    from upcurve.engine.kernels import rms_norm
+    from upcurve.engine.model.joining import reaches
+    from upcurve.engine.parallel.boxes import open_boxes
     from upcurve.engine.parallel.rendezvous import meet
+    from upcurve.engine.switches import Switches
 
     ranks, _ = meet(seat, Layout(seat.ranks), gpu=gpu, lost=lambda _: None, listener=listener)
     on_gpu = gpu and torch.cuda.is_available()
     device = torch.device("cuda" if on_gpu else "cpu")
     dtype = torch.bfloat16 if on_gpu else torch.float32
+    heads, width, peers = ranks.heads, shapes.hidden_size, None
+    if reaches(heads, Switches(), device):
+        peers = open_boxes(heads, width, dtype, device, rows=max(batches))
+    weight = torch.ones(width, device=device)
     found = {}
     for rows in batches:
-        x = torch.ones(rows, shapes.hidden_size, device=device, dtype=dtype)
-        ways = (lambda x=x: ranks.heads.add_up(x), lambda x=x: ranks.heads.gather(x))
-        found[rows] = tuple(time_one(way, ranks, on_gpu) for way in ways)
+        x = torch.ones(rows, width, device=device, dtype=dtype)
+        residual = torch.ones_like(x)
+
+        def add(update, residual=residual, **options):
+            return rms_norm.add_norm(residual, update, weight, 1e-6, **options)
+
+        def gathered(x=x):
+            return heads.gather(x).view(heads.size, *x.shape).transpose(0, 1)
+
+        ways = (
+            lambda x=x, add=add: add(x),
+            lambda x=x, add=add: add(heads.add_up(x)),
+            lambda gathered=gathered, add=add: add(gathered()),
+            None if peers is None else lambda x=x, add=add: add(x, peers=peers),
+        )
+        found[rows] = [None if way is None else time_one(way, ranks, on_gpu) for way in ways]
     if seat.rank == 0:
         answers.put(found)
 

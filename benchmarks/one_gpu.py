@@ -39,9 +39,15 @@ from one_gpu_turns import (
 )
 
 from upcurve.engine.build import DTYPES
+from upcurve.engine.kernels.peers import Peers, box
 from upcurve.engine.model.checkpoint import small_config
 from upcurve.engine.model.model import Model, load_model
 from upcurve.engine.model.weight_map import parameter_bytes
+from upcurve.engine.parallel.boxes import ROWS
+from upcurve.engine.parallel.group import Group, SilentGroup
+from upcurve.engine.parallel.layout import Layout
+from upcurve.engine.parallel.ranks import ALONE, Ranks
+from upcurve.engine.platform import shares_memory
 from upcurve.engine.switches import Switches
 
 
@@ -83,31 +89,45 @@ def load(arguments):
         for variant in arguments.variant:
             kind, _, off = variant.partition(":")
             if kind not in drawn:
-                drawn[kind] = draw(folder, device, kind)
+                drawn[kind] = draw(folder, device, kind, getattr(arguments, "tp", 1))
             first = drawn[kind]
             label = "fp8" if kind == "fp8" else str(first.dtype).removeprefix("torch.")
             label += f", {off} off" if off else ""
             switches = Switches.without(off)
-            models[label] = Model(first.shapes, first.weights, switches, first.dtype)
+            models[label] = Model(first.shapes, first.weights, switches, first.dtype, first.ranks)
         if not arguments.no_transformers and "none" in drawn:
             models["transformers"] = transformers_model(folder, drawn["none"], device)
     return models
 
 
-def draw(folder, device, quantization):
+def draw(folder, device, quantization, tp=1):
     started = time.perf_counter()
+    layout = Layout(tp)
+    # A rank that is alone has nobody to reach.
     model = load_model(
         folder,
         device=device,
         dtype=DTYPES["bf16" if device.type == "cuda" else "fp32"],
-        switches=Switches(),
+        switches=Switches.without("peer_memory" if tp > 1 else ""),
         load_format="dummy",
         quantization=quantization,
+        ranks=Ranks(layout, 0, layout.share(0), Echo(tp), Group()) if tp > 1 else ALONE,
     )
+    if tp > 1 and shares_memory(device):
+        own = box(1, ROWS, model.shapes.hidden_size, model.dtype, device)
+        model.ranks.heads.peers = Peers.of(0, (own,))
     synchronize()
     size, took = parameter_bytes(model.weights) / 2**30, time.perf_counter() - started
     print(f"{quantization}: {size:.2f} GiB of parameters, drawn in {took:.1f} s", flush=True)
     return model
+
+
+class Echo(SilentGroup):
+    """Other ranks that say what this one says, at once."""
+
+    def gather(self, x):
+        """Return x as often as there are ranks."""
+        return x.repeat(self.size, *[1] * (x.dim() - 1))
 
 
 def decode_table(models, arguments):

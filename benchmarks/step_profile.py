@@ -3,8 +3,10 @@
     python benchmarks/step_profile.py --batch 1,64              decode steps, as captured graphs
     python benchmarks/step_profile.py --eager --batch 64        without graphs: parts can be told
     python benchmarks/step_profile.py --prefill 2048,8192 --quantization fp8
+    python benchmarks/step_profile.py --tp 2 --quantization fp8 --batch 4       one rank of two
     python benchmarks/step_profile.py --device cpu --model small --batch 4 --prefill 256
 
+With --tp one rank is profiled by itself: what it launches, without waiting for the others.
 Under torch's profiler, which slows the host: times of the host are shares, not absolute ones.
 """
 
@@ -21,7 +23,7 @@ from torch.profiler import ProfilerActivity, profile, record_function
 
 from upcurve.engine.schedule.request import Request, SamplingParameters
 
-PARTS = ("_experts", "_gated_delta", "_gated_attention", "_add_norm")
+PARTS = ("_all_experts", "_gated_delta", "_gated_attention", "_add_norm")
 STEPS = 3
 
 
@@ -34,6 +36,7 @@ def main():
     parser.add_argument("--batch", default="", help="decode steps of these batches")
     parser.add_argument("--prefill", default="", help="prefill steps of so many tokens")
     parser.add_argument("--context", type=int, default=1024)
+    parser.add_argument("--tp", type=int, default=1, help="ranks, of which the first is here")
     parser.add_argument("--eager", action="store_true", help="no graphs")
     arguments = parser.parse_args()
     off = ":cuda_graphs" if arguments.eager else ""

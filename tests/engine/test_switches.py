@@ -13,6 +13,7 @@ NAMES = [
     "fused_topk",
     "fused_norm",
     "fused_all_reduce",
+    "peer_memory",
     "fused_projections",
     "fused_query_key",
     "fused_recurrence",

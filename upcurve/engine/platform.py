@@ -66,6 +66,14 @@ def is_amd() -> bool:
     return torch.version.hip is not None
 
 
+def shares_memory(device: torch.device) -> bool:
+    """Return whether a kernel may read what another GPU writes meanwhile.
+
+    AMD's GPUs need memory that is allocated for it, which torch does not give.
+    """
+    return runs_kernels(device) and not is_amd()
+
+
 def compute_capability(device: torch.device) -> tuple[int, int]:
     """Return that of an NVIDIA GPU; (0, 0) of everything else."""
     if device.type != "cuda" or is_amd():

@@ -21,6 +21,9 @@ class Switches:
     """Sum of the experts, residual add, RMSNorm and FP8 rows in one launch; off: one by one."""
     fused_all_reduce: bool = True
     """Ranks' sums added where the residual and the norm are; off: an all-reduce before them."""
+    peer_memory: bool = True
+    """Small sums written into the other ranks' memory by the launch that adds them (NVIDIA GPUs of
+    one host); off: gathered before it."""
     fused_projections: bool = True
     """One matrix product for all input projections of a mixer; off: one each."""
     fused_query_key: bool = True

@@ -18,6 +18,7 @@ from tests.engine.model.oracle import (
 )
 from upcurve.engine.errors import EngineInputError
 from upcurve.engine.fidelity.check import (
+    AMONG_RANKS,
     ON_A_GPU,
     Format,
     Limits,
@@ -146,8 +147,9 @@ def test_builds_of_switches() -> None:
 
 
 def test_switches_that_a_device_has_no_use_for_are_left_out() -> None:
-    everywhere = [name for name in Switches.names() if name != "fused_all_reduce"]
+    everywhere = [name for name in Switches.names() if name not in AMONG_RANKS]
     assert switches_of(Switches.names(), gpu=True) == everywhere
+    assert set(AMONG_RANKS) == {"fused_all_reduce", "peer_memory"}
     assert switches_of(["fused_all_reduce", "fused_norm"], gpu=True) == ["fused_norm"]
     on_a_cpu = [name for name in everywhere if name not in ON_A_GPU]
     assert switches_of(Switches.names(), gpu=False) == on_a_cpu

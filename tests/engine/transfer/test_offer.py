@@ -11,8 +11,8 @@ import pytest
 
 from tests.engine.transfer.described import described
 from tests.engine.transfer.processes import process
+from upcurve.engine.parallel.mapping import Export
 from upcurve.engine.transfer.description import Description
-from upcurve.engine.transfer.mapping import Export
 from upcurve.engine.transfer.offer import Exports, Offer
 from upcurve.engine.transfer.reach import Place, Reach
 

@@ -21,7 +21,7 @@ from upcurve.engine.switches import Switches
 
 ON_A_GPU = ("fused_query_key", "fused_recurrence", "paged_attention", "cuda_graphs", "host_overlap")
 """Switches that change nothing on a CPU."""
-AMONG_RANKS = ("fused_all_reduce",)
+AMONG_RANKS = ("fused_all_reduce", "peer_memory")
 """Switches that change nothing where one process has the whole model, as here."""
 FLOOR = 1e-8
 """Nats that float32 may cost: other orders of its sums cost 1e-10 at most (docs/divergence.md)."""

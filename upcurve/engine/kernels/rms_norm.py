@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from upcurve.engine.kernels import block_scaled, block_scaled_rows, rms_norm_kernels
+from upcurve.engine.kernels.peers import Peers
 from upcurve.engine.kernels.quantized import GatedRows, QuantizedRows
 from upcurve.engine.platform import runs_kernels
 
@@ -32,6 +33,7 @@ def add_norm(
     *,
     mixing: torch.Tensor | None = None,
     quantize: bool = False,
+    peers: Peers | None = None,
 ) -> Normed:
     """Add what is still to be summed to the residual stream and normalise, at once.
 
@@ -44,11 +46,16 @@ def add_norm(
         eps: added to the mean square.
         mixing: float32 [T, P], contiguous: weights of the parts; each counts fully where None.
         quantize: give the rows in FP8 too.
+        peers: on a GPU, the ranks over which the update is summed too, rounded once on each; what
+            has the weight 0 is not read then.
     """
     if runs_kernels(residual.device):
         return Normed(
-            *rms_norm_kernels.add_norm(residual, update, weight, eps, mixing, quantize=quantize)
+            *rms_norm_kernels.add_norm(
+                *(residual, update, weight, eps, mixing), quantize=quantize, peers=peers
+            )
         )
+    assert peers is None
     if update is not None and update.dim() == 3:
         wide = update.float()
         update = wide.sum(1) if mixing is None else torch.bmm(mixing.unsqueeze(1), wide).squeeze(1)

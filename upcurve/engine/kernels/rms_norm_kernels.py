@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from upcurve.engine.kernels.peers import Peers, sum_over_ranks
 from upcurve.engine.kernels.quantized import GatedRows, QuantizedRows
 from upcurve.engine.platform import overlapping, tl, triton, wait_for_inputs
 
@@ -19,10 +20,13 @@ def add_norm(
     mixing: torch.Tensor | None,
     *,
     quantize: bool,
+    peers: Peers | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor, QuantizedRows | None]:
     """Compute `rms_norm.add_norm`; the residual stream is changed in place."""
     tokens, width = residual.shape
     assert residual.is_contiguous()
+    assert peers is None or (update is not None and tokens <= peers.rows)
+    assert peers is None or peers.sums(width, residual.dtype)
     if update is None:
         strides, parts = (0, 0), 0
     else:
@@ -37,10 +41,13 @@ def add_norm(
         _add_norm[(tokens,)](
             *(residual, update, mixing, weight, rows),
             *((None, None) if quantized is None else (quantized.values, quantized.scale)),
+            *((None, None, 0) if peers is None else (peers.addresses, peers.turns, peers.index)),
             *(*strides, 0 if quantized is None else quantized.scale.stride(1), eps),
             width=width,
             lanes=lanes,
             parts=parts,
+            ranks=0 if peers is None else peers.ranks,
+            box_rows=0 if peers is None else peers.rows,
             num_warps=max(1, min(8, lanes // 256)),
             **overlapping(residual.device),
         )
@@ -81,7 +88,8 @@ def gated_norm(
     return rows, quantized
 
 
-@triton.jit  # type: ignore[untyped-decorator]
+# All ranks launch the same code.
+@triton.jit(do_not_specialize=["index"])  # type: ignore[untyped-decorator]
 def _add_norm(
     residual: tl.tensor,
     update: tl.tensor,
@@ -90,6 +98,9 @@ def _add_norm(
     rows: tl.tensor,
     quantized: tl.tensor,
     scale: tl.tensor,
+    addresses: tl.tensor,
+    turns: tl.tensor,
+    index: tl.tensor,
     update_row: tl.tensor,
     update_part: tl.tensor,
     scale_block: tl.tensor,
@@ -97,6 +108,8 @@ def _add_norm(
     width: tl.constexpr,
     lanes: tl.constexpr,
     parts: tl.constexpr,
+    ranks: tl.constexpr,
+    box_rows: tl.constexpr,
     early: tl.constexpr,
 ) -> None:
     wait_for_inputs(early)
@@ -111,10 +124,21 @@ def _add_norm(
         total = tl.zeros([lanes], tl.float32)
         for part in tl.static_range(parts):
             from_part = update + row * update_row + part * update_part + channel
-            added = tl.load(from_part, mask=inside, other=0.0).to(tl.float32)
+            counts = inside
             if mixing is not None:
-                added *= tl.load(mixing + row * parts + part)
+                weight_of_part = tl.load(mixing + row * parts + part)
+                if ranks > 0:
+                    # Nobody computed here what is another rank's.
+                    counts &= weight_of_part.to(tl.int32, bitcast=True) != 0
+            added = tl.load(from_part, mask=counts, other=0.0).to(tl.float32)
+            if mixing is not None:
+                added *= weight_of_part
             total += added
+        if ranks > 0:
+            mine = total.to(before.dtype)
+            total = sum_over_ranks(
+                *(mine, row, channel, inside, addresses, turns, index, box_rows, width, ranks)
+            )
         after = (x + total).to(before.dtype)
         tl.store(residual + at, after, mask=inside)
         # The norm is that of what the stream holds.

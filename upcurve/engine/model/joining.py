@@ -8,11 +8,18 @@ import torch.nn.functional as F
 from upcurve.engine.model.update import Update
 from upcurve.engine.model.weights import ModelWeights
 from upcurve.engine.parallel.group import Group
+from upcurve.engine.platform import shares_memory
 from upcurve.engine.switches import Switches
 
 GATHERED_BYTES = 2**21
 """Up to so many, every rank takes the others' parts and sums them where it adds them; more is
 summed on the way, where each rank receives less. Not measured; two ranks receive the same."""
+
+
+def reaches(heads: Group, switches: Switches, device: torch.device) -> bool:
+    """Whether ranks are to write into each other's memory: not where they share a GPU."""
+    wanted = switches.peer_memory and switches.fused_all_reduce and switches.fused_norm
+    return wanted and heads.size > 1 and heads.capturable and shares_memory(device)
 
 
 class Joining:
@@ -31,25 +38,39 @@ class Joining:
         self._vocabulary = weights.sharding.vocabulary
         self._vocab_size = weights.sharding.shapes.vocab_size
         self._fused = switches.fused_all_reduce and switches.fused_norm
+        self._peers = heads.peers
 
     @property
     def alone(self) -> bool:
         """Whether there are no others."""
         return self._heads.size == 1
 
-    def embed(self, token_ids: torch.Tensor) -> torch.Tensor:
-        """Return the residual stream that begins with the tokens int64 [T]."""
+    def leaves(self, rows: int) -> bool:
+        """Whether so many rows are left as they are: who adds them sums parts and ranks."""
+        return self.alone or (self._peers is not None and rows <= self._peers.rows)
+
+    def embed(self, token_ids: torch.Tensor) -> tuple[torch.Tensor, Update]:
+        """Return the residual stream before the first layer, and what is to be added to it.
+
+        Args:
+            token_ids: int64 [T].
+        """
         if self.alone:
-            return F.embedding(token_ids, self._embedding)
+            return F.embedding(token_ids, self._embedding), Update(None)
         mine = self._vocabulary
         here = (token_ids >= mine.start) & (token_ids < mine.stop)
         rows = F.embedding((token_ids - mine.start).where(here, 0), self._embedding)
-        return self._heads.add_up(rows * here.unsqueeze(-1))
+        partial = rows * here.unsqueeze(-1)
+        if self._peers is not None and self.leaves(len(rows)):
+            return torch.zeros_like(rows), Update(partial, peers=self._peers)
+        return self._heads.add_up(partial), Update(None)
 
     def join(self, update: Update) -> Update:
         """Return the sum over the ranks of what each has computed; or its parts."""
         if self.alone:
             return update
+        if update.parts is not None and self.leaves(len(update.parts)):
+            return Update(update.parts, update.mixing, self._peers)
         partial, heads = update.summed(), self._heads
         if self._fused:
             received = (heads.size - 1) * partial.numel() * partial.element_size()

@@ -18,7 +18,7 @@ from upcurve.engine.model.checkpoint import fill_dummy
 from upcurve.engine.model.delta_rule import DeltaRule
 from upcurve.engine.model.expert_layer import ExpertLayer
 from upcurve.engine.model.formats import LoadFormat, QuantizationFormat
-from upcurve.engine.model.joining import Joining
+from upcurve.engine.model.joining import Joining, reaches
 from upcurve.engine.model.layout_check import check_layout
 from upcurve.engine.model.loader import load_weights
 from upcurve.engine.model.matrix import Matrix
@@ -32,6 +32,7 @@ from upcurve.engine.model.weights import (
     ModelWeights,
     Norm,
 )
+from upcurve.engine.parallel.boxes import open_boxes
 from upcurve.engine.parallel.ranks import ALONE, Ranks
 from upcurve.engine.platform import runs_kernels
 from upcurve.engine.switches import Switches
@@ -73,6 +74,9 @@ def load_model(
         fill_dummy(weights, seed)
     else:
         load_weights(folder, weights, shapes.quantization)
+    heads = ranks.heads
+    can = reaches(heads, switches, device)
+    heads.peers = open_boxes(heads, shapes.hidden_size, dtype, device) if can else None
     return Model(weights.sharding.shapes, weights, switches, dtype, ranks)
 
 
@@ -125,8 +129,7 @@ class Model:
     def forward(self, batch: ForwardBatch, caches: Caches) -> torch.Tensor:
         """Run one step: write the tokens into the caches, return float32 logits [R, vocab]."""
         plan = plan_step(batch, self.shapes, caches)
-        residual = self._joining.embed(batch.token_ids)
-        update = Update(None)
+        residual, update = self._joining.embed(batch.token_ids)
         for index, layer in enumerate(self.weights.layers):
             x = self._add_norm(residual, update, layer.input_norm, quantize=len(residual) > 1)
             residual = x.residual
@@ -157,6 +160,7 @@ class Model:
                 *(residual, update.parts, norm.weight, eps),
                 mixing=update.mixing,
                 quantize=quantize and self._kernels and self.weights.quantized,
+                peers=update.peers,
             )
         return Normed(*rms_norm.add_norm_reference(residual, update.parts, norm.weight, eps), None)
 
@@ -172,8 +176,8 @@ class Model:
         self, rows: torch.Tensor, quantized: QuantizedRows | None, matrix: Matrix
     ) -> Update:
         """Multiply by the last matrix of a mixer; who adds the result may sum shares of it."""
-        if self.switches.fused_norm and self._joining.alone:
-            return Update(matrix.multiply_shares(rows, quantized))
+        if self.switches.fused_norm and self._joining.leaves(len(rows)):
+            return self._joining.join(Update(matrix.multiply_shares(rows, quantized)))
         return self._joining.join(Update(matrix.multiply(rows, quantized)))
 
     def _gated_attention(

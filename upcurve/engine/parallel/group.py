@@ -7,6 +7,8 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from upcurve.engine.kernels.peers import Peers
+
 # By these names from torch 2.13 on; the old ones warn there.
 _gather: Any = getattr(dist, "all_gather_single", dist.all_gather_into_tensor)
 _add_up_part: Any = getattr(dist, "reduce_scatter_single", dist.reduce_scatter_tensor)
@@ -37,6 +39,8 @@ class Group:
         """
         self.size = size
         self.index = index
+        self.peers: Peers | None = None
+        """Where they reach each other's memory."""
         self._handle = handle
         self._through_host = through_host
 
@@ -85,6 +89,14 @@ class Group:
             return number
         numbers = self.gather(torch.tensor([number], dtype=torch.int64, device=device))
         return int(numbers.min())
+
+    def objects(self, mine: Any) -> list[Any]:
+        """Return what each rank gives, which is pickled; waits for them all."""
+        if self.size == 1:
+            return [mine]
+        found = [None] * self.size
+        dist.all_gather_object(found, mine, group=self._handle)
+        return found
 
     def _sent(self, x: torch.Tensor) -> torch.Tensor:
         return x.cpu() if self._through_host else x.contiguous()

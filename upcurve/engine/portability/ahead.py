@@ -30,10 +30,13 @@ from upcurve.engine.execute.warm_up import (
     layers_of_each_kind,
     warm_up_steps,
 )
+from upcurve.engine.kernels.peers import Peers
 from upcurve.engine.memory.caches import Caches, CacheTypes
+from upcurve.engine.model.joining import reaches
 from upcurve.engine.model.model import Model
 from upcurve.engine.model.shapes import ModelShapes
 from upcurve.engine.model.weights import ModelWeights
+from upcurve.engine.parallel import boxes
 from upcurve.engine.parallel.ranks import Ranks
 from upcurve.engine.portability.chips import Chip, as_if_on
 from upcurve.engine.portability.compilation import fill_cache
@@ -126,8 +129,12 @@ def variants(request: Request, chip: Chip) -> dict[tuple[str, str], Variant]:
         ranks = Ranks.absent(options.layout)
         weights = ModelWeights.empty(shapes, device, dtype, quantized=quantized, share=ranks.share)
         weights.prepare()
-        shapes = weights.sharding.shapes
-        model = Model(shapes, weights, Switches.without(options.off), dtype, ranks)
+        shapes, switches = weights.sharding.shapes, Switches.without(options.off)
+        if reaches(ranks.heads, switches, device):
+            ranks.heads.peers = Peers.absent(
+                *(ranks.heads.size, boxes.ROWS, shapes.hidden_size, dtype, device)
+            )
+        model = Model(shapes, weights, switches, dtype, ranks)
         caches = Caches(
             shapes,
             CacheTypes.of(dtype, options.kv_cache_dtype, options.state_dtype),

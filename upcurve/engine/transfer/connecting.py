@@ -8,10 +8,11 @@ import socket
 from collections.abc import Callable
 from contextlib import suppress
 
+from upcurve.engine.parallel.mapping import host_identity
 from upcurve.engine.transfer import frames
 from upcurve.engine.transfer.description import VERSION
 from upcurve.engine.transfer.device_copy import CopyLink
-from upcurve.engine.transfer.frames import Frame, host_identity
+from upcurve.engine.transfer.frames import Frame
 from upcurve.engine.transfer.link import Ends, Link, Transfer
 from upcurve.engine.transfer.nixl import Agent, NixlLink, Remote
 from upcurve.engine.transfer.offer import Offer

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import socket
 import time
-from functools import cache
-from pathlib import Path
 
 import msgspec
 
@@ -115,16 +112,3 @@ def receive_into(connection: socket.socket, data: memoryview, *, may_end: bool =
     if may_end and not done:
         return False
     raise ConnectionError("the other end closed the connection within a frame")
-
-
-@cache
-def host_identity() -> str:
-    """Return what processes have in common that can map each other's memory; "" where unknown.
-
-    That is the running system and, of its containers, the one whose process ids are these.
-    """
-    try:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
-        return f"{boot} {os.readlink('/proc/self/ns/pid')}"  # noqa: PTH115
-    except OSError:
-        return ""

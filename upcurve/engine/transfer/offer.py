@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import msgspec
 import torch
 
-from upcurve.engine.transfer.mapping import Export, open_export
+from upcurve.engine.parallel.mapping import Export, open_export
 from upcurve.engine.transfer.reach import Reach
 from upcurve.engine.transfer.views import CacheViews
 

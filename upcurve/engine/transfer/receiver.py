@@ -11,12 +11,12 @@ from contextlib import suppress
 
 from upcurve.engine.memory.caches import Caches
 from upcurve.engine.parallel.acceptor import Acceptor
+from upcurve.engine.parallel.mapping import export, host_identity
 from upcurve.engine.transfer import frames
 from upcurve.engine.transfer.connecting import CONNECT_SECONDS
 from upcurve.engine.transfer.description import VERSION
-from upcurve.engine.transfer.frames import BrokenFrameError, Frame, host_identity
+from upcurve.engine.transfer.frames import BrokenFrameError, Frame
 from upcurve.engine.transfer.incoming import CopyWatch, Incoming, NixlWatch, TcpWriter
-from upcurve.engine.transfer.mapping import export
 from upcurve.engine.transfer.nixl import Registration
 from upcurve.engine.transfer.offer import Exports, Offer, proof_of
 from upcurve.engine.transfer.reach import Place, Reach

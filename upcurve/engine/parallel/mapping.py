@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -23,6 +25,19 @@ class Export:
     and what it counts and waits with."""
     memory: tuple[int, int, int] | None = None
     """On the CPU: process id, its file descriptor of shared memory, bytes."""
+
+
+@cache
+def host_identity() -> str:
+    """Return what processes have in common that can map each other's memory; "" where unknown.
+
+    That is the running system and, of its containers, the one whose process ids are these.
+    """
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+        return f"{boot} {os.readlink('/proc/self/ns/pid')}"  # noqa: PTH115
+    except OSError:
+        return ""
 
 
 def export(tensor: torch.Tensor) -> Export:
