@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ from unittest.mock import patch
 import pytest
 import torch
 
-from tests.engine.parallel.pool import RankPool, generate
+from tests.engine.parallel.generation import generate
 from tests.engine.parallel.test_layouts import (
     OPTIONS,
     SAMPLINGS,
@@ -19,6 +18,7 @@ from tests.engine.parallel.test_layouts import (
     expected,
     write_config,
 )
+from upcurve.engine.fidelity.pool import Place, RankPool
 from upcurve.engine.kernels import rms_norm, rms_norm_kernels
 from upcurve.engine.model import joining
 from upcurve.engine.parallel import boxes
@@ -36,13 +36,6 @@ TURNS = [3, 1, 2, 3, 1]
 """Rows of one sum after the other."""
 
 
-@pytest.fixture(scope="module")
-def pool() -> Iterator[RankPool]:
-    pool = RankPool()
-    yield pool
-    pool.close()
-
-
 def parts_of(rank: int, turn: int, rows: int, width: int, dtype: torch.dtype) -> Any:
     """What a rank computes: [rows, 3, width], and weights, of which one is 0 and its part NaN."""
     generator = torch.Generator().manual_seed(100 * turn + rank)
@@ -54,12 +47,12 @@ def parts_of(rank: int, turn: int, rows: int, width: int, dtype: torch.dtype) ->
 
 
 def sum_often(
-    rank: int, store: Any, ranks: int, width: int, dtype: torch.dtype, before: int
+    place: Place, ranks: int, width: int, dtype: torch.dtype, before: int
 ) -> list[torch.Tensor] | None:
     """Add and normalise over some ranks, turn after turn; return what the residual streams were."""
     import tests.engine.interpreter  # noqa: F401
 
-    del store
+    rank = place.ranks.rank
     heads = Ranks.of(Layout(ranks), rank).heads
     if rank >= ranks:
         return None
@@ -110,9 +103,9 @@ def test_all_ranks_get_the_sum(
             assert ((torch.from_numpy(each[turn]).double() - total).abs() <= step * size).all()
 
 
-def refused(rank: int, store: Any, what: str) -> bool | None:
+def refused(place: Place, what: str) -> bool | None:
     """Open boxes where one rank cannot; return whether there are none."""
-    del store
+    rank = place.ranks.rank
     heads = Ranks.of(Layout(4), rank).heads
     if rank >= 4:
         return None
@@ -141,7 +134,7 @@ def test_all_do_without_where_one_cannot(pool: RankPool, what: str) -> None:
     assert pool.call(refused, what) == [True] * 4 + [None] * 4
 
 
-def generate_in_boxes(rank: int, store: Any, *arguments: Any) -> tuple[Any, int]:
+def generate_in_boxes(place: Place, *arguments: Any) -> tuple[Any, int]:
     """Generate, with norms as kernels; return how many sums went through boxes, too."""
     import tests.engine.interpreter  # noqa: F401
 
@@ -157,7 +150,7 @@ def generate_in_boxes(rank: int, store: Any, *arguments: Any) -> tuple[Any, int]
         patch.object(rms_norm_kernels, "add_norm", counted),
         patch.object(boxes, "ROWS", 8),
     ):
-        return generate(rank, store, *arguments), sum(sums)
+        return generate(place, *arguments), sum(sums)
 
 
 @pytest.mark.parametrize("layout", [(2, 1, 1), (4, 2, 1), (2, 4, 2)])
