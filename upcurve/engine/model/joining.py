@@ -13,7 +13,8 @@ from upcurve.engine.switches import Switches
 
 GATHERED_BYTES = 2**21
 """Up to so many, every rank takes the others' parts and sums them where it adds them; more is
-summed on the way, where each rank receives less. Not measured; two ranks receive the same."""
+summed on the way, where each rank receives less. Two ranks receive the same either way, and take
+as long (docs/measured.md); the limit is not measured for more."""
 
 
 def reaches(heads: Group, switches: Switches, device: torch.device) -> bool:

@@ -13,7 +13,8 @@ from upcurve.engine.parallel.mapping import Export, export, host_identity, open_
 logger = logging.getLogger(__name__)
 
 ROWS = 512
-"""The most that a sum through boxes may have."""
+"""The most that a sum through boxes may have: of [512, 2048] it takes two ranks half as long as
+NCCL, of twice as many rows three quarters (docs/measured.md)."""
 
 
 def open_boxes(
