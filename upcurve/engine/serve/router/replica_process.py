@@ -11,7 +11,7 @@ import socket
 import sys
 import threading
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
@@ -258,6 +258,10 @@ def _listen_again(known: Announcement) -> AbstractContextManager[socket.socket |
 
 
 def _exists(pid: int) -> bool:
+    # As the first process of a container, this one inherits those whose parent has ended.
+    with suppress(ChildProcessError):
+        if os.waitpid(pid, os.WNOHANG)[0] == pid:
+            return False
     try:
         os.kill(pid, 0)
     except (ProcessLookupError, PermissionError):
