@@ -88,6 +88,7 @@ def test_a_failed_launch_is_exit_1_and_a_line_of_json(
         (["nothing.yaml"], "recipe nothing.yaml: there is no such file; name a YAML file"),
         (["small.yaml", "--set", "tpp=1"], "recipe small.yaml: tpp: unknown key; did you mean"),
         (["small.yaml", "--set", "tp"], "--set: 'tp' sets nothing; write key=value"),
+        (["small.yaml", "--set", "tp=2"], "--set tp: the command does not say {tp}: the engine"),
         (["bad.yaml"], "engine.command: there is no program 'no-such-engine'; install it"),
         (["small.yaml", "--resume", "--dry-run"], "store: there is none in ./results"),
     ],

@@ -8,7 +8,7 @@ import pytest
 
 from upcurve.errors import InputError
 from upcurve.records.layout import Layout
-from upcurve.sweep.recipe import load_recipe
+from upcurve.sweep.recipe import check_said, load_recipe
 
 RECIPE = """
 name: small
@@ -181,3 +181,19 @@ def test_a_command_may_say_the_layout(path: Path) -> None:
         "--port",
         "1",
     ]
+
+
+def test_a_size_that_the_command_would_not_say_is_refused(path: Path) -> None:
+    path.write_text(RECIPE.replace(" --ep {ep}", " --ep 1"))
+    line = (
+        "--set ep: the command does not say {ep}: the engine would be started as before; "
+        "write e.g. --ep {ep} in it"
+    )
+    changes = ["tp=4", "ep=4"]
+    with pytest.raises(InputError) as caught:
+        check_said(path, changes, load_recipe(path, changes))
+    assert str(caught.value) == line
+    # Nothing that it does not say is changed; or the command is.
+    command = "engine.command=serve --port {port} --ep 4"
+    for each in (["ep=1", "tp=4"], [*changes, command]):
+        check_said(path, each, load_recipe(path, each))

@@ -18,7 +18,7 @@ from upcurve.records.store import Store
 from upcurve.sweep.bisection import LEAST_ROUNDS, RevisionError, bisect
 from upcurve.sweep.interruption import sigterm_interrupts
 from upcurve.sweep.launch_run import HOST
-from upcurve.sweep.recipe import Recipe, load_recipe
+from upcurve.sweep.recipe import Recipe, check_said, load_recipe
 from upcurve.sweep.revision import Repository, Revision, Worktrees
 from upcurve.sweep.revision_runs import COLUMNS, Question, RevisionRuns, recipe_of
 
@@ -115,6 +115,7 @@ def command(
     # Only to be whole as it is read: each revision has a folder of its own.
     here = f"engine.repository={json.dumps(str(opened.path))}"
     loaded = load_recipe(recipe, [here, *overrides])
+    check_said(recipe, overrides, loaded)
     if concurrency is not None:
         loaded = loaded.model_copy(update={"concurrency": [concurrency]})
     if not setup and not any("{repository}" in word for word in loaded.engine.command):

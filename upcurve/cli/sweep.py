@@ -20,7 +20,7 @@ from upcurve.records.store import Store
 from upcurve.sweep.adaptive import goals_of, run_adaptive
 from upcurve.sweep.gate import GateOutcome
 from upcurve.sweep.plan import Launch
-from upcurve.sweep.recipe import load_recipe
+from upcurve.sweep.recipe import check_said, load_recipe
 from upcurve.sweep.result import Failure, Measured
 from upcurve.sweep.runner import run_sweep
 from upcurve.sweep.summary import summary
@@ -119,6 +119,8 @@ def command(
       upcurve sweep recipe.yaml --target-cost 0.12 --price MI355X=1.48
     """  # noqa: D301
     loaded = [load_recipe(path, overrides) for path in recipes]
+    for path, recipe in zip(recipes, loaded, strict=True):
+        check_said(path, overrides, recipe)
     goals: list[Goal] = []
     if interactivities or costs:
         goals, assumed = goals_of(

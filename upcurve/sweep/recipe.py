@@ -26,6 +26,8 @@ from upcurve.sweep.section import Name, Positive, Section, Text
 PLACEHOLDERS = ("port", "host", "model", "served_model_name", "tp", "ep", "dp", "repository")
 """What `{NAME}` in a command may stand for; other braces are left as they are."""
 
+SIZES = ("tp", "ep", "dp")
+"""Of a layout, that a command may say."""
 _PLACEHOLDER = re.compile(r"\{([a-z_]+)\}")
 
 
@@ -238,3 +240,24 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
         return Recipe.model_validate(values)
     except ValidationError as error:
         raise mistake(error, Recipe, path) from error
+
+
+def check_said(path: Path, overrides: Sequence[str], recipe: Recipe) -> None:
+    """Refuse overrides of a layout that the engine would not hear of.
+
+    Args:
+        path: the recipe's file.
+        overrides: with which it was loaded.
+        recipe: what that gave.
+
+    Raises:
+        InputError: a size was changed, and the command is as it was and does not say it.
+    """
+    if any(each.startswith("engine.command=") for each in overrides):
+        return
+    before = read(path)
+    for name in SIZES:
+        said = any(f"{{{name}}}" in word for word in recipe.engine.command)
+        if not said and getattr(recipe, name) != before.get(name, 1):
+            problem = f"the command does not say {{{name}}}: the engine would be started as before"
+            raise InputError(f"--set {name}", problem, f"write e.g. --{name} {{{name}}} in it")
