@@ -118,12 +118,14 @@ def test_json_on_stdout_is_the_contract_and_nothing_else(compare):
     assert "MI355X $1.48 per GPU-hour (hyperscaler, valid from 2025-08-01)" in err
 
 
-def test_the_table_shows_figures_statuses_marks_and_the_price(compare):
+def test_the_table_shows_figures_statuses_marks_and_the_price_once(compare):
     code, out, err = compare(*MONTHS, "--at", "20,40,50")
     assert (code, err) == (0, "")
     for text in ("1,259*", "4,861", "19.0x", "17.7x to 20.1x", "unreachable", "inf", "$2.14"):
         assert text in out
-    assert "Price: MI355X $1.48 per GPU-hour (hyperscaler, valid from 2025-08-01)." in out
+    price = "cost assumes MI355X $1.48 per GPU-hour (hyperscaler, valid from 2025-08-01)"
+    assert f"price assumption: {price} (all series).\n" in out
+    assert out.count("$1.48") == 1
     assert "* in the first or last interval" in out
     rows = [line for line in out.splitlines() if "tok/s/GPU" in line]
     assert len(rows) == 3
@@ -188,7 +190,8 @@ def test_markdown_ends_in_the_assumptions(compare):
     code, out, _ = compare(*MONTHS, "--at", "40", "--format", "markdown", "--tier", "rental")
     assert code == 0
     assert "| 40 | tok/s/GPU | 192\\* | 2,476 | 3,660 |" in out
-    assert "- Price: MI355X $2.1 per GPU-hour (rental, valid from 2025-08-01)." in out
+    price = "MI355X $2.1 per GPU-hour (rental, valid from 2025-08-01)"
+    assert f"- price assumption: cost assumes {price} (all series).\n" in out
 
 
 def test_a_baseline_that_is_not_among_the_series_joins_them(compare):
@@ -280,8 +283,8 @@ def test_accuracy_that_is_required_and_missing_is_exit_1(compare):
     assert code == 1
     assert "tok/s/GPU" in out
     assert [line for line in err.splitlines() if "error" in line] == [
-        f"upcurve: error: {name} at 20 tok/s/user: no accuracy was measured at the points around it"
-        for name in ("baseline", "optimised")
+        "upcurve: error: accuracy missing: no accuracy was measured at the points around it "
+        "(all points)."
     ]
 
 
