@@ -277,13 +277,17 @@ def test_the_dashboard_says_the_same_from_the_store(
 def test_what_is_doubtful_about_the_points_is_said_in_every_format(
     measured: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    few = "runs of 6 requests at the points around it"  # of concurrency 2, three a stream
+    few = "runs of 6 requests"  # of concurrency 2, three a stream
     for form in ("table", "markdown", "csv", "json"):
         # The same target twice is two answers, not a mistake.
         assert again(measured, "--at", "27,27", "--format", form) == 0
         output, _ = capsys.readouterr()
         assert few in output, form
         assert "no accuracy was measured at the points around it" in output, form
+        whole = f"{few} at the points around it; a median wants 64"
+        assert (whole in output) == (form in ("csv", "json")), form
+        if form in ("table", "markdown"):
+            assert output.count("(all points)") == 2
     (flag, *_) = json.loads(output)["targets"][1]["flags"]
     assert flag.keys() == {"configuration", "code", "text"}
     assert flag["configuration"] in LABELS

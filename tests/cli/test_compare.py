@@ -118,12 +118,14 @@ def test_json_on_stdout_is_the_contract_and_nothing_else(compare):
     assert "MI355X $1.48 per GPU-hour (hyperscaler, valid from 2025-08-01)" in err
 
 
-def test_the_table_shows_figures_statuses_marks_and_the_price(compare):
+def test_the_table_shows_figures_statuses_marks_and_the_price_once(compare):
     code, out, err = compare(*MONTHS, "--at", "20,40,50")
     assert (code, err) == (0, "")
     for text in ("1,259*", "4,861", "19.0x", "17.7x to 20.1x", "unreachable", "inf", "$2.14"):
         assert text in out
-    assert "Price: MI355X $1.48 per GPU-hour (hyperscaler, valid from 2025-08-01)." in out
+    price = "cost assumes MI355X $1.48 per GPU-hour (hyperscaler, valid from 2025-08-01)"
+    assert f"price assumption: {price} (all series).\n" in out
+    assert out.count("$1.48") == 1
     assert "* in the first or last interval" in out
     rows = [line for line in out.splitlines() if "tok/s/GPU" in line]
     assert len(rows) == 3
@@ -132,8 +134,8 @@ def test_the_table_shows_figures_statuses_marks_and_the_price(compare):
 
 def test_what_is_doubtful_about_the_headline_is_said_in_every_format(compare):
     words = (
-        "40 lies in the last interval of feb (37.66 to 40.86 tok/s/user), where its reach ends",
-        "17.7x to 20.1x over the interpolation rules",
+        "the last interval of feb (37.66 to 40.86 tok/s/user), where its reach ends: the ratio is",
+        "rests on a first or last interval",
         "one run only at the points around it",
         "no accuracy was measured at the points around it",
         "cost assumes MI355X $1.48 per GPU-hour (hyperscaler, valid from 2025-08-01)",
@@ -143,9 +145,24 @@ def test_what_is_doubtful_about_the_headline_is_said_in_every_format(compare):
         assert code == 0
         for each in words:
             assert each in out, form
+        # Machines get each flag whole; the table has its figures in a row.
+        for each in ("40 lies in the last", "17.7x to 20.1x over the interpolation rules"):
+            assert (each in out) == (form in ("csv", "json")), form
+        assert "17.7x to 20.1x" in out
     _, out, _ = compare(*MONTHS, "--at", "40", "--format", "latex")
     assert words[0] in out
     assert r"cost assumes MI355X \$1.48 per GPU-hour" in out
+
+
+@pytest.mark.parametrize("form", ["table", "markdown", "latex"])
+def test_flags_are_a_line_a_kind_however_many_points_have_them(compare, form):
+    _, out, _ = compare(*MONTHS, "--every", "5", "--format", form)
+    kinds = ("price assumption", "too few", "accuracy missing", "regime extension", "end segment")
+    for kind in kinds:
+        assert sum(kind in line for line in out.splitlines()) == 1, kind
+    assert out.count("(all points).") == 2
+    ends = next(line for line in out.splitlines() if "end segment" in line)
+    assert "(apr and may at 20, 25, 40)." in ends
 
 
 def test_every_lists_targets_over_what_any_series_reaches(compare):
@@ -173,7 +190,8 @@ def test_markdown_ends_in_the_assumptions(compare):
     code, out, _ = compare(*MONTHS, "--at", "40", "--format", "markdown", "--tier", "rental")
     assert code == 0
     assert "| 40 | tok/s/GPU | 192\\* | 2,476 | 3,660 |" in out
-    assert "- Price: MI355X $2.1 per GPU-hour (rental, valid from 2025-08-01)." in out
+    price = "MI355X $2.1 per GPU-hour (rental, valid from 2025-08-01)"
+    assert f"- price assumption: cost assumes {price} (all series).\n" in out
 
 
 def test_a_baseline_that_is_not_among_the_series_joins_them(compare):
@@ -265,8 +283,8 @@ def test_accuracy_that_is_required_and_missing_is_exit_1(compare):
     assert code == 1
     assert "tok/s/GPU" in out
     assert [line for line in err.splitlines() if "error" in line] == [
-        f"upcurve: error: {name} at 20 tok/s/user: no accuracy was measured at the points around it"
-        for name in ("baseline", "optimised")
+        "upcurve: error: accuracy missing: no accuracy was measured at the points around it "
+        "(all points)."
     ]
 
 

@@ -213,9 +213,13 @@ def test_an_empty_store_answers_and_says_nothing_is_there(tmp_path: Path) -> Non
 def test_the_published_story_is_a_preset_that_the_api_can_answer(published: TestClient) -> None:
     (preset,) = published.get("/api/v1/meta").json()["presets"]
     query = preset["query"].removeprefix("view=compare&")
-    comparison = published.get(f"/api/v1/compare?{query}").json()["comparison"]
+    answer = published.get(f"/api/v1/compare?{query}").json()
+    comparison = answer["comparison"]
+    assert answer["notes"][-1].startswith("Price: MI355X $1.48 per GPU-hour")
     at_forty = {each["name"]: each["at"][2] for each in comparison["series"]}
     assert at_forty["may"]["ratio"] == pytest.approx(19.0, abs=0.05)
     assert at_forty["feb"]["tput_per_gpu"] == pytest.approx(192, abs=0.5)
     codes = [flag["code"] for flag in at_forty["may"]["flags"]]
     assert "regime_extension" in codes
+    texts = [flag["text"] for flag in at_forty["may"]["flags"]]
+    assert any(each.startswith("40 lies in the last interval of feb") for each in texts)

@@ -130,8 +130,34 @@ def test_flags_of_series_and_readings_are_words_with_their_places():
     lines = legend(found, {})
     assert "price assumption: cost assumes $2 (new)." in lines
     few = next(line for line in lines if line.startswith("too few samples"))
-    assert few.endswith("(old at 18, 20; new at 18, 20).")
+    assert few.endswith("which takes 3 (all points).")
     assert found.to_dict()["series"][1]["flags"] == [price.to_dict()]
+
+
+def test_a_note_says_no_place_and_no_figure_of_the_table_a_machine_gets_both():
+    def reasons(target, code, **options):
+        found = compare(
+            {"old": repeated(OLD), "new": options.get("new", repeated(NEW))},
+            baseline="old",
+            targets=target,
+            usd_per_gpu_hour={},
+        )
+        flags = [each for at in found.series[1].at for each in at.flags if each.code == code]
+        assert [set(each.to_dict()) for each in flags] == [{"code", "text"}] * len(target)
+        assert len({each.to_dict()["text"] for each in flags}) == len(target)
+        return {each.reason for each in flags}
+
+    (last,) = reasons([26, 27], "regime_extension")
+    assert last.startswith("the last interval of old (20 to 30 tok/s/user)")
+    assert reasons([40, 50], "regime_extension") == {
+        "old ends at 30 tok/s/user: what is gained beyond is reach, no ratio of speeds"
+    }
+    assert len(reasons([26, 27], "end_segment_sensitivity")) == 1
+    swaying = [
+        replace(p, interactivity=p.interactivity * (1 + 0.02 * (p.repeat - 1.5)))
+        for p in repeated(NEW)
+    ]
+    assert len(reasons([59.8, 59.9], "reach_uncertain", new=swaying)) == 1
 
 
 def test_a_ratio_that_no_rule_moves_is_said_once():

@@ -64,4 +64,9 @@ def test_a_trend_says_its_flags_in_words_with_how_many_builds_have_them():
     builds[0] = replace(builds[0], flags=())
     trend = judge(builds, METRICS["tput"], 0.01)
     assert trend.notes == ("client saturated in 7 of 8 builds, in the newest of them: in 2 of 3",)
+    same = [replace(each, flags=(plain,)) for each in builds]
+    (note,) = judge(same, METRICS["tput"], 0.01).notes
+    assert note == "client saturated in 8 of 8 builds: in 1 of 3 runs"
+    (note,) = judge([replace(same[0], flags=(plain, busy))], METRICS["tput"], 0.01).notes
+    assert note == "client saturated in 1 of 1 builds: in 1 of 3 runs; in 2 of 3"
     assert judge(builds[:1], METRICS["tput"], 0.01).reason.startswith("1 build with a value")

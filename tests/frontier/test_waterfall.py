@@ -13,6 +13,7 @@ from upcurve.frontier.attribution_data import tidy_rows, to_dict
 from upcurve.frontier.flags import Flag
 from upcurve.frontier.waterfall import (
     TOGETHER,
+    all_remarks,
     header,
     headline,
     legend,
@@ -93,6 +94,22 @@ def test_remarks_say_how_many_more_rounds_and_where_the_rule_matters() -> None:
     assert unknown.endswith("how many rounds it takes is not known yet.")
 
 
+def test_flags_are_a_line_a_kind_over_all_targets_and_configurations() -> None:
+    few, missing = Flag("few", "one run at 40", "one run"), Flag("missing", "no accuracy")
+    rounds = measured(3, 0.01)
+    found = [attribute(rounds, "abc", interactivity=at, design="full") for at in (30, 40)]
+    flags = [
+        {"all off": [few, missing], "all on": [missing]},
+        {"all off": [few, missing], "all on": [few, missing]},
+    ]
+    said = all_remarks(found, LABELS, flags, precision=None, reached=None)
+    assert said == [
+        "few: one run (all off at 30, 40; all on at 40).",
+        "missing: no accuracy (all points).",
+        *legend(found),
+    ]
+
+
 def test_the_bar_of_what_is_left_is_named_and_explained() -> None:
     found = attribute(measured(3, 0.01), "abc", interactivity=40, design="one")
     assert [row[0] for row in table(found)] == [*"abc", TOGETHER, "all"]
@@ -108,12 +125,11 @@ def test_machines_get_every_figure() -> None:
     assert total == pytest.approx(data["move"]["log_ratio"]["mean"], abs=1e-12)
     ratio = data["full"]["tput_per_gpu"] / data["baseline"]["tput_per_gpu"]
     assert math.log(ratio) == pytest.approx(total)
-    doubts = [(Flag(code, "x"), "all off", found.interactivity) for code in ("few", "failed")]
-    rows = tidy_rows([found], [doubts])
+    rows = tidy_rows([found], [{"all off": [Flag("few", "x"), Flag("failed", "x")], "all on": []}])
     assert {row["flags"] for row in rows} == {"few: all off: x; failed: all off: x"}
     assert [row["switch"] for row in rows] == list("abc")
     assert rows[0]["usd_low"] < rows[0]["usd"] < rows[0]["usd_high"]
     assert rows[0]["log_ratio"] == found.shares[0].log.mean
-    bare = tidy_rows([full(measured(1, 0))], [[]])
+    bare = tidy_rows([full(measured(1, 0))], [{}])
     assert (bare[0]["usd"], bare[0]["log_ratio_low"]) == (None, None)
     assert list(bare[0]) == list(rows[0])

@@ -13,7 +13,8 @@ import click
 from upcurve.cli.options import FiniteRange, NumberList, json_option, store_option
 from upcurve.cli.tables import comparison_table, print_table
 from upcurve.frontier.comparison import Comparison
-from upcurve.frontier.grid import legend, markdown
+from upcurve.frontier.flag_notes import flag_notes
+from upcurve.frontier.grid import flagged, legend, markdown
 from upcurve.frontier.interpolation import DEFAULT_RULE, RULES
 from upcurve.frontier.latex import latex
 from upcurve.records.compared import Pricing, Question, compare_stored
@@ -209,7 +210,7 @@ def command(
     question = Question(series, baseline, targets, every, rule, isl, osl, output_weight, pricing)
     with Store.open(store, create=False) as opened:
         compared = compare_stored(opened, question)
-    comparison, notes = compared.comparison, compared.notes
+    comparison, beside = compared.comparison, [*compared.notes, *compared.price_lines()]
     for line in compared.warnings:
         click.echo(f"upcurve: warning: {line}", err=True)
     if form == "csv":
@@ -217,7 +218,7 @@ def command(
     elif as_json or form == "json":
         click.echo(json.dumps(compared.to_dict(), indent=2))
     else:
-        notes = [*legend(comparison, compared.details()), *notes]
+        notes = [*legend(comparison, compared.details()), *compared.notes]
         if form == "markdown":
             click.echo(markdown(comparison, notes), nl=False)
         elif form == "latex":
@@ -225,8 +226,8 @@ def command(
         else:
             print_table(comparison_table(comparison))
             click.echo("\n".join(notes))
-        notes = []
-    for line in notes:
+        beside = []
+    for line in beside:
         click.echo(f"upcurve: {line}", err=True)
     if require_accuracy and (doubts := _without_accuracy(comparison)):
         for line in doubts:
@@ -235,14 +236,12 @@ def command(
 
 
 def _without_accuracy(comparison: Comparison) -> list[str]:
-    """Return what is said against the accuracy of every figure."""
-    return [
-        f"{series.name} at {reading.interactivity:g} tok/s/user: {flag.text}"
-        for series in comparison.series
-        for reading in series.at
-        for flag in reading.flags
-        if flag.code in ("accuracy_missing", "accuracy_failed")
-    ]
+    """Return what is said against the accuracy of figures, a line a kind."""
+    doubts = ("accuracy_missing", "accuracy_failed")
+    return flag_notes(
+        (name, target, [flag for flag in flags if flag.code in doubts])
+        for name, target, flags in flagged(comparison)
+    )
 
 
 def _print_csv(rows: Sequence[Mapping[str, object]]) -> None:

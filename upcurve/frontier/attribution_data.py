@@ -43,8 +43,8 @@ def to_dict(attribution: Attribution) -> dict[str, Any]:
     }
 
 
-Doubts = Sequence[tuple[Flag, str, float]]
-"""What is doubtful at one target: the flag, of which configuration, and the target."""
+Doubts = Mapping[str, Sequence[Flag]]
+"""What is doubtful at one target, by configuration: all that reach it, by name."""
 
 
 def doubtful(
@@ -62,11 +62,7 @@ def doubtful(
         rule: how to interpolate on a frontier.
     """
     return [
-        [
-            (flag, labels[on], each.interactivity)
-            for on, of in doubts(points, each.interactivity, rule).items()
-            for flag in of
-        ]
+        {labels[on]: of for on, of in doubts(points, each.interactivity, rule).items()}
         for each in attributions
     ]
 
@@ -110,7 +106,11 @@ class Told:
                 | {
                     "precise": each.precise(self.precision),
                     "more_rounds": each.more_rounds(self.precision),
-                    "flags": [{"configuration": name} | flag.to_dict() for flag, name, _ in of],
+                    "flags": [
+                        {"configuration": name} | flag.to_dict()
+                        for name, own in of.items()
+                        for flag in own
+                    ],
                 }
                 for each, of in zip(self.attributions, self.flags, strict=True)
             ],
@@ -127,7 +127,9 @@ def tidy_rows(attributions: Sequence[Attribution], flags: Sequence[Doubts]) -> l
     """
     rows = []
     for each, of in zip(attributions, flags, strict=True):
-        words = "; ".join(f"{flag.code}: {name}: {flag.text}" for flag, name, _ in of)
+        words = "; ".join(
+            f"{flag.code}: {name}: {flag.text}" for name, own in of.items() for flag in own
+        )
         for bar in each.bars:
             row: dict[str, Any] = {
                 "interactivity": each.interactivity,

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -21,10 +21,17 @@ class Flag:
 
     code: str
     text: str
+    brief: str = ""
+    """`text` less its place and what a table shows; empty where it has neither."""
+
+    @property
+    def reason(self) -> str:
+        """What a note says that names the places itself, under a table that has the figures."""
+        return self.brief or self.text
 
     def to_dict(self) -> dict[str, str]:
         """Return the JSON object of this flag."""
-        return asdict(self)
+        return {"code": self.code, "text": self.text}
 
 
 def bracket(curve: Curve, target: float) -> slice:
@@ -46,18 +53,18 @@ def regime_extension(
     """
     end = curve.x[-1]
     if reading.status == "unreachable":
-        words = (
-            f"{baseline} ends at {end:.4g} tok/s/user: what is gained at {target:g} is reach, "
-            "no ratio of speeds"
+        gained = f"{baseline} ends at {end:.4g} tok/s/user: what is gained"
+        reach = "is reach, no ratio of speeds"
+        yield Flag(
+            "regime_extension", f"{gained} at {target:g} {reach}", f"{gained} beyond {reach}"
         )
-        yield Flag("regime_extension", words)
     elif reading.value is not None and (len(curve.x) == 1 or target > curve.x[-2]):
         start = curve.x[max(0, len(curve.x) - 2)]
         words = (
-            f"{target:g} lies in the last interval of {baseline} ({start:.4g} to {end:.4g} "
-            "tok/s/user), where its reach ends: the ratio is partly of reach"
+            f"the last interval of {baseline} ({start:.4g} to {end:.4g} tok/s/user), where its "
+            "reach ends: the ratio is partly of reach"
         )
-        yield Flag("regime_extension", words)
+        yield Flag("regime_extension", f"{target:g} lies in {words}", words)
 
 
 def end_segment(rule_ratios: tuple[str, str]) -> Flag:
@@ -65,7 +72,8 @@ def end_segment(rule_ratios: tuple[str, str]) -> Flag:
     low, high = rule_ratios
     spread = low if low == high else f"{low} to {high}"
     words = f"it rests on a first or last interval: {spread} over the interpolation rules"
-    return Flag("end_segment_sensitivity", words)
+    brief = "the ratio rests on a first or last interval: see by rule"
+    return Flag("end_segment_sensitivity", words, brief)
 
 
 def point_flags(measured: Sequence[Sequence[Point]]) -> Iterator[Flag]:
@@ -83,7 +91,8 @@ def point_flags(measured: Sequence[Sequence[Point]]) -> Iterator[Flag]:
     requests = [each.requests for each in facts if each.requests is not None]
     if requests and min(requests) < FEW_REQUESTS:
         words = f"runs of {min(requests)} requests at the points around it; a median wants 64"
-        yield Flag("too_few_samples", words)
+        brief = f"runs of {min(requests)} requests, where a median wants {FEW_REQUESTS}"
+        yield Flag("too_few_samples", words, brief)
     saturated = sum(each.client_saturated is True for each in facts)
     if saturated:
         words = f"the load client was at its own limit in {saturated} of {len(facts)} runs"
@@ -91,7 +100,7 @@ def point_flags(measured: Sequence[Sequence[Point]]) -> Iterator[Flag]:
     failed = sum(each.failed or 0 for each in facts)
     if failed:
         words = f"{failed} of {sum(requests)} requests failed at the points around it"
-        yield Flag("partial_failures", words)
+        yield Flag("partial_failures", words, f"{failed} of {sum(requests)} requests failed")
     if any(each.output_length_ok is False for each in facts):
         words = "answers at the points around it had other lengths than were asked for"
         yield Flag("partial_failures", words)
@@ -104,7 +113,8 @@ def point_flags(measured: Sequence[Sequence[Point]]) -> Iterator[Flag]:
 def reach_uncertain(target: float) -> Flag:
     """Flag a target that the repeats do not surely reach."""
     words = f"no interval: more than 2.5 % of what the repeats allow does not reach {target:g}"
-    return Flag("reach_uncertain", words)
+    brief = "no interval: more than 2.5 % of what the repeats allow does not reach the target"
+    return Flag("reach_uncertain", words, brief)
 
 
 def mixed_fingerprints(count: int) -> Flag:
@@ -114,22 +124,3 @@ def mixed_fingerprints(count: int) -> Flag:
         "between its runs"
     )
     return Flag("mixed_fingerprints", words)
-
-
-def flag_lines(found: Iterable[tuple[Flag, str, float | None]]) -> list[str]:
-    """Return each flag once as a line for readers, with all that it is about.
-
-    Args:
-        found: flags, the name of the series that each is about, and the target in tok/s/user;
-            None where it is about the whole series.
-    """
-    about: dict[Flag, dict[str, list[str]]] = {}
-    for flag, name, target in found:
-        at = about.setdefault(flag, {}).setdefault(name, [])
-        if target is not None:
-            at.append(f"{target:g}")
-    lines = []
-    for flag, of in about.items():
-        where = "; ".join(f"{name} at {', '.join(at)}" if at else name for name, at in of.items())
-        lines.append(f"{flag.code.replace('_', ' ')}: {flag.text} ({where}).")
-    return lines

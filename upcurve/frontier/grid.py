@@ -9,7 +9,7 @@ from typing import Any
 
 from upcurve.frontier.comparison import Comparison, SeriesComparison, TargetReading
 from upcurve.frontier.cost import Price
-from upcurve.frontier.flags import Flag, flag_lines
+from upcurve.frontier.flag_notes import Flagged, flag_notes
 from upcurve.frontier.text import cost_text, ratio_text, throughput_text
 
 END_MARK = "*"
@@ -138,7 +138,7 @@ def legend(comparison: Comparison, details: Mapping[str, str]) -> list[str]:
         *lines,
         *map(_area_line, _with_area(comparison)),
         *_noise_lines(comparison),
-        *flag_lines(_flags(comparison)),
+        *flag_notes(flagged(comparison)),
     ]
 
 
@@ -164,13 +164,13 @@ def _noise_lines(comparison: Comparison) -> list[str]:
     ]
 
 
-def _flags(comparison: Comparison) -> Iterator[tuple[Flag, str, float | None]]:
+def flagged(comparison: Comparison) -> Iterator[Flagged]:
+    """Yield every series and every figure of a comparison with its flags, if any."""
     for series in comparison.series:
-        for flag in series.flags:
-            yield flag, series.name, None
+        yield series.name, None, series.flags
         for reading in series.at:
-            for flag in reading.flags:
-                yield flag, series.name, reading.interactivity
+            if reading.tput_per_gpu is not None:
+                yield series.name, reading.interactivity, reading.flags
 
 
 def markdown(comparison: Comparison, notes: Sequence[str]) -> str:

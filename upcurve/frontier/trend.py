@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -86,17 +85,19 @@ def judge(values: Sequence[Value], metric: Metric, min_change: float) -> Trend:
 
 
 def _doubts(values: Sequence[Value]) -> list[str]:
-    """Return each kind of flag in words, with how many builds have it; the newest one's text."""
-    newest: dict[str, str] = {}
-    counts: Counter[str] = Counter()
+    """Return each kind of flag in words, with how many builds have it; the newest one's texts."""
+    said: dict[str, list[str]] = {}
     for each in values:
+        texts: dict[str, list[str]] = {}
         for flag in each.flags:
-            newest[flag.code] = flag.text
-        counts.update({flag.code for flag in each.flags})
+            texts.setdefault(flag.code, []).append(flag.text)
+        for code, own in texts.items():
+            said.setdefault(code, []).append("; ".join(own))
     of = sum(each.value is not None for each in values)
     return [
-        f"{code.replace('_', ' ')} in {counts[code]} of {of} builds, in the newest of them: {text}"
-        for code, text in newest.items()
+        f"{code.replace('_', ' ')} in {len(builds)} of {of} builds"
+        f"{', in the newest of them' if len(set(builds)) > 1 else ''}: {builds[-1]}"
+        for code, builds in said.items()
     ]
 
 

@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from upcurve.frontier.attribution import Attribution, Estimate, Share
-from upcurve.frontier.flags import Flag, flag_lines
+from upcurve.frontier.flag_notes import flag_notes
+from upcurve.frontier.flags import Flag
 from upcurve.frontier.shapley import Design
 from upcurve.frontier.text import cost_text, ratio_text, throughput_text
 
@@ -197,7 +198,7 @@ def remarks(
 def all_remarks(
     attributions: Sequence[Attribution],
     labels: Mapping[frozenset[str], str],
-    flags: Sequence[Sequence[tuple[Flag, str, float]]],
+    flags: Sequence[Mapping[str, Sequence[Flag]]],
     *,
     precision: float | None,
     reached: tuple[float, float] | None,
@@ -208,7 +209,11 @@ def all_remarks(
         for each in attributions
         for line in remarks(each, labels, precision=precision, reached=reached)
     ]
-    said += flag_lines(each for of in flags for each in of)
+    said += flag_notes(
+        (name, attribution.interactivity, own)
+        for attribution, of in zip(attributions, flags, strict=True)
+        for name, own in of.items()
+    )
     return [*dict.fromkeys(said), *legend(attributions)]
 
 

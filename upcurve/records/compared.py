@@ -82,6 +82,7 @@ class Compared:
     prices: dict[str, Price | None]
     further: dict[str, list[WhatIfReading]]
     notes: list[str]
+    """What is said beside it, but for prices: each series has its own as a flag."""
     warnings: list[str]
     """What sets the series apart beyond the change they measure."""
 
@@ -98,6 +99,13 @@ class Compared:
         readings = [asdict(each) for of in self.further.values() for each in of]
         rows = tidy_rows(self.comparison, self.prices)
         return [{**row, **more} for row, more in zip(rows, readings, strict=True)]
+
+    def price_lines(self) -> list[str]:
+        """Return the prices that costs are made of, each once, in words."""
+        return [
+            f"Price: {line}."
+            for line in sorted({each.describe() for each in self.prices.values() if each})
+        ]
 
     def details(self) -> dict[str, str]:
         """Return each series in words, by name."""
@@ -143,7 +151,4 @@ def compare_stored(
     workloads = {each.summary.name: each.workload for each in chosen}
     further = what_if_readings(comparison, watts, workloads, question.output_weight)
     notes += what_if_lines(comparison, further, question.output_weight)
-    notes += [
-        f"Price: {line}." for line in sorted({each.describe() for each in prices.values() if each})
-    ]
     return Compared(comparison, chosen, prices, further, notes, differences(chosen))

@@ -79,7 +79,7 @@ def compare(reader: Reader, question: CompareQuestion) -> Compare:
             for name, price in found.prices.items()
         ],
         warnings=found.warnings,
-        notes=found.notes,
+        notes=[*found.notes, *found.price_lines()],
     )
 
 
