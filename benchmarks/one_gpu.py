@@ -94,7 +94,9 @@ def load(arguments):
             label = "fp8" if kind == "fp8" else str(first.dtype).removeprefix("torch.")
             label += f", {off} off" if off else ""
             switches = Switches.without(off)
-            models[label] = Model(first.shapes, first.weights, switches, first.dtype, first.ranks)
+            models[label] = Model(
+                *(first.shapes, first.weights, switches, first.dtype, first.ranks, first.peers)
+            )
         if not arguments.no_transformers and "none" in drawn:
             models["transformers"] = transformers_model(folder, drawn["none"], device)
     return models
@@ -103,7 +105,7 @@ def load(arguments):
 def draw(folder, device, quantization, tp=1):
     started = time.perf_counter()
     layout = Layout(tp)
-    # A rank that is alone has nobody to reach.
+    # The others are not there to map each other's memory.
     model = load_model(
         folder,
         device=device,
@@ -114,8 +116,8 @@ def draw(folder, device, quantization, tp=1):
         ranks=Ranks(layout, 0, layout.share(0), Echo(tp), Group()) if tp > 1 else ALONE,
     )
     if tp > 1 and shares_memory(device):
-        own = box(1, ROWS, model.shapes.hidden_size, model.dtype, device)
-        model.ranks.heads.peers = Peers.of(0, (own,))
+        peers = Peers.of(0, (box(1, ROWS, model.shapes.hidden_size, model.dtype, device),))
+        model = Model(*(model.shapes, model.weights, Switches(), model.dtype, model.ranks, peers))
     synchronize()
     size, took = parameter_bytes(model.weights) / 2**30, time.perf_counter() - started
     print(f"{quantization}: {size:.2f} GiB of parameters, drawn in {took:.1f} s", flush=True)

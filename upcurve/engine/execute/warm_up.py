@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 
@@ -77,10 +77,7 @@ def warm_up(
     """Run the steps, in the slot and the page that are nobody's; wait until they have run."""
     device = caches.page_tables.device
     longest = caches.page_tables.shape[1] * caches.page_size
-    weights = replace(
-        model.weights, layers=model.weights.layers[: layers_of_each_kind(model.shapes)]
-    )
-    model = Model(model.shapes, weights, model.switches, model.dtype, model.ranks)
+    model = model.first_layers(layers_of_each_kind(model.shapes))
     for step in warm_up_steps(
         max_batch_tokens=max_batch_tokens, max_running_requests=max_running_requests
     ):

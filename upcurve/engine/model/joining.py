@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
+from upcurve.engine.kernels.peers import Peers
 from upcurve.engine.model.update import Update
 from upcurve.engine.model.weights import ModelWeights
 from upcurve.engine.parallel.group import Group
@@ -17,29 +18,37 @@ summed on the way, where each rank receives less. Two ranks receive the same eit
 as long (docs/measured.md); the limit is not measured for more."""
 
 
+def sums_in_memory(switches: Switches) -> bool:
+    """Return whether ranks that can are to write into each other's memory."""
+    return switches.peer_memory and switches.fused_all_reduce and switches.fused_norm
+
+
 def reaches(heads: Group, switches: Switches, device: torch.device) -> bool:
-    """Whether ranks are to write into each other's memory: not where they share a GPU."""
-    wanted = switches.peer_memory and switches.fused_all_reduce and switches.fused_norm
-    return wanted and heads.size > 1 and heads.capturable and shares_memory(device)
+    """Return whether ranks are to try it, all of them alike: not where they share a GPU."""
+    can = heads.size > 1 and heads.capturable and shares_memory(device)
+    return can and sums_in_memory(switches)
 
 
 class Joining:
     """How one rank of a replica joins what it computes with what the others compute."""
 
-    def __init__(self, heads: Group, weights: ModelWeights, switches: Switches) -> None:
+    def __init__(
+        self, heads: Group, weights: ModelWeights, switches: Switches, peers: Peers | None
+    ) -> None:
         """Take part.
 
         Args:
             heads: the ranks.
             weights: what this one has of the model.
             switches: which optimisations are on.
+            peers: the ranks' memory, where small sums go through it.
         """
         self._heads = heads
         self._embedding = weights.embedding
         self._vocabulary = weights.sharding.vocabulary
         self._vocab_size = weights.sharding.shapes.vocab_size
         self._fused = switches.fused_all_reduce and switches.fused_norm
-        self._peers = heads.peers
+        self._peers = peers
 
     @property
     def alone(self) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -9,6 +10,7 @@ import torch.nn.functional as F
 
 from upcurve.engine.kernels import experts, matrix_vector, rms_norm
 from upcurve.engine.kernels.block_scaled import BLOCK
+from upcurve.engine.kernels.peers import Peers
 from upcurve.engine.kernels.quantized import GatedRows, QuantizedRows
 from upcurve.engine.kernels.rms_norm import Normed
 from upcurve.engine.memory.caches import Caches
@@ -18,7 +20,7 @@ from upcurve.engine.model.checkpoint import fill_dummy
 from upcurve.engine.model.delta_rule import DeltaRule
 from upcurve.engine.model.expert_layer import ExpertLayer
 from upcurve.engine.model.formats import LoadFormat, QuantizationFormat
-from upcurve.engine.model.joining import Joining, reaches
+from upcurve.engine.model.joining import Joining, reaches, sums_in_memory
 from upcurve.engine.model.layout_check import check_layout
 from upcurve.engine.model.loader import load_weights
 from upcurve.engine.model.matrix import Matrix
@@ -74,10 +76,10 @@ def load_model(
         fill_dummy(weights, seed)
     else:
         load_weights(folder, weights, shapes.quantization)
-    heads = ranks.heads
-    can = reaches(heads, switches, device)
-    heads.peers = open_boxes(heads, shapes.hidden_size, dtype, device) if can else None
-    return Model(weights.sharding.shapes, weights, switches, dtype, ranks)
+    peers = None
+    if reaches(ranks.heads, switches, device):
+        peers = open_boxes(ranks.heads, shapes.hidden_size, dtype, device)
+    return Model(weights.sharding.shapes, weights, switches, dtype, ranks, peers)
 
 
 class Model:
@@ -94,6 +96,7 @@ class Model:
         switches: Switches,
         dtype: torch.dtype,
         ranks: Ranks = ALONE,
+        peers: Peers | None = None,
     ) -> None:
         self.shapes = shapes
         """Heads and widths are this rank's, vocabulary and experts the whole model's."""
@@ -101,8 +104,10 @@ class Model:
         self.weights = weights
         self.switches = switches
         self.dtype = dtype
+        self.peers = peers if sums_in_memory(switches) else None
+        """Memory of the ranks that share heads, through which small sums go."""
         self._kernels = runs_kernels(weights.embedding.device)
-        self._joining = Joining(ranks.heads, weights, switches)
+        self._joining = Joining(ranks.heads, weights, switches, self.peers)
         self._experts = ExpertLayer(shapes, weights, switches, ranks.share.shared_scale)
         self._attention = Attention(shapes, switches, kernels=self._kernels)
         fused = switches.fused_recurrence and self._kernels
@@ -110,6 +115,11 @@ class Model:
         # In FP8 a head has one scale.
         self._joins = fused and switches.fused_norm and shapes.linear_value_head_dim == BLOCK
         """Decodes and prompts of a step write their gated rows side by side."""
+
+    def first_layers(self, count: int) -> Model:
+        """Return the same without the layers behind so many."""
+        weights = replace(self.weights, layers=self.weights.layers[:count])
+        return Model(self.shapes, weights, self.switches, self.dtype, self.ranks, self.peers)
 
     @property
     def shared_expert_fused(self) -> bool:

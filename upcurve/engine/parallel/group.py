@@ -7,8 +7,6 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from upcurve.engine.kernels.peers import Peers
-
 # By these names from torch 2.13 on; the old ones warn there.
 _gather: Any = getattr(dist, "all_gather_single", dist.all_gather_into_tensor)
 _add_up_part: Any = getattr(dist, "reduce_scatter_single", dist.reduce_scatter_tensor)
@@ -39,8 +37,6 @@ class Group:
         """
         self.size = size
         self.index = index
-        self.peers: Peers | None = None
-        """Where they reach each other's memory."""
         self._handle = handle
         self._through_host = through_host
 

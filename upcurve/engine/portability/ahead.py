@@ -30,14 +30,9 @@ from upcurve.engine.execute.warm_up import (
     layers_of_each_kind,
     warm_up_steps,
 )
-from upcurve.engine.kernels.peers import Peers
 from upcurve.engine.memory.caches import Caches, CacheTypes
-from upcurve.engine.model.joining import reaches
-from upcurve.engine.model.model import Model
 from upcurve.engine.model.shapes import ModelShapes
-from upcurve.engine.model.weights import ModelWeights
-from upcurve.engine.parallel import boxes
-from upcurve.engine.parallel.ranks import Ranks
+from upcurve.engine.portability.absent import absent_model
 from upcurve.engine.portability.chips import Chip, as_if_on
 from upcurve.engine.portability.compilation import fill_cache
 from upcurve.engine.portability.fake import fake_tensors
@@ -125,18 +120,11 @@ def variants(request: Request, chip: Chip) -> dict[tuple[str, str], Variant]:
     shapes = replace(shapes, layer_types=shapes.layer_types[: layers_of_each_kind(shapes)])
     launches = Launches()
     with as_if_on(chip), launches.catch(), fake_tensors():
-        device = torch.device("cuda", 0)
-        ranks = Ranks.absent(options.layout)
-        weights = ModelWeights.empty(shapes, device, dtype, quantized=quantized, share=ranks.share)
-        weights.prepare()
-        shapes, switches = weights.sharding.shapes, Switches.without(options.off)
-        if reaches(ranks.heads, switches, device):
-            ranks.heads.peers = Peers.absent(
-                *(ranks.heads.size, boxes.ROWS, shapes.hidden_size, dtype, device)
-            )
-        model = Model(shapes, weights, switches, dtype, ranks)
+        switches = Switches.without(options.off)
+        model = absent_model(shapes, dtype, switches, options.layout, quantized=quantized)
+        device = model.weights.embedding.device
         caches = Caches(
-            shapes,
+            model.shapes,
             CacheTypes.of(dtype, options.kv_cache_dtype, options.state_dtype),
             slots=options.max_running_requests,
             pages=PAGES,
