@@ -120,6 +120,7 @@ def refused(place: Place, what: str) -> bool | None:
         return torch.zeros(each.shape, dtype=getattr(torch, each.dtype))
 
     name, function = {
+        "room": ("box", fail),
         "export": ("export", fail),
         "map": ("open_export", fail),
         "host": ("host_identity", other),
@@ -129,7 +130,7 @@ def refused(place: Place, what: str) -> bool | None:
         return boxes.open_boxes(heads, 8, torch.bfloat16, CPU) is None
 
 
-@pytest.mark.parametrize("what", ["export", "map", "host", "lost"])
+@pytest.mark.parametrize("what", ["room", "export", "map", "host", "lost"])
 def test_all_do_without_where_one_cannot(pool: RankPool, what: str) -> None:
     assert pool.call(refused, what) == [True] * 4 + [None] * 4
 

@@ -32,8 +32,7 @@ def open_boxes(
     Returns:
         None on all ranks where one of them cannot, which the first one's log says.
     """
-    own = box(group.size, rows, width, dtype, device)
-    exported, problem = _exported(own)
+    own, exported, problem = _offered(group.size, rows, width, dtype, device)
     offers = group.objects((host_identity(), exported, problem))
     boxes, problem = _opened(offers, own, group.index)
     if _failed(group, problem):
@@ -58,11 +57,15 @@ def _failed(group: Group, problem: str) -> bool:
     return bool(problems)
 
 
-def _exported(own: torch.Tensor) -> tuple[Export | None, str]:
+def _offered(
+    ranks: int, rows: int, width: int, dtype: torch.dtype, device: torch.device
+) -> tuple[torch.Tensor, Export | None, str]:
+    """Return one's box and how others find it; or why they do not, an error on this rank alone."""
     try:
-        return export(own), ""
+        own = box(ranks, rows, width, dtype, device)
+        return own, export(own), ""
     except (RuntimeError, OSError) as error:
-        return None, f"memory cannot be shared: {_line(error)}"
+        return torch.empty(0), None, f"memory cannot be shared: {_line(error)}"
 
 
 def _opened(
