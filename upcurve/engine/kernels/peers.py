@@ -25,6 +25,7 @@ class Peers:
     A box is [2, ranks, rows, width] words: of turns with even and odd numbers, from each rank. A
     row counts its turns by itself. Who writes turn n + 2 has read turn n + 1 of all the others, and
     these had read turn n before they wrote it: nothing is written over that is still to be read.
+    What lies where a word will come is of two turns before, or 0: marks may begin anew.
     """
 
     index: int
@@ -92,7 +93,9 @@ def sum_over_ranks(
     """Return the float32 sum over the ranks of `part`, bf16 or float32 [lanes], in their order.
 
     All ranks have to call it in one program of each row, and with the same rows. A program takes
-    its turn after what the kernels before have written can be read.
+    its turn after what the kernels before have written can be read. Where a GPU does not hold all
+    programs at once they have to begin in order, which CUB's scans rely on too: then the first row
+    that is not summed is in the works on every rank.
     """
     turn = tl.load(turns + row) + 1
     if part.dtype.primitive_bitwidth == 16:
