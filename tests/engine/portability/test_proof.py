@@ -85,6 +85,19 @@ def test_both_models_and_all_formats_launch_them(proof):
         assert any(what in step for step in steps)
 
 
+def test_a_rank_of_several_sums_in_memory_where_gpus_reach_each_other():
+    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+    said = subprocess.run(
+        [sys.executable, "-m", "tests.engine.portability.summed"],
+        capture_output=True,
+        text=True,
+        env=environment,
+        check=False,
+    )
+    assert said.returncode == 0, said.stderr
+    assert said.stdout.splitlines() == ["sm_90 [4]", "gfx950 [0]"]
+
+
 @pytest.mark.timeout(1800)
 def test_a_model_of_ones_own(proof, cache, tmp_path):
     assert proof.stdout

@@ -1,8 +1,11 @@
-"""The models that kernels are made for, by the shapes that one GPU sees of them."""
+"""The models that kernels are made for, and over how many GPUs each is served."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from upcurve.engine.model.shapes import ModelShapes
+from upcurve.engine.parallel.layout import Layout
 
 FAMILY = {
     "model_type": "qwen3_5_moe_text",
@@ -29,23 +32,40 @@ MODELS = {
         "moe_intermediate_size": 512,
         "shared_expert_intermediate_size": 512,
     },
-    # A quarter of Qwen3.5-397B-A17B (its model card): heads, widths and vocabulary are divided;
-    # of the two KV heads each of four GPUs has one.
-    "397B/TP4": {
-        "vocab_size": 62_080,
+    # Qwen3.5-397B-A17B's model card.
+    "397B": {
+        "vocab_size": 248_320,
         "hidden_size": 4096,
-        "num_attention_heads": 8,
-        "num_key_value_heads": 1,
-        "linear_num_key_heads": 4,
-        "linear_num_value_heads": 16,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 2,
+        "linear_num_key_heads": 16,
+        "linear_num_value_heads": 64,
         "num_experts": 512,
         "num_experts_per_tok": 10,
-        "moe_intermediate_size": 256,
-        "shared_expert_intermediate_size": 256,
+        "moe_intermediate_size": 1024,
+        "shared_expert_intermediate_size": 1024,
     },
 }
+RANKS = {"35B": 1, "397B": 4}
+"""GPUs over which each is served; more, where all is compiled, are `steps.MORE_RANKS`."""
 
 
-def known_models() -> dict[str, ModelShapes]:
-    """Return the models that kernels are tuned for, by name."""
-    return {name: ModelShapes.from_config({**FAMILY, **sizes}) for name, sizes in MODELS.items()}
+@dataclass(frozen=True, slots=True)
+class ServedModel:
+    """A model over some GPUs, of which the first is looked at."""
+
+    name: str
+    shapes: ModelShapes
+    """Of the whole model."""
+    layout: Layout
+
+    def __str__(self) -> str:
+        return self.name if self.layout.tp == 1 else f"{self.name}/TP{self.layout.tp}"
+
+
+def known_models() -> list[ServedModel]:
+    """Return the models that kernels are tuned for, as they are served."""
+    return [
+        ServedModel(name, ModelShapes.from_config({**FAMILY, **sizes}), Layout(tp=RANKS[name]))
+        for name, sizes in MODELS.items()
+    ]

@@ -28,13 +28,16 @@ def prove(targets: str, folder: Path | None, *, every: bool) -> list[Finding]:
     if INTERPRETED:
         raise EngineInputError("TRITON_INTERPRET", "is set: nothing is compiled", "unset it")
     from upcurve.engine.model.shapes import ModelShapes
+    from upcurve.engine.parallel.layout import Layout
     from upcurve.engine.portability.chips import chips_of
-    from upcurve.engine.portability.models import known_models
+    from upcurve.engine.portability.models import ServedModel, known_models
     from upcurve.engine.portability.report import findings
     from upcurve.engine.portability.steps import FEW, every_step, variants
 
     chips = chips_of(targets)
-    models = known_models() if folder is None else {folder.name: ModelShapes.from_folder(folder)}
+    models = known_models()
+    if folder is not None:
+        models = [ServedModel(folder.name, ModelShapes.from_folder(folder), Layout())]
     steps = every_step() if every else FEW
     return [
         each

@@ -9,18 +9,20 @@ from functools import partial
 
 import torch
 
+from upcurve.engine.errors import EngineInputError
 from upcurve.engine.execute.graphs import buckets
 from upcurve.engine.execute.warm_up import draw_in_all_ways
 from upcurve.engine.kernels.row_copy import copy_rows
 from upcurve.engine.kernels.sequences import Chunk
 from upcurve.engine.memory.caches import Caches, CacheTypes
 from upcurve.engine.model.batch import ForwardBatch
-from upcurve.engine.model.model import Model
-from upcurve.engine.model.shapes import ModelShapes
-from upcurve.engine.model.weights import ModelWeights
+from upcurve.engine.model.layout_check import check_layout
+from upcurve.engine.parallel.layout import Layout
+from upcurve.engine.portability.absent import absent_model
 from upcurve.engine.portability.chips import Chip, as_if_on
 from upcurve.engine.portability.fake import fake_tensors
 from upcurve.engine.portability.launches import Launches, Variant
+from upcurve.engine.portability.models import ServedModel
 from upcurve.engine.switches import Switches
 from upcurve.engine.transfer.views import CacheViews
 
@@ -101,6 +103,9 @@ MIXED = [Step(1, 127, 1000), Step(3, 2045, 64)]
 LEAST = [Step(64, 0), Step(0, 128)]
 FEW = [Step(1, 0), Step(64, 0), Step(256, 0), Step(0, 128), Step(0, 8192), *MIXED[:1]]
 """The smallest, the largest and what lies between: every kernel, in most of its forms."""
+MORE_RANKS = [2, 8]
+SUMS = [Step(1, 0), Step(64, 0), Step(0, 8192)]
+"""Whose sums over ranks are of few rows, and of more than go through memory."""
 
 
 def every_step() -> list[Step]:
@@ -111,30 +116,36 @@ def every_step() -> list[Step]:
 
 
 def variants(
-    chip: Chip, models: dict[str, ModelShapes], steps: list[Step], *, every: bool
+    chip: Chip, models: list[ServedModel], steps: list[Step], *, every: bool
 ) -> list[Variant]:
     """Run the steps of models on tensors without memory; return what they launch on a chip.
 
     Args:
         chip: for which dispatch chooses.
-        models: by name.
+        models: over as many GPUs as each is served.
         steps: of each, in every format in which models are served.
-        every: run a few of them with each optimisation off by itself, and in float32, too.
+        every: run a few of them with each optimisation off by itself, in float32, and over other
+            numbers of GPUs, too.
     """
     launches = Launches()
     with as_if_on(chip), launches.catch(), fake_tensors():
-        for name, shapes in models.items():
-            runs = [_runs(shapes, formats, Switches(), steps) for formats in FORMATS]
+        for served in models:
+            runs = [_runs(served, formats, Switches(), steps) for formats in FORMATS]
             off = [",".join(SWITCHES), *(SWITCHES if every else ())]
             runs += [
-                _runs(shapes, formats, Switches.without(names), FEW if every else LEAST)
+                _runs(served, formats, Switches.without(names), FEW if every else LEAST)
                 for names in off
                 for formats in (PLAIN, QUANTIZED)
             ]
             if every:
-                runs += [_runs(shapes, formats, Switches(), FEW) for formats in CHECKING]
+                runs += [_runs(served, formats, Switches(), FEW) for formats in CHECKING]
+                runs += [
+                    _runs(other, formats, Switches(), SUMS)
+                    for formats in (PLAIN, QUANTIZED)
+                    for other in _others(served, formats)
+                ]
             for run in itertools.chain.from_iterable(runs):
-                launches.step, launches.for_speed = f"{name}, {run.title}", run.for_speed
+                launches.step, launches.for_speed = run.title, run.for_speed
                 try:
                     run.work()
                 except Exception as error:
@@ -150,19 +161,30 @@ class _Run:
     work: partial[None]
 
 
+def _others(served: ServedModel, formats: Formats) -> Iterator[ServedModel]:
+    """Yield the model over other numbers of GPUs, as far as it can be spread over them."""
+    for count in MORE_RANKS:
+        other = replace(served, layout=Layout(tp=count))
+        try:
+            check_layout(served.shapes, other.layout, quantized=formats.quantized)
+        except EngineInputError:
+            continue
+        yield other
+
+
 def _runs(
-    shapes: ModelShapes, formats: Formats, switches: Switches, steps: list[Step]
+    served: ServedModel, formats: Formats, switches: Switches, steps: list[Step]
 ) -> Iterator[_Run]:
     # Layers of one kind launch the same.
-    shapes = replace(shapes, layer_types=("linear_attention", "full_attention"))
-    device = torch.device("cuda", 0)
-    weights = ModelWeights.empty(shapes, device, formats.activation, quantized=formats.quantized)
-    weights.prepare()
-    model = Model(shapes, weights, switches, formats.activation)
+    shapes = replace(served.shapes, layer_types=("linear_attention", "full_attention"))
+    model = absent_model(
+        *(shapes, formats.activation, switches, served.layout), quantized=formats.quantized
+    )
+    device = model.weights.embedding.device
     types = CacheTypes(formats.activation, formats.key_value, formats.state)
     pages = CONTEXT // PAGE_SIZE
     caches = Caches(
-        shapes,
+        model.shapes,
         types,
         slots=LARGEST_BATCH,
         pages=LARGEST_BATCH * pages,
@@ -170,15 +192,15 @@ def _runs(
         pages_per_request=pages,
         device=device,
     )
-    off = "".join(f", no {name}" for name in switches.off())
+    name = f"{served}, {formats}" + "".join(f", no {name}" for name in switches.off())
 
     def work(step: Step) -> None:
         draw_in_all_ways(model.forward(step.batch(device), caches))
 
     for step in steps:
-        yield _Run(f"{formats}{off}: {step}", formats.activation != FP32, partial(work, step))
-    if not off:
-        yield _Run(f"{formats}: a prompt handed over", False, partial(_hand_over, caches))
+        yield _Run(f"{name}: {step}", formats.activation != FP32, partial(work, step))
+    if not switches.off():
+        yield _Run(f"{name}: a prompt handed over", False, partial(_hand_over, caches))
 
 
 def _hand_over(caches: Caches) -> None:
