@@ -8,6 +8,8 @@ A program of its own, because nothing may be interpreted:
 import random
 import sys
 from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -24,15 +26,16 @@ from upcurve.engine.portability.launches import Launches
 from upcurve.engine.schedule.request import Request, SamplingParameters
 from upcurve.engine.schedule.scheduler import Scheduled
 
-STEPS = 40
 MODEL = "models/qwen35-35b-a3b"
 OPTIONS = EngineOptions(quantization="fp8", context_length=9472)
+RUNS = [("sm_90", 1, 40), ("gfx950", 1, 40), ("sm_90", 2, 20)]
+"""Chips, ranks, and how many steps."""
 
 
-def request(chip):
+def request(chip, ranks):
     return ahead.Request(
         folder=MODEL,
-        options=OPTIONS,
+        options=replace(OPTIONS, tp=ranks),
         architecture=chip.architecture,
         name=chip.name,
         multiprocessors=chip.multiprocessors,
@@ -41,10 +44,10 @@ def request(chip):
     )
 
 
-def any_steps(*, max_batch_tokens, max_running_requests):
+def any_steps(count, *, max_batch_tokens, max_running_requests):
     chosen = random.Random(0)
     steps = []
-    while len(steps) < STEPS:
+    while len(steps) < count:
         prompts = [
             chosen.choice(
                 [chosen.randint(2, 40), chosen.randint(40, 1000), chosen.randint(2, 8000)]
@@ -91,11 +94,13 @@ def drawn(chip):
 
 def main():
     assert ahead.warm_up_steps is warm_up.warm_up_steps
-    for chip in CHIPS.values():
-        compiled = ahead.variants(request(chip), chip)
-        with instead(any_steps):
-            launched = ahead.variants(request(chip), chip) | drawn(chip)
-        sys.stdout.write(f"{chip.architecture} {len(compiled)} {len(launched)}\n")
+    for architecture, ranks, steps in RUNS:
+        chip = CHIPS[architecture]
+        compiled = ahead.variants(request(chip, ranks), chip)
+        with instead(partial(any_steps, steps)):
+            launched = ahead.variants(request(chip, ranks), chip) | drawn(chip)
+        sums = {each.options.get("ranks", 0) for each in launched.values()}
+        sys.stdout.write(f"{architecture} {len(compiled)} {len(launched)} {max(sums)}\n")
         for name, form in sorted(launched.keys() - compiled.keys()):
             sys.stdout.write(f"{chip.architecture} lacks {name}: {form}\n")
 
