@@ -31,6 +31,7 @@ import sys
 import tempfile
 import time
 from dataclasses import dataclass
+from multiprocessing import connection
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -278,17 +279,24 @@ def sums(tp, shapes, gpu, tpot):
     with socket.create_server((HOST, 0)) as listener:
         seats = [Seat(rank, tp, rank, HOST, listener.getsockname()[1]) for rank in range(tp)]
         context = multiprocessing.get_context("spawn")
-        answers = context.SimpleQueue()
+        answers, answer = context.Pipe(duplex=False)
         ranks = [
             context.Process(
                 target=time_sums,
-                args=(seat, None if seat.rank else listener, shapes, batches, gpu, answers),
+                args=(seat, None if seat.rank else listener, shapes, batches, gpu, answer),
             )
             for seat in seats
         ]
         for rank in ranks:
             rank.start()
-    found = answers.get()
+    while not answers.poll():
+        connection.wait([answers, *[rank.sentinel for rank in ranks if rank.exitcode is None]])
+        if any(rank.exitcode for rank in ranks):
+            # The others wait for it for ever.
+            for rank in ranks:
+                rank.kill()
+            sys.exit(f"tp{tp}: a rank ended, see above")
+    found = answers.recv()
     for rank in ranks:
         rank.join()
     count = 2 * shapes.num_layers
@@ -302,7 +310,7 @@ def sums(tp, shapes, gpu, tpot):
         print(f"{rows:6d} " + " ".join(f"{cell:>10s}" for cell in cells))
 
 
-def time_sums(seat, listener, shapes, batches, gpu, answers):
+def time_sums(seat, listener, shapes, batches, gpu, answer):
     """Time all ways to sum, on one rank: us, None where there is no such way."""
     import torch
 
@@ -322,8 +330,9 @@ def time_sums(seat, listener, shapes, batches, gpu, answers):
     weight = torch.ones(width, device=device)
     found = {}
     for rows in batches:
-        x = torch.ones(rows, width, device=device, dtype=dtype)
-        residual = torch.ones_like(x)
+        # However often it is added up in place, it stays a number.
+        x = torch.zeros(rows, width, device=device, dtype=dtype)
+        residual = torch.zeros_like(x)
 
         def add(update, residual=residual, **options):
             return rms_norm.add_norm(residual, update, weight, 1e-6, **options)
@@ -339,7 +348,7 @@ def time_sums(seat, listener, shapes, batches, gpu, answers):
         )
         found[rows] = [None if way is None else time_one(way, ranks, on_gpu) for way in ways]
     if seat.rank == 0:
-        answers.put(found)
+        answer.send(found)
 
 
 def time_one(way, ranks, on_gpu):
