@@ -39,7 +39,8 @@ TARGETS = "sm_90,gfx950"
     "--all",
     "every",
     is_flag=True,
-    help="Every batch size of graphs, prompts up to 32,768 tokens, each switch off, and float32.",
+    help="Every batch size of graphs, prompts up to 32,768 tokens, each switch off, float32, and "
+    "other numbers of GPUs.",
 )
 @click.option("--variants", is_flag=True, help="A line for each compiled variant of a kernel.")
 @store_option
