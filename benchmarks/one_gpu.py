@@ -43,7 +43,7 @@ from upcurve.engine.kernels.peers import Peers, box
 from upcurve.engine.model.checkpoint import small_config
 from upcurve.engine.model.model import Model, load_model
 from upcurve.engine.model.weight_map import parameter_bytes
-from upcurve.engine.parallel.boxes import ROWS
+from upcurve.engine.parallel.boxes import most_rows
 from upcurve.engine.parallel.group import Group, SilentGroup
 from upcurve.engine.parallel.layout import Layout
 from upcurve.engine.parallel.ranks import ALONE, Ranks
@@ -116,7 +116,9 @@ def draw(folder, device, quantization, tp=1):
         ranks=Ranks(layout, 0, layout.share(0), Echo(tp), Group()) if tp > 1 else ALONE,
     )
     if tp > 1 and shares_memory(device):
-        peers = Peers.of(0, (box(1, ROWS, model.shapes.hidden_size, model.dtype, device),))
+        width = model.shapes.hidden_size
+        rows = most_rows(tp, width, model.dtype, device)
+        peers = Peers.of(0, (box(1, rows, width, model.dtype, device),))
         model = Model(*(model.shapes, model.weights, Switches(), model.dtype, model.ranks, peers))
     synchronize()
     size, took = parameter_bytes(model.weights) / 2**30, time.perf_counter() - started

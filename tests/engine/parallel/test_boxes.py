@@ -103,6 +103,18 @@ def test_all_ranks_get_the_sum(
             assert ((torch.from_numpy(each[turn]).double() - total).abs() <= step * size).all()
 
 
+def test_a_box_has_no_more_rows_than_a_gpu_sums_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    def rows(ranks: int, width: int, dtype: torch.dtype) -> int:
+        return boxes.most_rows(ranks, width, dtype, CPU)
+
+    monkeypatch.setattr(boxes, "multiprocessors", lambda _: 132)
+    assert rows(2, 2048, torch.bfloat16) == 512
+    assert rows(2, 4096, torch.bfloat16) == rows(2, 2048, torch.float32) == 132
+    assert rows(4, 2048, torch.bfloat16) == 132
+    monkeypatch.setattr(boxes, "multiprocessors", lambda _: 78)
+    assert rows(2, 2048, torch.bfloat16) == 312
+
+
 def refused(place: Place, what: str) -> bool | None:
     """Open boxes where one rank cannot; return whether there are none."""
     rank = place.ranks.rank
@@ -149,7 +161,7 @@ def generate_in_boxes(place: Place, *arguments: Any) -> tuple[Any, int]:
         patch.object(joining, "shares_memory", lambda _: True),
         patch.object(rms_norm, "runs_kernels", lambda _: True),
         patch.object(rms_norm_kernels, "add_norm", counted),
-        patch.object(boxes, "ROWS", 8),
+        patch.object(boxes, "multiprocessors", lambda _: 8),
     ):
         return generate(place, *arguments), sum(sums)
 

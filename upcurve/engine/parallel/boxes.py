@@ -9,16 +9,29 @@ import torch
 from upcurve.engine.kernels.peers import Peers, box
 from upcurve.engine.parallel.group import Group
 from upcurve.engine.parallel.mapping import Export, export, host_identity, open_export
+from upcurve.engine.platform import multiprocessors
 
 logger = logging.getLogger(__name__)
 
 ROWS = 512
 """The most that a sum through boxes may have: of [512, 2048] it takes two ranks half as long as
 NCCL, of twice as many rows three quarters (docs/measured.md)."""
+TOGETHER = 4
+"""Rows of up to 2,048 bf16 of two ranks that a multiprocessor sums at once, by the registers that
+sm_90 takes for each; longer ones, or of more ranks, take up to all of them."""
+
+
+def most_rows(ranks: int, width: int, dtype: torch.dtype, device: torch.device) -> int:
+    """Return how many rows a box has: no more than a GPU sums at once.
+
+    Programs that wait for other ranks could otherwise keep those out that these wait for.
+    """
+    small = ranks == 2 and width <= 2048 and dtype == torch.bfloat16
+    return min(ROWS, multiprocessors(device) * (TOGETHER if small else 1))
 
 
 def open_boxes(
-    group: Group, width: int, dtype: torch.dtype, device: torch.device, rows: int = ROWS
+    group: Group, width: int, dtype: torch.dtype, device: torch.device, rows: int | None = None
 ) -> Peers | None:
     """Give every rank of a group a box, and map them all; all ranks have to call.
 
@@ -27,11 +40,12 @@ def open_boxes(
         width: of the rows to sum.
         dtype: of their elements: bf16 or float32.
         device: of this rank.
-        rows: the most that a sum may have.
+        rows: the most that a sum may have; the least of what `most_rows` gives the ranks if None.
 
     Returns:
         None on all ranks where one of them cannot, which the first one's log says.
     """
+    rows = group.least(rows or most_rows(group.size, width, dtype, device), device)
     own, exported, problem = _offered(group.size, rows, width, dtype, device)
     offers = group.objects((host_identity(), exported, problem))
     boxes, problem = _opened(offers, own, group.index)

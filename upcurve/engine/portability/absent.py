@@ -9,7 +9,7 @@ from upcurve.engine.model.joining import reaches
 from upcurve.engine.model.model import Model
 from upcurve.engine.model.shapes import ModelShapes
 from upcurve.engine.model.weights import ModelWeights
-from upcurve.engine.parallel.boxes import ROWS
+from upcurve.engine.parallel.boxes import most_rows
 from upcurve.engine.parallel.layout import Layout
 from upcurve.engine.parallel.ranks import Ranks
 from upcurve.engine.switches import Switches
@@ -35,5 +35,7 @@ def absent_model(
     weights.prepare()
     peers = None
     if reaches(ranks.heads, switches, device):
-        peers = Peers.absent(ranks.heads.size, ROWS, shapes.hidden_size, dtype, device)
+        count, width = ranks.heads.size, shapes.hidden_size
+        rows = most_rows(count, width, dtype, device)
+        peers = Peers.absent(count, rows, width, dtype, device)
     return Model(weights.sharding.shapes, weights, switches, dtype, ranks, peers)
