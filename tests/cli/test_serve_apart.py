@@ -216,6 +216,15 @@ concurrency: [1]
             ["--prefill-workers", "1", "--decode-workers", "1", "--decode-tp", "3"],
             "ranks; the largest that fits is --decode-tp ",
         ),
+        (["--decode-ep", "2"], "decode-ep: it does nothing here"),
+        (
+            [*("--prefill-workers", "1", "--decode-workers", "1"), "--decode-tp", "2", "--ep", "2"],
+            "prefill-ep: 2 does not divide tp 1; give 1",
+        ),
+        (
+            [*("--prefill-workers", "1", "--decode-workers", "1"), "--decode-ep", "3"],
+            "decode-ep: 3 does not divide tp 1; give 1",
+        ),
         (["--role", "prefill", "--prefill-workers", "1"], "role: a layout starts workers of both"),
         (["--recipe", __file__], "model: the recipe says it"),
         (

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import urllib.request
@@ -121,6 +122,25 @@ def test_two_nodes_and_a_rank_that_dies(
         assert "Traceback" not in running.log.read_text()
 
 
+def test_two_nodes_that_were_told_otherwise(checkpoint: Path, tmp_path: Path) -> None:
+    nodes = ["--nodes", "2", "--tp", "2", "--rendezvous", f"127.0.0.1:{free_port()}"]
+    with ExitStack() as stack:
+        first = stack.enter_context(command(checkpoint, tmp_path / "0", *nodes))
+        other = command(checkpoint, tmp_path / "1", *nodes, "--node-rank", "1", "--ep", "2")
+        second = stack.enter_context(other)
+        assert first.process.wait(60) == second.process.wait(60) == 2
+    expected = "ep: 1 at rank 0, 2 at rank 1; start all nodes with the same options"
+    for running in (first, second):
+        assert running.lines() == [f"upcurve: error: {expected}"]
+
+
+def test_a_rendezvous_that_is_taken(checkpoint: Path) -> None:
+    with socket.create_server(("", 0)) as taken:
+        where = f"127.0.0.1:{taken.getsockname()[1]}"
+        words = refuse(checkpoint, *OPTIONS, "--tp", "2", "--nodes", "2", "--rendezvous", where)
+    assert "cannot be listened on: Address already in use; give all nodes another port" in words
+
+
 def test_ranks_that_torchrun_starts_end_together(
     checkpoint: Path, tmp_path: Path, expected: list[int]
 ) -> None:
@@ -205,6 +225,8 @@ def test_a_replica_that_is_killed_is_started_anew(
         (["--tp", "4", "--ep", "3"], "ep: 3 does not divide tp 4"),
         (["--tp", "2", "--nodes", "2"], "rendezvous: several nodes need one"),
         (["--dp", "2", "--nodes", "2"], "nodes: replicas of one command are on one node"),
+        (["--tp", "2", "--node-rank", "1"], "node-rank: it does nothing on one node; add --nodes"),
+        (["--dp", "2", "--rendezvous", "a:1"], "rendezvous: it does nothing on one node; add"),
         (["--replicas", "http://a"], "replicas: only a router has them"),
         (["--tp", "16"], "the largest that fits is --tp 4"),
     ],

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -11,7 +10,14 @@ import orjson
 
 from upcurve.cli.model_options import model_options
 from upcurve.cli.options import MAX_THREADS, FiniteRange, json_option
-from upcurve.cli.serve_roles import check_alone, check_parts, role_options, serve_recipe
+from upcurve.cli.serve_roles import (
+    check_alone,
+    check_node,
+    check_parts,
+    role_options,
+    serve_recipe,
+    worker_options,
+)
 from upcurve.engine.switches import Switches
 from upcurve.errors import InputError
 
@@ -186,6 +192,8 @@ def command(
     decode_workers: int | None,
     prefill_tp: int | None,
     decode_tp: int | None,
+    prefill_ep: int | None,
+    decode_ep: int | None,
     recipe: Path | None,
     as_json: bool,
     **options: Any,
@@ -238,18 +246,19 @@ def command(
         "drain_seconds": drain_seconds,
         "max_waiting_requests": max_waiting_requests,
     }
-    layout = own.layout
+    check_node(nodes)
     if prefill_workers is not None or role != "server":
-        check_alone(layout.dp, nodes if role == "server" else 1)
+        check_alone(own.dp, nodes if role == "server" else 1)
     if prefill_workers is not None and decode_workers is not None:
         return serve_apart(
             model,
-            replace(own, role="prefill", tp=prefill_tp or own.tp),
-            replace(own, role="decode", tp=decode_tp or own.tp),
+            worker_options(own, "prefill", prefill_tp, prefill_ep),
+            worker_options(own, "decode", decode_tp, decode_ep),
             prefill_workers=prefill_workers,
             decode_workers=decode_workers,
             **{"host": host, "port": port, "announce": announce, **serving},
         )
+    layout = own.layout
     if layout.dp > 1:
         if nodes > 1:
             raise InputError(

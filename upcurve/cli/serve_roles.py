@@ -6,18 +6,21 @@ import contextlib
 import os
 import shlex
 from collections.abc import Callable
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import click
 from click.core import ParameterSource
 
 from upcurve.cli.options import FiniteRange
+from upcurve.engine.errors import EngineInputError
 from upcurve.engine.transfer.transport import NIXL_PACKAGES, Transport
 from upcurve.errors import InputError
 
 if TYPE_CHECKING:
+    from upcurve.engine.execute.options import EngineOptions
     from upcurve.sweep.recipe import Recipe
 
 OPTIONS = (
@@ -83,6 +86,12 @@ OPTIONS = (
         "--decode-tp", type=click.IntRange(min=1), metavar="N", help="Of each.  [default: --tp]"
     ),
     click.option(
+        "--prefill-ep", type=click.IntRange(min=1), metavar="N", help="Of each.  [default: --ep]"
+    ),
+    click.option(
+        "--decode-ep", type=click.IntRange(min=1), metavar="N", help="Of each.  [default: --ep]"
+    ),
+    click.option(
         "--recipe",
         type=click.Path(path_type=Path, exists=True, dir_okay=False),
         metavar="FILE",
@@ -98,6 +107,8 @@ _OWNERS = {
     "transfer": ("prefill", "decode", "layout"),
     "prefill_tp": ("layout",),
     "decode_tp": ("layout",),
+    "prefill_ep": ("layout",),
+    "decode_ep": ("layout",),
 }
 """Options of prefill and decode workers, and with what they go."""
 _MENDS = {
@@ -156,6 +167,40 @@ def check_parts(role: str, *, layout: bool) -> None:
         if layout and name not in given:
             option = name.replace("_", "-")
             raise InputError(option, "it is missing", f"add --{option} N")
+
+
+def check_node(nodes: int) -> None:
+    """Check that what says where a node is goes with several.
+
+    Raises:
+        InputError: there is one.
+    """
+    for name in ("node_rank", "rendezvous"):
+        if nodes == 1 and name in given_options():
+            option = name.replace("_", "-")
+            raise InputError(option, "it does nothing on one node", "add --nodes N")
+
+
+def worker_options(
+    own: EngineOptions, role: Literal["prefill", "decode"], tp: int | None, ep: int | None
+) -> EngineOptions:
+    """Return the options of one side's workers.
+
+    Args:
+        own: of the command.
+        role: theirs.
+        tp: of each; None is that of the command.
+        ep: likewise.
+
+    Raises:
+        InputError: the sizes do not go together.
+    """
+    found = replace(own, role=role, tp=tp or own.tp, ep=ep or own.ep)
+    try:
+        _ = found.layout
+    except EngineInputError as error:
+        raise InputError(f"{role}-{error.field}", error.problem, error.mend) from error
+    return found
 
 
 def check_alone(dp: int, nodes: int) -> None:

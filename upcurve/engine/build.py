@@ -22,6 +22,7 @@ from upcurve.engine.memory.budget import Budget, budget, free_bytes
 from upcurve.engine.memory.caches import Caches, CacheTypes
 from upcurve.engine.memory.memory import Memory
 from upcurve.engine.model.batch import ForwardBatch
+from upcurve.engine.model.identity import check_same
 from upcurve.engine.model.model import Model, load_model
 from upcurve.engine.parallel.control import Control
 from upcurve.engine.parallel.ranks import ALONE, Ranks
@@ -98,7 +99,7 @@ def _load(folder: Path, options: EngineOptions, device: torch.device, ranks: Ran
         logger.warning("shared_expert_fusion is off: the shared expert has a size of its own")
     if ahead is not None and ahead.wait():
         logger.warning("kernels are compiled one by one: doing it ahead failed")
-    _least(ranks, 0, device)
+    check_same(model.weights, ranks)
     return model
 
 

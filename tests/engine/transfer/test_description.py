@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from tests.engine.transfer.described import described, shapes_of
 from upcurve.engine.errors import EngineInputError
 from upcurve.engine.memory.caches import CacheTypes
-from upcurve.engine.transfer.description import Description, agree, fingerprint
+from upcurve.engine.transfer.description import Description, agree
 
 
 def test_a_description_survives_its_way_and_only_tp_may_differ() -> None:
@@ -74,12 +74,3 @@ def test_what_is_no_description_of_this_version() -> None:
         Description.decode(b"GET / HTTP/1.1")
     with pytest.raises(EngineInputError, match="no description of an engine"):
         Description.decode(b'{"version": 1}')
-
-
-def test_a_fingerprint_is_of_the_bytes_in_their_order() -> None:
-    one, two = torch.arange(6, dtype=torch.bfloat16).view(2, 3), torch.ones(2)
-    assert fingerprint([one, two]) == fingerprint([one.clone(), two])
-    assert fingerprint([one, two]) == fingerprint([one.T.contiguous().T, two])
-    changed = one.clone()
-    changed[1, 2] = 7
-    assert len({fingerprint(x) for x in ([one, two], [two, one], [changed, two], [one])}) == 4

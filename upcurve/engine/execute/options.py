@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Literal
 
 from upcurve.engine.errors import EngineInputError
@@ -10,6 +10,9 @@ from upcurve.engine.model.formats import LoadFormat, QuantizationFormat
 from upcurve.engine.parallel.layout import Layout
 from upcurve.engine.parallel.seat import address_of
 from upcurve.engine.transfer.transport import Transport
+
+_OF_A_RANK = ("device", "threads", "memory_share", "check_memory", "prefill")
+"""Options that ranks of one engine may have each for itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +76,12 @@ class EngineOptions:
         if len(set(found)) < len(found):
             raise EngineInputError("prefill", "an address stands there twice", "give each once")
         return found
+
+    @property
+    def alike(self) -> dict[str, str]:
+        """What all ranks of an engine have to be given alike, by the option's name."""
+        names = [each.name for each in fields(self) if each.name not in _OF_A_RANK]
+        return {name: str(getattr(self, name)) for name in names}
 
     @property
     def layout(self) -> Layout:

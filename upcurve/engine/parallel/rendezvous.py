@@ -7,13 +7,17 @@ import logging
 import os
 import socket
 import sys
-from collections.abc import Callable
+import threading
+import time
+from collections.abc import Callable, Mapping
 from datetime import timedelta
 
 import torch
 import torch.distributed as dist
 from torch._C._distributed_c10d import PrefixStore, Store, TCPStore
 
+from upcurve.engine.errors import EngineInputError
+from upcurve.engine.parallel.agreement import SAY_SECONDS, agree
 from upcurve.engine.parallel.control import Control
 from upcurve.engine.parallel.layout import Layout
 from upcurve.engine.parallel.own_address import address_towards
@@ -25,6 +29,8 @@ logger = logging.getLogger(__name__)
 
 WAIT = timedelta(minutes=30)
 """How long a rank waits for the others: they may read weights meanwhile."""
+FIND_SECONDS = 30.0
+"""How long the name of the rendezvous may be unknown: it may be given when its machine starts."""
 
 
 def meet(
@@ -34,6 +40,7 @@ def meet(
     gpu: bool,
     lost: Callable[[str], None],
     listener: socket.socket | None = None,
+    told: Mapping[str, str] | None = None,
 ) -> tuple[Ranks, Control | None]:
     """Take a seat and find the other ranks; return once all are there.
 
@@ -45,15 +52,21 @@ def meet(
         gpu: compute on GPUs, if there are any.
         lost: as `Control`.
         listener: on the first rank, a socket that listens at the rendezvous already.
+        told: name of an option -> its value, of what all ranks have to have alike.
 
     Returns:
         This rank among the others; and its connections to them, unless it is alone.
+
+    Raises:
+        EngineInputError: the host of the rendezvous is unknown, ranks do not come, or one was told
+            something else.
     """
     count = take_gpu(seat.gpu) if gpu else 0
     if seat.ranks == 1:
         return Ranks.of(layout, 0), None
     store = _store(seat, listener)
     store.set(_key(seat.rank), "own" if seat.gpu < count else "shared" if count else "none")
+    agree(store, seat, {**(told or {}), "device": "cuda" if count else "cpu"}, WAIT)
     kinds = {store.get(_key(rank)).decode() for rank in range(seat.ranks)}
     backend = "nccl" if kinds == {"own"} else "gloo"
     if kinds == {"own", "shared"} and seat.rank == 0:
@@ -90,6 +103,14 @@ def join(store: Store, seat: Seat, backend: str) -> None:
 
 def _store(seat: Seat, listener: socket.socket | None) -> Store:
     first = seat.rank == 0 and not seat.hosted
+    _find(seat)
+    late = threading.Timer(
+        SAY_SECONDS, logger.info, ["rank %d waits for rank 0 at %s", seat.rank, seat.where]
+    )
+    late.daemon = True
+    # One rank of each machine says it.
+    if seat.gpu == 0:
+        late.start()
     store = TCPStore(
         seat.host,
         seat.port,
@@ -99,7 +120,28 @@ def _store(seat: Seat, listener: socket.socket | None) -> Store:
         wait_for_workers=False,
         master_listen_fd=None if listener is None else listener.detach(),
     )
+    late.cancel()
     return PrefixStore("upcurve", store)
+
+
+def _find(seat: Seat) -> None:
+    """Wait until the host of the rendezvous is known.
+
+    Raises:
+        EngineInputError: it is not within `FIND_SECONDS`.
+    """
+    deadline = time.monotonic() + FIND_SECONDS
+    while True:
+        try:
+            socket.getaddrinfo(seat.host, seat.port)
+        except (OSError, UnicodeError) as error:
+            if time.monotonic() > deadline:
+                raise EngineInputError(
+                    "rendezvous", f"{seat.host} is not known here: {error}", "give another address"
+                ) from error
+            time.sleep(1.0)
+        else:
+            return
 
 
 def _is_loopback(host: str) -> bool:

@@ -27,6 +27,11 @@ class Seat:
     hosted: bool = False
     """Whether the store is there already, as torchrun's is."""
 
+    @property
+    def where(self) -> str:
+        """HOST:PORT of the rendezvous."""
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
 
 @dataclass(frozen=True, slots=True)
 class Node:

@@ -16,6 +16,7 @@ from upcurve.engine.execute.options import EngineOptions
 from upcurve.engine.execute.runner import ModelRunner
 from upcurve.engine.execute.transfers import Tell, Told, decode_report, encode_report
 from upcurve.engine.memory.caches import CacheTypes
+from upcurve.engine.model.identity import weights_fingerprint
 from upcurve.engine.model.shapes import ModelShapes
 from upcurve.engine.parallel.control import Control
 from upcurve.engine.parallel.own_address import address_towards
@@ -24,7 +25,7 @@ from upcurve.engine.roles.links import CONNECT_SECONDS, Link, Links
 from upcurve.engine.roles.peers import Peers
 from upcurve.engine.roles.prefill import PrefillRole
 from upcurve.engine.roles.ranks import ReceivingRank, SendingRank
-from upcurve.engine.transfer.description import Description, agree, fingerprint
+from upcurve.engine.transfer.description import Description, agree
 from upcurve.engine.transfer.receiver import Receiver
 
 logger = logging.getLogger(__name__)
@@ -41,7 +42,7 @@ MODEL_FIELDS = (
 
 def describe(folder: Path, runner: ModelRunner, options: EngineOptions) -> Description:
     """Describe an engine's caches, as all its ranks together have them."""
-    shapes, weights = ModelShapes.from_folder(folder), runner.model.weights
+    shapes = ModelShapes.from_folder(folder)
     types = CacheTypes.of(runner.model.dtype, options.kv_cache_dtype, options.state_dtype)
     return Description.of(
         shapes,
@@ -49,10 +50,7 @@ def describe(folder: Path, runner: ModelRunner, options: EngineOptions) -> Descr
         page_size=options.page_size,
         tp=options.tp,
         model={name: getattr(shapes, name) for name in MODEL_FIELDS},
-        # Every rank has them whole, and quantising leaves them as they are.
-        weights=fingerprint(
-            [weights.norm.weight, *(layer.experts.router.bfloat16() for layer in weights.layers)]
-        ),
+        weights=weights_fingerprint(runner.model.weights),
     )
 
 

@@ -57,7 +57,7 @@ class Load:
         """Meet the other ranks, load, and take the part of `options.role`.
 
         Raises:
-            EngineInputError: as `build_engine` and `roles.joining.lead`.
+            EngineInputError: as `meet`, `build_engine` and `roles.joining.lead`.
         """
         # Only here: the HTTP side has no use for torch.
         from upcurve.engine.build import build_engine
@@ -69,7 +69,12 @@ class Load:
             # An unknown host is said before minutes of loading.
             own_address(options.prefill_addresses)
         ranks, control = meet(
-            self.seat, options.layout, gpu=options.device != "cpu", lost=lost, listener=listener
+            self.seat,
+            options.layout,
+            gpu=options.device != "cpu",
+            lost=lost,
+            listener=listener,
+            told=options.alike,
         )
         try:
             engine = build_engine(self.folder, options, ranks, control)

@@ -24,7 +24,13 @@ from upcurve.engine.serve.chat import ChatTemplate
 from upcurve.engine.serve.engine_process import Load
 from upcurve.engine.serve.http_server import HttpServer, Watch
 from upcurve.engine.serve.intake import Intake
-from upcurve.engine.serve.listening import bind, host_and_port, listen, listen_for_transfers
+from upcurve.engine.serve.listening import (
+    bind,
+    host_and_port,
+    listen,
+    listen_for_ranks,
+    listen_for_transfers,
+)
 from upcurve.engine.serve.metrics import Metrics
 from upcurve.engine.serve.rank_process import RankProcesses
 from upcurve.engine.serve.remote import EngineEndedError, RemoteEngine
@@ -107,8 +113,8 @@ def serve(
     check_spread(folder, options)
     _ = options.prefill_addresses
     node = node or node_of(options.layout.engine_ranks)
-    if node.ranks > 1 and node.leads and not node.port and meeting is None:
-        meeting = socket.create_server((node.host, 0))
+    if node.ranks > 1 and node.leads and not node.hosted and meeting is None:
+        meeting = listen_for_ranks(node)
     first, *others = node.seats(meeting.getsockname()[1] if meeting else None)
     with (
         meeting or nullcontext(),
@@ -170,6 +176,9 @@ def serve_ranks(
 
     Returns:
         The exit code: 0 if the leader was told to stop, 1 if any rank died.
+
+    Raises:
+        EngineInputError: the model or an option is unusable, or differs from the other machines'.
     """
     prepare()
     with RankProcesses(folder, options, node.seats()) as ranks:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import errno
 import logging
+import os
 import secrets
 import socket
 from contextlib import AbstractContextManager, nullcontext
 
 from upcurve.engine.errors import EngineInputError
 from upcurve.engine.execute.options import EngineOptions
+from upcurve.engine.parallel.seat import Node
 
 logger = logging.getLogger(__name__)
 
@@ -62,6 +64,27 @@ def _taken(host: str, port: int, error: OSError, field: str = "port") -> EngineI
         f"{port} on {host} cannot be used: {error.strerror}",
         f"give another --{field}, or 0 for any free one",
     )
+
+
+def listen_for_ranks(node: Node) -> socket.socket:
+    """Listen where the ranks meet, on the node of the first one.
+
+    Raises:
+        EngineInputError: the port is taken or not allowed.
+    """
+    if not node.port:
+        return socket.create_server((node.host, 0))
+    # On all addresses: others may know this machine by one that is not its own.
+    both = socket.has_dualstack_ipv6()
+    family = socket.AF_INET6 if both else socket.AF_INET
+    try:
+        return socket.create_server(("", node.port), family=family, dualstack_ipv6=both)
+    except OSError as error:
+        raise EngineInputError(
+            "rendezvous",
+            f"{node.port} cannot be listened on: {os.strerror(error.errno or 0)}",
+            "give all nodes another port",
+        ) from error
 
 
 def listen_for_transfers(

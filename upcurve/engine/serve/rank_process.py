@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import multiprocessing
 import multiprocessing.connection
@@ -13,7 +14,7 @@ import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from upcurve.engine.errors import EngineInputError
 from upcurve.engine.parallel.seat import Seat
@@ -23,6 +24,9 @@ from upcurve.engine.serve.engine_process import exit_when_closed
 if TYPE_CHECKING:
     from upcurve.engine.execute.options import EngineOptions
 
+INPUT_ERROR = 2
+"""Exit code of a rank that cannot use what it was given; it has said what, at most `_WORDS`."""
+_WORDS = 2**16
 EXIT_SECONDS = 10.0
 """How long processes that are told to end may take before they are killed."""
 
@@ -49,9 +53,16 @@ def run(life: socket.socket, folder: Path, options: EngineOptions, seat: Seat) -
     from upcurve.engine.roles.joining import take_part
 
     # The first rank says who is gone: it is heard everywhere.
-    ranks, control = meet(
-        seat, options.layout, gpu=options.device != "cpu", lost=lambda _: os._exit(1)
-    )
+    try:
+        ranks, control = meet(
+            seat,
+            options.layout,
+            gpu=options.device != "cpu",
+            lost=lambda _: os._exit(1),
+            told=options.alike,
+        )
+    except EngineInputError as error:
+        _refuse(life, error)
     assert control is not None
     try:
         runner = build_follower(folder, options, ranks, control)
@@ -62,13 +73,18 @@ def run(life: socket.socket, folder: Path, options: EngineOptions, seat: Seat) -
         # The first rank has found the same, unless it is only here.
         time.sleep(1.0)
         control.fail(f"rank {seat.rank}: {error}")
-        os._exit(1)
+        _refuse(life, error)
     except Exception as error:
         # Where another rank is gone this process is ended meanwhile.
         time.sleep(APART_SECONDS)
         logger.exception("rank %d cannot go on", seat.rank)
         control.fail(f"rank {seat.rank}: {type(error).__name__}: {error}")
         os._exit(1)
+
+
+def _refuse(life: socket.socket, error: EngineInputError) -> NoReturn:
+    life.sendall(json.dumps([error.field, error.problem, error.mend]).encode())
+    os._exit(INPUT_ERROR)
 
 
 class RankProcesses(Closing):
@@ -78,7 +94,7 @@ class RankProcesses(Closing):
     """
 
     def __init__(self, folder: Path, options: EngineOptions, seats: Sequence[Seat]) -> None:
-        self._lives: list[socket.socket] = []
+        self._lives: dict[int, socket.socket] = {}
         context = multiprocessing.get_context("spawn")
         self._processes = {}
         for seat in seats:
@@ -88,7 +104,7 @@ class RankProcesses(Closing):
                     target=run, args=(theirs, folder, options, seat), name=f"upcurve-{seat.rank}"
                 )
                 process.start()
-            self._lives.append(ours)
+            self._lives[seat.rank] = ours
             self._processes[seat.rank] = process
 
     @property
@@ -102,13 +118,19 @@ class RankProcesses(Closing):
         return {f"rank {rank}": each.pid for rank, each in self._processes.items() if each.pid}
 
     def wait(self) -> bool:
-        """Wait until all have ended, or one has failed; return whether none has."""
+        """Wait until all have ended, or one has failed; return whether none has.
+
+        Raises:
+            EngineInputError: an option or the checkpoint is unusable.
+        """
         waiting = dict(self._processes)
         while waiting:
             multiprocessing.connection.wait([each.sentinel for each in waiting.values()])
             for rank, process in list(waiting.items()):
                 if process.exitcode is not None:
                     del waiting[rank]
+                    if process.exitcode == INPUT_ERROR:
+                        raise EngineInputError(*json.loads(self._lives[rank].recv(_WORDS)))
                     if process.exitcode:
                         return False
         return True
@@ -126,6 +148,6 @@ class RankProcesses(Closing):
 
     def close(self) -> None:
         """End all."""
-        for life in self._lives:
+        for life in self._lives.values():
             life.close()
         join(self._processes.values(), EXIT_SECONDS)

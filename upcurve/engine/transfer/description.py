@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -169,19 +168,6 @@ def _fields(one: Description, other: Description) -> Iterator[tuple[str, Any]]:
 def _differs(name: str, here: Any, there: Any) -> EngineInputError:
     mend = _MENDS.get(name, "serve the same model on both")
     return EngineInputError(name, f"{here} here, {there} at the other worker", mend)
-
-
-def fingerprint(tensors: Iterable[torch.Tensor]) -> str:
-    """Return a hash of the bytes of tensors, which are copied to the host one by one.
-
-    Norms and routers serve well: every rank has them whole, quantising leaves them as they are, and
-    training does not.
-    """
-    found = hashlib.sha256()
-    for tensor in tensors:
-        data = tensor.detach().contiguous().view(-1).view(torch.uint8)
-        found.update(data.cpu().numpy().tobytes())
-    return found.hexdigest()[:16]
 
 
 def _name(dtype: torch.dtype) -> str:
