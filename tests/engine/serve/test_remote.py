@@ -20,6 +20,7 @@ from upcurve.engine.errors import EngineInputError
 from upcurve.engine.execute.event import Event, TokenLogprobs
 from upcurve.engine.execute.fake_device import known_token
 from upcurve.engine.schedule.request import Request, SamplingParameters
+from upcurve.engine.serve import remote
 from upcurve.engine.serve.engine_process import Outbox
 from upcurve.engine.serve.messages import (
     Frames,
@@ -245,3 +246,19 @@ def test_commands_and_reports_arrive_as_they_were_sent():
     step = decode_report(frame(Step.of(1.5, None, Status(1, 2, 3, 4), sent))[4:])
     assert list(step.events()) == sent
     assert (step.at, step.seconds, step.status) == (1.5, None, Status(1, 2, 3, 4))
+
+
+def test_an_engine_that_does_not_end_is_told_once_and_killed(monkeypatch):
+    """Whoever waits for this process waits no longer than for that."""
+    codes = []
+
+    def join(processes, seconds):
+        for process in processes:
+            process.join(60)
+            codes.append(process.exitcode)
+
+    monkeypatch.setattr(remote, "EXIT_SECONDS", 0.1)
+    monkeypatch.setattr(remote, "join", join)
+    with serving(build_fake) as running:
+        os.kill(running.process.pid, signal.SIGSTOP)
+    assert set(codes) == {-signal.SIGKILL}

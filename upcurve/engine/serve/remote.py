@@ -125,6 +125,8 @@ class RemoteEngine(Closing):
         if self._transport is not None:
             self._send(Stop())
             await asyncio.to_thread(self.process.join, EXIT_SECONDS)
+            # It has been told, so it need not be told again; nothing happens where it has ended.
+            self.process.kill()
             self._transport.abort()
         await asyncio.to_thread(self.close)
 

@@ -21,9 +21,11 @@ from typing import Any, Literal
 from upcurve.engine.errors import EngineInputError
 from upcurve.engine.execute.options import EngineOptions
 from upcurve.engine.parallel.seat import Node
+from upcurve.engine.serve import rank_process, remote
 from upcurve.engine.serve.announcement import Announcement
 from upcurve.engine.serve.closing import Closing, join
 from upcurve.engine.serve.engine_process import exit_when_closed
+from upcurve.engine.serve.http_server import CLOSE_SECONDS
 from upcurve.engine.serve.launch import serve
 
 logger = logging.getLogger(__name__)
@@ -35,8 +37,9 @@ Kind = Literal["replica", "prefill worker", "decode worker"]
 
 REAP_SECONDS = 1.0
 """At most between what is seen of a process' end and the end."""
-EXIT_SECONDS = 20.0
-"""How long processes that are told to end may take before they are killed."""
+EXIT_SECONDS = remote.EXIT_SECONDS + rank_process.EXIT_SECONDS + CLOSE_SECONDS + 5.0
+"""How long processes that are told to end may take before they are killed: longer than each waits
+for its own, which would stay behind."""
 
 
 @dataclass(frozen=True, slots=True)
