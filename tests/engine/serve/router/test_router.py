@@ -216,6 +216,89 @@ def test_a_replica_that_dies_costs_its_own_requests_and_comes_back(
     scene(play, hang, stream)
 
 
+def test_a_stream_that_ends_with_an_error_leaves_its_connection_open() -> None:
+    """Its chunks are whole: a client that keeps connections sends its next request there."""
+
+    async def break_off(_: bytes, writer: asyncio.StreamWriter) -> None:
+        writer.write(STREAM + CHUNKS[0])
+        await writer.drain()
+        writer.transport.close()
+
+    async def play(port: int, router: Router, *_: FakeReplica) -> None:
+        router.replicas[1].open = 1
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(post(b"{}"))
+        answer = await reader.readuntil(CHUNKS[-1])
+        assert b"ended before its answer did" in answer
+        writer.write(post(b"{}"))
+        expected = STREAM + b"".join(CHUNKS)
+        assert await reader.readexactly(len(expected)) == expected
+
+    scene(play, break_off, stream)
+
+
+def test_one_that_answers_503_is_left_out_and_another_is_asked() -> None:
+    """It answers faster than any other, so it would get all requests until the next check."""
+
+    async def refuse(_: bytes, writer: asyncio.StreamWriter) -> None:
+        # Cut anywhere: it is known what it is once its head is whole.
+        for part in (b"HTTP/1.1 5", b"03 Service Unavailable\r\ncontent-len", b"gth: 2\r\n\r\n{}"):
+            writer.write(part)
+            await writer.drain()
+            await asyncio.sleep(0.01)
+
+    async def play(port: int, router: Router, bad: FakeReplica, good: FakeReplica) -> None:
+        bad.healthy = False
+        router.replicas[1].open = 1
+        assert await ask(port, post(b"{}", CLOSE)) == STREAM + b"".join(CHUNKS)
+        assert (len(bad.requests), len(good.requests)) == (1, 1)
+        assert not router.replicas[0].up
+        assert [each.open for each in router.replicas] == [0, 1]
+        # Nobody is asked twice.
+        good.handler = refuse
+        answer = await ask(port, post(b"{}", CLOSE))
+        assert answer.startswith(b"HTTP/1.1 503")
+        assert b"no replica is up" in answer
+        assert (len(bad.requests), len(good.requests)) == (1, 2)
+
+    scene(play, refuse, stream)
+
+
+@pytest.mark.parametrize("how", ["before", "between chunks", "inside a chunk"])
+def test_a_router_that_ends_tells_those_that_wait(how: str) -> None:
+    sent = {
+        "before": b"",
+        "between chunks": STREAM + CHUNKS[0],
+        "inside a chunk": STREAM + CHUNKS[0][:8],
+    }[how]
+    begun = asyncio.Event()
+
+    async def hang(_: bytes, writer: asyncio.StreamWriter) -> None:
+        writer.write(sent)
+        await writer.drain()
+        begun.set()
+        await asyncio.sleep(60)
+
+    async def play(port: int, router: Router, _: FakeReplica) -> None:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(post(b"{}"))
+        await begun.wait()
+        assert await reader.readexactly(len(sent)) == sent
+        await router.stop(0)
+        rest = await reader.read()
+        if how == "before":
+            assert rest.startswith(b"HTTP/1.1 503")
+            assert b"the router stops before the answer is whole" in rest
+        elif how == "between chunks":
+            assert b'data: {"error":{"message":"the router stops' in rest
+            assert rest.endswith(b"\r\n0\r\n\r\n")
+        else:
+            assert rest == b""
+        assert router.replicas[0].open == 0
+
+    scene(play, hang)
+
+
 def test_one_that_says_it_is_unwell_is_left_out_and_without_any_clients_are_told(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -195,27 +195,53 @@ class Client(asyncio.Protocol):
         self._finished()
         self._answered()
 
+    def answer_refused(self) -> None:
+        """Ask another replica: this one is about to end, or has lost its engine."""
+        _, replica, request = self._give_up()
+        self._router.suspect(replica, "it answers 503")
+        self._task = asyncio.ensure_future(self._pass_on(request))
+
     def answer_lost(self) -> None:
         """End the request with an error: its replica is gone."""
+        upstream, replica, request = self._give_up()
+        if upstream.used and not upstream.started:
+            # It was closed for having been idle, before the request came: a new one will do.
+            request.tried.discard(replica.url)
+            self._task = asyncio.ensure_future(self._pass_on(request))
+            return
+        self._router.suspect(replica, "it broke off an answer")
+        self._break_off(
+            upstream, ApiError(502, f"replica {replica.url} ended before its answer did")
+        )
+
+    def stop(self) -> None:
+        """End the request with an error: the router ends."""
+        if self._upstream is None:
+            # Nobody has been asked, or nothing is waited for.
+            return
+        upstream, _, _ = self._give_up()
+        upstream.close()
+        self._break_off(upstream, ApiError(503, "the router stops before the answer is whole"))
+
+    def _give_up(self) -> tuple[Upstream, Replica, Request]:
+        """Wait for the replica no more; return what was waited for."""
         upstream, replica, request = self._upstream, self._replica, self._request
         assert upstream is not None
         assert replica is not None
         assert request is not None
         self._upstream = None
         self._finished()
-        if upstream.used and not upstream.started:
-            # It was closed for having been idle, before the request came: a new one will do.
-            request.tried.discard(replica.url)
-            self._task = asyncio.ensure_future(self._pass_on(request))
-            return
-        error = ApiError(502, f"replica {replica.url} ended before its answer did")
-        self._router.suspect(replica)
+        return upstream, replica, request
+
+    def _break_off(self, upstream: Upstream, error: ApiError) -> None:
+        """Tell the client, as far as it can be told, that no more comes."""
         if not upstream.started:
             self._fail(error)
         elif upstream.is_stream and upstream.between_chunks:
             event = b"data: " + orjson.dumps(error.body()) + b"\n\n"
             self._transport.write(b"%x\r\n%b\r\n0\r\n\r\n" % (len(event), event))
-            self._transport.close()
+            # The answer is whole, so that the client may send its next request here.
+            self._answered()
         else:
             # Whatever is missing, the client sees that it is.
             self._transport.abort()

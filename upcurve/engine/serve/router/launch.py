@@ -32,6 +32,9 @@ from upcurve.engine.serve.router.router import Router
 
 logger = logging.getLogger(__name__)
 
+FAILED_SECONDS = 2.0
+"""How long replicas that end because another did may take to answer."""
+
 
 def route(
     replicas: str | None,
@@ -279,7 +282,8 @@ def _run(
             each.close()
         failed = processes is not None and processes.running < needed
         server.close()
-        await router.stop(0.0 if failed else drain_seconds)
+        # Those that are left say themselves what has ended them.
+        await router.stop(FAILED_SECONDS if failed else drain_seconds)
         if failed and processes is not None:
             logger.error("the replicas stopped: %s", processes.ends())
         return int(failed)

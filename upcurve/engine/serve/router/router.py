@@ -57,6 +57,8 @@ class Router:
                 await asyncio.wait_for(self._idle.wait(), drain_seconds)
             except TimeoutError:
                 logger.info("aborting %d requests", self._open)
+                for client in list(self.clients):
+                    client.stop()
             # What was written last is on its way.
             await asyncio.sleep(0.05)
         for check in self._checks:
@@ -84,9 +86,9 @@ class Router:
         chosen = self._balancer.choose(pieces, loads)
         return next(each for each in self.replicas if each.url == chosen)
 
-    def suspect(self, replica: Replica) -> None:
-        """Take a replica out that broke off an answer, until a check finds that it is up."""
-        replica.set_up(False, "it broke off an answer")
+    def suspect(self, replica: Replica, why: str) -> None:
+        """Take a replica out, until a check finds that it is up."""
+        replica.set_up(False, why)
         self._suspected[replica.url].set()
 
     def health(self) -> tuple[int, bytes]:
@@ -143,6 +145,8 @@ class _Answer:
     def answer_lost(self) -> None:
         if not self.done.done():
             self.done.set_result(None)
+
+    answer_refused = answer_lost
 
 
 async def _get(replica: Replica, path: str, seconds: float) -> bytes | None:

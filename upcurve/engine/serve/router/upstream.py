@@ -19,6 +19,9 @@ class Reader(Protocol):
     def answer_done(self) -> None:
         """Know that these were the last."""
 
+    def answer_refused(self) -> None:
+        """Know that the replica answers 503; no bytes of that are handed on."""
+
     def answer_lost(self) -> None:
         """Know that the connection has ended before the answer had."""
 
@@ -32,13 +35,16 @@ class Upstream(asyncio.Protocol):
         self.used = False
         """Whether it has served a request before the present one."""
         self.started = False
-        """Whether bytes of the answer have come."""
+        """Whether bytes of the answer have been handed on: not before its head is whole."""
         self.is_stream = False
         """Whether the answer is of server-sent events."""
         self.between_chunks = False
         """Whether all chunks of the body that have begun are whole."""
         self._transport: asyncio.Transport
         self._reader: Reader | None = None
+        self._head = b""
+        self._status = 0
+        """Of the answer; 0 as long as its head is not whole."""
         self._done = False
         self._kept = False
         self._parser: httptools.HttpResponseParser
@@ -47,6 +53,7 @@ class Upstream(asyncio.Protocol):
         """Send a request; `reader` gets the answer."""
         self._reader = reader
         self.started = self.is_stream = self.between_chunks = self._done = False
+        self._head, self._status = b"", 0
         self._parser = httptools.HttpResponseParser(self)
         self._transport.write(data)
 
@@ -77,12 +84,20 @@ class Upstream(asyncio.Protocol):
             # Nobody asked.
             self.close()
             return
-        self.started = True
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserError:
             self._fail()
             return
+        if not self._status:
+            self._head += data
+            return
+        if self._status == 503 and not self.started:
+            self.close()
+            reader.answer_refused()
+            return
+        if not self.started:
+            self.started, data = True, self._head + data
         if not data.endswith(b"\r\n"):
             self.between_chunks = False
         reader.answer_bytes(data)
@@ -116,7 +131,8 @@ class Upstream(asyncio.Protocol):
             self.is_stream = True
 
     def on_headers_complete(self) -> None:
-        """No chunk has begun."""
+        """Know the status; no chunk has begun."""
+        self._status = self._parser.get_status_code()
         self.between_chunks = True
 
     def on_chunk_header(self) -> None:
