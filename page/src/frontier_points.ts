@@ -53,7 +53,6 @@ function hit(frontier: Frontier, series: ChartSeries, point: ChartPoint, colour:
     axis.label,
     `${short(at)} ${axis.unit}${interval ? ` (${between(interval, short)})` : ""}`,
   ];
-  const layout = point.gpus === point.tp ? `TP${point.tp}` : `TP${point.tp} on ${point.gpus} GPUs`;
   return {
     id: `${point.point}`,
     x: point.x,
@@ -63,7 +62,7 @@ function hit(frontier: Frontier, series: ChartSeries, point: ChartPoint, colour:
     rows: [
       value(frontier.x, point.x, point.x_interval),
       value(frontier.y, point.y, point.y_interval),
-      ["Layout", `${layout}, concurrency ${point.concurrency}`],
+      ["Layout", `${point.layout}, concurrency ${point.concurrency}`],
       ["Engine", series.engine],
       ["Hardware", series.hardware.join(" and ")],
       ["Measured", `${point.measured_on}${point.repeats > 1 ? `, ${point.repeats} repeats` : ", once"}`],
@@ -137,8 +136,12 @@ export function frontierRows(shown: Shown): Record<string, Cell>[] {
           x_high: point.x_interval?.[1],
           y_low: point.y_interval?.[0],
           y_high: point.y_interval?.[1],
+          layout: point.layout,
           tp: point.tp,
+          ep: point.ep,
+          dp: point.dp,
           gpus: point.gpus,
+          prefill_gpus: point.prefill_gpus,
           concurrency: point.concurrency,
           repeats: point.repeats,
           measured_on: point.measured_on,

@@ -11,7 +11,9 @@ from upcurve.frontier.build_values import (
     at_operating_point,
 )
 from upcurve.frontier.cost import joules_per_token, usd_per_million_tokens
-from upcurve.frontier.point import Facts, Point
+from upcurve.frontier.point import Facts, Place, Point
+
+PLACE = Place(tp=2, ep=1, dp=1, gpus=2, prefill_gpus=0, concurrency=4)
 
 
 def measurement(speed, tput, concurrency, *, repeat=0, watts=None, ttft=None):
@@ -51,14 +53,14 @@ def test_rounds_give_an_interval_and_costs_turn_it_around():
 
 def test_energy_is_power_on_a_line_over_throughput_on_the_curve():
     points = [Point(20, 4000, 2, 2, 32), Point(60, 1000, 2, 2, 4)]
-    watts = {(2, 2, 32): 600.0, (2, 2, 4): 400.0}
+    watts = {points[0].place: 600.0, points[1].place: 400.0}
     assert joules_per_token(points, watts, 40, 2500) == pytest.approx(500 / 2500)
     assert joules_per_token(points, watts, 30, 3250) == pytest.approx(550 / 3250)
     assert joules_per_token(points, watts, 20, 4000) == pytest.approx(600 / 4000)
     assert joules_per_token(points, watts, 60, 1000) == pytest.approx(400 / 1000)
     assert joules_per_token(points, watts, 61, 900) is None
     assert joules_per_token(points, watts, 19, 4100) is None
-    del watts[2, 2, 4]
+    del watts[points[1].place]
     assert joules_per_token(points, watts, 40, 2500) is None
     assert joules_per_token(points, watts, 20, 4000) == pytest.approx(600 / 4000)
 
@@ -68,13 +70,13 @@ def test_energy_of_builds_is_missing_where_no_power_was_recorded():
     found = at_interactivity([build(watts=500), build()], 40, metric, None)
     assert found[0].value == pytest.approx(0.2)
     assert (found[1].value, found[1].status) == (None, "no power recorded")
-    found = at_operating_point([build(watts=500), build()], (2, 2, 4), metric, None)
+    found = at_operating_point([build(watts=500), build()], PLACE, metric, None)
     assert [each.value for each in found] == [pytest.approx(0.5), None]
 
 
 def test_at_an_operating_point_it_is_the_median_of_repeats():
     repeats = [measurement(60, 1000, 4, repeat=r, ttft=t) for r, t in enumerate((90, 100, 150))]
-    first, second = at_operating_point([repeats, build()], (2, 2, 4), METRICS["ttft_ms"], None)
+    first, second = at_operating_point([repeats, build()], PLACE, METRICS["ttft_ms"], None)
     assert (first.value, first.rounds) == (100, 3)
     assert first.interval[0] < 100 < first.interval[1]
     assert (second.value, second.status, second.rounds) == (None, "not measured", 0)
@@ -93,7 +95,7 @@ def test_a_build_carries_what_is_doubtful_about_its_own_points():
     codes = ["mixed_fingerprints", "too_few_samples", "client_saturated"]
     assert [each.code for each in found.flags] == codes
     assert [each["code"] for each in found.to_dict()["flags"]] == codes
-    there = at_operating_point([busy], (2, 2, 4), METRICS["tput"], None)
+    there = at_operating_point([busy], PLACE, METRICS["tput"], None)
     assert [each.code for each in there[0].flags] == ["too_few_samples", "client_saturated"]
     beyond = at_interactivity([busy], 61, METRICS["tput"], None)
     assert beyond[0].flags == ()

@@ -17,6 +17,21 @@ def test_settings_that_differ_are_no_repeats():
     assert split_repeats(points).operating_points == points
 
 
+def test_layouts_of_as_many_gpus_are_no_repeats():
+    layouts = [{}, {"ep": 2}, {"dp": 2}, {"prefill_gpus": 1, "decode_gpus": 1}]
+    points = [
+        Point(10 + repeat, 3 - repeat, 1, 2, 8, repeat, **layout)
+        for layout in layouts
+        for repeat in range(3)
+    ]
+    found = split_repeats(points)
+    assert found.operating_points == [Point(11, 2, 1, 2, 8, **layout) for layout in layouts]
+    assert [len(found.rounds[each]) for each in range(3)] == [4, 4, 4]
+    assert [point.place.layout for point in found.operating_points] == [
+        *("TP1 on 2 GPUs", "TP1 EP2 on 2 GPUs", "TP1 DP2", "TP1 on 1 + 1 GPUs"),
+    ]
+
+
 def test_one_index_twice_is_two_operating_points():
     points = [Point(10, 3, 8, 8, 8, 0), Point(12, 1, 8, 8, 8, 0), Point(12, 1, 8, 8, 8, 1)]
     found = split_repeats(points)

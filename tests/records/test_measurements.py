@@ -19,6 +19,16 @@ def test_repeats_of_other_settings_are_no_repeats(store):
     assert [each.point.repeat for each in measurements(store.rows())] == [0, 0]
 
 
+def test_layouts_of_as_many_gpus_are_no_repeats(store):
+    layouts = [{}, {"ep": 2}, {"prefill_gpus": 1, "decode_gpus": 1, "repeat": 1}]
+    add_run(store, points=layouts)
+    found = [each.point for each in measurements(store.rows())]
+    assert [(each.repeat, each.ep, each.prefill_gpus) for each in found] == [
+        *((0, 1, None), (0, 2, None), (1, 1, 1)),
+    ]
+    assert len({each.place for each in found}) == 3
+
+
 def test_power_is_kept_where_it_can_be_trusted(store):
     def result(valid):
         return {"power": {"totals": {"joules_per_output_token": 2.0, "energy_valid": valid}}}

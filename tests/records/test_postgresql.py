@@ -96,7 +96,7 @@ def test_a_sweep(store: Store, server: str, tmp_path: Path) -> None:
     with Store.open(server) as other:
         assert other.find_run(run_id) == (run, [point])
         assert other.trace(point_id).equals(trace)
-        assert other.completed(run.fingerprint, "may") == {(2, 1, 1, 2, 4, 8192, 1024, 0)}
+        assert other.completed(run.fingerprint, "may") == {(2, 1, 1, 2, 0, 4, 8192, 1024, 0)}
     store.set_accuracy(point_id, {"passed": False})
     assert store.facts([point_id])[point_id].accuracy_passed is False
     assert store.latest_points("may") == {4: (point_id, 8192)}

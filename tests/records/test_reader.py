@@ -50,7 +50,7 @@ def test_completed_is_what_one_fingerprint_measured(store: Store) -> None:
     store.end_run(run_id, "interrupted", "Ctrl-C")
     other = store.begin_run(run_record(fingerprint="b"))
     store.add_point(other, point_record(repeat=2))
-    assert store.completed("a", "may") == {(2, 1, 1, 2, 4, 8192, 1024, 1)}
+    assert store.completed("a", "may") == {(2, 1, 1, 2, 0, 4, 8192, 1024, 1)}
     assert store.completed("a", "apr") == set()
 
 

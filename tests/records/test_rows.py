@@ -83,6 +83,15 @@ def test_a_repeated_point_is_the_next_repeat(store: Store, tmp_path: Path) -> No
     assert found == {(4, 0): 171.9, (8, 0): 171.9, (4, 1): 180.0, (4, 2): 171.9}
 
 
+def test_gpus_that_are_parted_otherwise_are_no_repeats(store: Store, tmp_path: Path) -> None:
+    header = f"{HEADER},prefill_gpus,decode_gpus"
+    lines = [row() + parted for parted in (",,", ",2,6", ",4,4", ",2,6")]
+    import_rows(store, sheet(tmp_path, "\n".join([header, *lines])))
+    found = [(point.prefill_gpus, point.repeat) for point in store.points("feb")]
+    assert sorted(found, key=str) == [(2, 0), (2, 1), (4, 0), (None, 0)]
+    assert len(store.fingerprints("feb")) == 1
+
+
 def test_rows_are_grouped_by_all_but_parallelism_concurrency_and_metrics(
     store: Store, tmp_path: Path
 ) -> None:

@@ -11,6 +11,7 @@ import pytest
 
 from tests.records.examples import point_record, run_record
 from upcurve.errors import InputError
+from upcurve.frontier.repeats import split_repeats
 from upcurve.records.store import Store
 
 
@@ -194,7 +195,13 @@ def test_layouts_of_as_many_gpus_are_points_of_their_own(store: Store) -> None:
         store.add_point(run_id, point_record(ep=2))
     store.end_run(run_id, "complete")
     found = store.completed("f" * 64, "may")
-    assert {each[:4] for each in found} == {(2, 1, 1, 2), (2, 2, 1, 2), (1, 1, 2, 2), (1, 2, 2, 2)}
+    assert {each[:5] for each in found} == {
+        *((2, 1, 1, 2, 0), (2, 2, 1, 2, 0), (1, 1, 2, 2, 0), (1, 2, 2, 2, 0), (2, 1, 1, 2, 1)),
+    }
     # None is taken for a repeat of another.
     points = store.points("may", isl=8192, osl=1024)
     assert [point.repeat for point in points] == [0, 0, 0, 0, 1]
+    assert len(split_repeats(points).operating_points) == len(layouts)
+    assert [point.place.layout for point in points] == [
+        *("TP2", "TP2 EP2", "TP1 DP2", "TP1 EP2 DP2", "TP2 on 1 + 1 GPUs"),
+    ]

@@ -183,6 +183,18 @@ def test_a_command_may_say_the_layout(path: Path) -> None:
     ]
 
 
+def test_a_command_may_say_how_gpus_are_parted(path: Path) -> None:
+    command = "engine.command=serve {port} --prefill-workers {prefill_gpus} -d {decode_gpus}"
+    recipe = load_recipe(path, [command, "prefill_gpus=1", "decode_gpus=3"])
+    assert recipe.command(host="h", port=1)[2:] == ["--prefill-workers", "1", "-d", "3"]
+    with pytest.raises(InputError, match=r"says {prefill_gpus}, and none is given; add prefill_g"):
+        load_recipe(path, [command])
+    changes = ["prefill_gpus=1", "decode_gpus=3"]
+    mend = r"--set prefill_gpus: the command does not say .* write e.g. --prefill-workers {prefill"
+    with pytest.raises(InputError, match=mend):
+        check_said(path, changes, load_recipe(path, changes))
+
+
 def test_a_size_that_the_command_would_not_say_is_refused(path: Path) -> None:
     path.write_text(RECIPE.replace(" --ep {ep}", " --ep 1"))
     line = (

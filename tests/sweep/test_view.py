@@ -21,7 +21,7 @@ from upcurve.sweep.view import LiveView, PlainLines
 
 def launches(**changes: Any) -> list[Launch]:
     recipes = [recipe(**changes)]
-    return plan(recipes, run_records(recipes, Machine({}, [], {})), [{(1, 1, 1, 1, 2, 8, 4, 1)}])
+    return plan(recipes, run_records(recipes, Machine({}, [], {})), [{(1, 1, 1, 1, 0, 2, 8, 4, 1)}])
 
 
 def measured(launch: Launch, concurrency: int, tput: float, **changes: Any) -> Measured:
@@ -165,6 +165,24 @@ def test_the_summary_has_medians_and_spread_of_repeats() -> None:
     assert rows == [
         ["small", "1", "104.0", "26.00", "12.3", "ms", "0", "3", "9.6", "%", "0"],
         ["small", "2", "150.0", "37.50", "12.3", "ms", "1", "1", "-", "1"],
+    ]
+
+
+def test_the_summary_has_a_row_for_each_layout() -> None:
+    launch = launches()[0]
+    layouts: list[dict[str, Any]] = [{}, {"ep": 2}, {"dp": 2}, {"prefill_gpus": 1}]
+    points = [measured(launch, 1, 100.0 + n, gpus=2, **each) for n, each in enumerate(layouts)]
+    screen = console()
+    screen.print(summary(points))
+    head, *rows = [
+        line.split() for line in text(screen).splitlines() if "s" in line or "ms" in line
+    ]
+    assert head[:6] == ["series", "ep", "dp", "gpus", "prefill", "GPUs"]
+    assert [each[:7] for each in rows] == [
+        ["small", "1", "1", "2", "0", "1", "100.0"],
+        ["small", "1", "1", "2", "1", "1", "103.0"],
+        ["small", "1", "2", "2", "0", "1", "102.0"],
+        ["small", "2", "1", "2", "0", "1", "101.0"],
     ]
 
 

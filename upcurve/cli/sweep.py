@@ -197,7 +197,7 @@ class _JsonLines(PlainLines):
         """Print a point: what `upcurve bench --json` prints, and where it belongs."""
         super().measured(measured)
         point = measured.point
-        place = {"tp": point.tp, "gpus": point.gpus, "repeat": point.repeat}
+        place = {**measured.launch.recipe.layout.columns, "repeat": point.repeat}
         _print_json(point.result | _place(measured.launch, measured.run_id) | place)
 
     def evaluated(self, outcome: GateOutcome) -> None:

@@ -65,7 +65,7 @@ def frontier_chart(
                     {"field": "interactivity", "title": "tokens/s per user", "format": ".2f"},
                     {"field": "tput_per_gpu", "title": f"tokens/s per {device}", "format": ",.1f"},
                     {"field": "concurrency", "title": "concurrency"},
-                    {"field": "tp", "title": "tensor parallel"},
+                    {"field": "layout", "title": "layout"},
                     {"field": "repeat", "title": "repeat"},
                 ],
             },
@@ -99,7 +99,7 @@ def _measured(name: str, points: Sequence[Point]) -> list[dict[str, Any]]:
             "interactivity": point.interactivity,
             "tput_per_gpu": point.tput_per_gpu,
             "concurrency": point.concurrency,
-            "tp": point.tp,
+            "layout": point.place.layout,
             "repeat": point.repeat + 1,
         }
         for point in points

@@ -10,11 +10,8 @@ from typing import Any
 from upcurve.frontier.comparison import SeriesComparison, compare
 from upcurve.frontier.cost import joules_per_token, usd_per_million_tokens
 from upcurve.frontier.flags import Flag, mixed_fingerprints, point_flags
-from upcurve.frontier.point import Point
+from upcurve.frontier.point import Place, Point
 from upcurve.frontier.uncertainty import student_interval
-
-OperatingPoint = tuple[int, int, int]
-"""(tp, gpus, concurrency)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,18 +76,13 @@ class Value:
         }
 
 
-def watts(measurements: Sequence[Measurement]) -> dict[OperatingPoint, float]:
+def watts(measurements: Sequence[Measurement]) -> dict[Place, float]:
     """Return the median power per GPU of each operating point that has any recorded, in W."""
-    found: dict[OperatingPoint, list[float]] = {}
+    found: dict[Place, list[float]] = {}
     for each in measurements:
         if each.watts_per_gpu is not None:
-            found.setdefault(operating_point(each.point), []).append(each.watts_per_gpu)
+            found.setdefault(each.point.place, []).append(each.watts_per_gpu)
     return {key: median(values) for key, values in found.items()}
-
-
-def operating_point(point: Point) -> OperatingPoint:
-    """Return what repeats have in common."""
-    return point.tp, point.gpus, point.concurrency
 
 
 def at_interactivity(
@@ -165,7 +157,7 @@ def _of_reading(
 
 def at_operating_point(
     builds: Sequence[Sequence[Measurement]],
-    where: OperatingPoint,
+    where: Place,
     metric: Metric,
     usd_per_gpu_hour: float | None,
 ) -> list[Value]:
@@ -173,7 +165,7 @@ def at_operating_point(
     show = _of_measurement(usd_per_gpu_hour)[metric.name]
     values = []
     for build in builds:
-        there = [each for each in build if operating_point(each.point) == where]
+        there = [each for each in build if each.point.place == where]
         shown = [(each, value) for each in there if (value := show(each)) is not None]
         if not shown:
             values.append(Value(None, "not measured", 0, None))

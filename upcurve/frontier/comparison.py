@@ -50,6 +50,11 @@ class SeriesComparison:
                     "interactivity": point.interactivity,
                     "tput_per_gpu": point.tput_per_gpu,
                     "tp": point.tp,
+                    "ep": point.ep,
+                    "dp": point.dp,
+                    "gpus": point.gpus,
+                    "prefill_gpus": point.prefill_gpus,
+                    "decode_gpus": point.decode_gpus,
                     "concurrency": point.concurrency,
                     **intervals.to_dict(),
                 }

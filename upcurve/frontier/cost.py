@@ -12,7 +12,7 @@ from datetime import date
 import numpy as np
 
 from upcurve.errors import InputError
-from upcurve.frontier.point import Point
+from upcurve.frontier.point import Place, Point
 
 SECONDS_PER_HOUR = 3600
 
@@ -123,7 +123,7 @@ class PriceTable:
 
 def joules_per_token(
     frontier: Sequence[Point],
-    watts_per_gpu: Mapping[tuple[int, int, int], float],
+    watts_per_gpu: Mapping[Place, float],
     interactivity: float,
     tput_per_gpu: float,
 ) -> float | None:
@@ -135,7 +135,7 @@ def joules_per_token(
 
     Args:
         frontier: points by ascending interactivity.
-        watts_per_gpu: (tp, gpus, concurrency) -> mean power of one GPU under that load, in W.
+        watts_per_gpu: mean power of one GPU under that load, in W.
         interactivity: where to read, in tok/s/user.
         tput_per_gpu: (input + output) tokens per second per GPU there.
 
@@ -147,7 +147,7 @@ def joules_per_token(
         return None
     exact = frontier[upper].interactivity == interactivity
     beside = [frontier[upper]] if exact else list(frontier[upper - 1 : upper + 1])
-    watts = [watts_per_gpu.get((each.tp, each.gpus, each.concurrency)) for each in beside]
+    watts = [watts_per_gpu.get(each.place) for each in beside]
     known = [each for each in watts if each is not None]
     if len(known) < len(watts):
         return None

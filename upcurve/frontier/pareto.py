@@ -43,7 +43,7 @@ def frontier(points: Sequence[Point]) -> list[Point]:
     x = np.array([point.interactivity for point in points], dtype=np.float64)
     y = np.array([point.tput_per_gpu for point in points], dtype=np.float64)
     ties = np.array(
-        [(point.tp, point.gpus, point.concurrency, point.repeat) for point in points],
+        [(point.tp, point.gpus, point.concurrency, point.repeat, *point.place) for point in points],
         dtype=np.int64,
-    ).reshape(-1, 4)
+    ).reshape(-1, 10)
     return [points[index] for index in non_dominated(x, y, *ties.T)]

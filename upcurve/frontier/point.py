@@ -3,6 +3,28 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import NamedTuple
+
+
+class Place(NamedTuple):
+    """Layout and concurrency: what repeats of an operating point have in common."""
+
+    tp: int
+    ep: int
+    dp: int
+    gpus: int
+    prefill_gpus: int
+    """0 where prefill and decode are not apart."""
+    concurrency: int
+
+    @property
+    def layout(self) -> str:
+        """The layout in words."""
+        sizes = [f"EP{self.ep}"] * (self.ep > 1) + [f"DP{self.dp}"] * (self.dp > 1)
+        words = " ".join([f"TP{self.tp}", *sizes])
+        if self.prefill_gpus:
+            return f"{words} on {self.prefill_gpus} + {self.gpus - self.prefill_gpus} GPUs"
+        return words + (f" on {self.gpus} GPUs" if self.gpus != self.tp * self.dp else "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,3 +66,17 @@ class Point:
     id: int | None = field(default=None, compare=False)
     """Which row of a store it is; None where it comes from none."""
     facts: Facts | None = field(default=None, compare=False)
+    ep: int = 1
+    """Expert-parallel size."""
+    dp: int = 1
+    """Data-parallel size."""
+    prefill_gpus: int | None = None
+    """GPUs that only prefill; None where prefill and decode share all."""
+    decode_gpus: int | None = None
+    """GPUs that only decode."""
+
+    @property
+    def place(self) -> Place:
+        """What its repeats have in common."""
+        apart = self.prefill_gpus or 0
+        return Place(self.tp, self.ep, self.dp, self.gpus, apart, self.concurrency)

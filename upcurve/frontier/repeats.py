@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from statistics import median
 
 from upcurve.frontier.pareto import frontier
-from upcurve.frontier.point import Point
+from upcurve.frontier.point import Place, Point
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,14 +29,14 @@ class Repeats:
 def split_repeats(points: Sequence[Point]) -> Repeats:
     """Aggregate the points of one series that are equal but for `repeat`.
 
-    Points of equal tp, gpus and concurrency are repeats of one another if their repeat indices
-    differ. Where one index comes twice they differ in something that a point does not say (expert
-    parallelism, a second run): each is then an operating point of its own, as the definition of
-    the frontier pools them.
+    Points of equal layout and concurrency are repeats of one another if their repeat indices
+    differ. Where one index comes twice they differ in something that a point does not say (such as
+    a run of another recipe): each is then an operating point of its own, as the definition of the
+    frontier pools them.
     """
-    groups: defaultdict[tuple[int, int, int], list[Point]] = defaultdict(list)
+    groups: defaultdict[Place, list[Point]] = defaultdict(list)
     for point in points:
-        groups[point.tp, point.gpus, point.concurrency].append(point)
+        groups[point.place].append(point)
     operating_points: list[Point] = []
     measured: list[list[Point]] = []
     indices: set[int] | None = None

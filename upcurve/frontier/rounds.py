@@ -26,11 +26,11 @@ def whole_rounds(points: Sequence[Point]) -> Rounds:
     rounds: defaultdict[int, list[Point]] = defaultdict(list)
     for point in points:
         rounds[point.repeat].append(point)
-    places = {_place(point) for point in points}
+    places = {point.place for point in points}
     return {
         index: own
         for index, own in sorted(rounds.items())
-        if {_place(point) for point in own} == places
+        if {point.place for point in own} == places
     }
 
 
@@ -110,7 +110,3 @@ def _read(points: Sequence[Point], target: float, rule: str) -> Value:
     if reading.status == "unreachable":
         return Value(None, f"its frontier ends at {x[-1]:.4g} tok/s/user")
     return Value(None, f"its frontier begins at {x[0]:.4g} tok/s/user")
-
-
-def _place(point: Point) -> tuple[int, int, int]:
-    return point.tp, point.gpus, point.concurrency

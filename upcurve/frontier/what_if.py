@@ -7,9 +7,10 @@ from dataclasses import dataclass
 
 from upcurve.frontier.comparison import Comparison, SeriesComparison, TargetReading
 from upcurve.frontier.cost import input_output_cost, joules_per_token
+from upcurve.frontier.point import Place
 
-Watts = Mapping[tuple[int, int, int], float]
-"""(tp, gpus, concurrency) -> mean power of one GPU, in W."""
+Watts = Mapping[Place, float]
+"""Mean power of one GPU, in W."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from upcurve.frontier.point import Point
+from upcurve.records.layout import LAYOUT
 from upcurve.records.measurements import watts_per_gpu
 from upcurve.records.queries import IDS
 from upcurve.records.reader import StoreReader
@@ -154,12 +155,13 @@ def measured(store: StoreReader, after: int = 0) -> tuple[list[Measured], int]:
         return [Measured(*tuple(row)) for row in rows], highest
 
 
-_PLAIN = ["interactivity", "tput_per_gpu", "tp", "gpus", "concurrency", "repeat", "id"]
+_PLAIN = ["interactivity", "tput_per_gpu", *LAYOUT, "concurrency", "repeat", "id"]
 _FURTHER = [
     "run_id", "measured_at", "input_tput_per_gpu", "output_tput_per_gpu", "ttft_ms", "tpot_ms",
     "requests", "failed", "trace", "accuracy",
 ]  # fmt: skip
 _PLACE_OF_ID = _PLAIN.index("id")
+_PLACE_OF_PLACE = len(_PLAIN) + len(_FURTHER)
 _PLACE_OF_TIME = len(_PLAIN) + _FURTHER.index("measured_at")
 
 
@@ -255,17 +257,25 @@ def _query(detailed: bool) -> sa.Select[Any]:
 def _numbered(rows: Sequence[Any]) -> Iterator[Figures]:
     taken: dict[Any, set[int]] = defaultdict(set)
     for row in rows:
-        (speed, tput, tp, gpus, concurrency, repeat, key, *further), place = row[:17], row[17:]
+        figures, place = row[:_PLACE_OF_PLACE], row[_PLACE_OF_PLACE:]
+        speed, tput, *layout, concurrency, repeat, key = figures[: len(_PLAIN)]
+        further = figures[len(_PLAIN) :]
         isl, osl, fingerprint, *larger = place
         run, at, of_input, of_output, ttft, tpot, requests, failed, trace, accuracy = further
-        used = taken[tp, gpus, concurrency, isl, osl, fingerprint]
+        used = taken[*layout, concurrency, isl, osl, fingerprint]
         if repeat in used:
             repeat = max(used) + 1
         used.add(repeat)
         e2e, totals = larger or (None, None)
         power = {"result": {"power": {"totals": totals}}, "output_tput_per_gpu": of_output}
         yield Figures(
-            point=Point(speed, tput, tp, gpus, concurrency, repeat, id=key),
+            point=Point(
+                *(speed, tput),
+                concurrency=concurrency,
+                repeat=repeat,
+                id=key,
+                **dict(zip(LAYOUT, layout, strict=True)),
+            ),
             run=run,
             isl=isl,
             osl=osl,

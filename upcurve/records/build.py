@@ -10,6 +10,7 @@ from datetime import date, datetime
 from typing import Any
 
 from upcurve.frontier.build_values import Measurement
+from upcurve.records.layout import LAYOUT
 from upcurve.records.measurements import measurements
 
 
@@ -51,8 +52,9 @@ def build_of(key: tuple[str, ...] | date, rows: Sequence[Mapping[str, Any]]) -> 
             runs.add(run)
             for name, value in _facts(row):
                 facts[name].add(value)
-        for name in ("tp", "gpus"):
-            facts[name].add(str(row[name]))
+        for name in LAYOUT:
+            if row[name] is not None:
+                facts[name].add(str(row[name]))
     return Build(
         label=build_label(key),
         first=min(row["measured_on"] for row in rows),

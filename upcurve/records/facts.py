@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from upcurve.frontier.point import Facts, Point
+from upcurve.records.layout import LAYOUT
 from upcurve.records.run import PointRecord
 
 
@@ -35,9 +36,8 @@ def as_point(record: PointRecord) -> Point:
     return Point(
         record.interactivity,
         record.tput_per_gpu,
-        record.tp,
-        record.gpus,
-        record.concurrency,
-        record.repeat,
+        concurrency=record.concurrency,
+        repeat=record.repeat,
         facts=facts(record.requests, record.failed, record.result, record.accuracy),
+        **{name: getattr(record, name) for name in LAYOUT},
     )

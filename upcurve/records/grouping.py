@@ -12,6 +12,7 @@ import orjson
 
 from upcurve.records.columns import Problem
 from upcurve.records.fingerprint import SpeedFacts, fingerprint
+from upcurve.records.layout import LAYOUT
 from upcurve.records.run import PointRecord, RunRecord
 
 OF_RUN = (
@@ -57,7 +58,9 @@ def grouped(
     """
     days = [moment.date() for moment in values["measured_on"]]
     of_run = zip(*(_hashable(values[name]) for name in OF_RUN), strict=True)
-    workloads = zip(days, values["isl"], values["osl"], strict=True)
+    # Within a run, points are told apart by all sizes but how GPUs are parted.
+    workload_columns = ("isl", "osl", "prefill_gpus", "decode_gpus")
+    workloads = zip(days, *(values[name] for name in workload_columns), strict=True)
     members: dict[Any, list[int]] = defaultdict(list)
     facts: dict[str, tuple[int, Any]] = {}
     problems: list[Problem] = []
@@ -140,12 +143,12 @@ def _fingerprint(row: Mapping[str, Any], workload: dict[str, Any]) -> str:
 
 
 _AS_THEY_ARE = (
-    "isl", "osl", "tp", "ep", "dp", "gpus", "prefill_gpus", "decode_gpus", "concurrency",
+    "isl", "osl", *LAYOUT, "concurrency",
     "tput_per_gpu", "interactivity",
     "input_tput_per_gpu", "output_tput_per_gpu", "tpot_ms", "ttft_ms", "requests", "failed",
     "accuracy",
 )  # fmt: skip
-_PLACE = ("isl", "osl", "tp", "ep", "dp", "gpus", "concurrency")
+_PLACE = ("isl", "osl", *LAYOUT, "concurrency")
 """What tells operating points of one run apart."""
 
 

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from upcurve.errors import InputError
+
+LAYOUT = ("tp", "ep", "dp", "gpus", "prefill_gpus", "decode_gpus")
+"""Columns of a point that say its layout."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,9 +46,17 @@ class Layout:
             raise InputError("gpus", f"{sizes} does not fit on {self.gpus}", "correct one")
 
     @property
-    def sizes(self) -> tuple[int, int, int, int]:
-        """tp, ep, dp and GPUs: with the concurrency, what tells points of one recipe apart."""
-        return self.tp, self.ep, self.dp, self.gpus
+    def columns(self) -> dict[str, Any]:
+        """What a point's columns say of it."""
+        return {name: getattr(self, name) for name in LAYOUT}
+
+    @property
+    def sizes(self) -> tuple[int, int, int, int, int]:
+        """tp, ep, dp, GPUs and those of them that only prefill, 0 where all do both.
+
+        With the concurrency, what tells points of one recipe apart.
+        """
+        return self.tp, self.ep, self.dp, self.gpus, self.prefill_gpus or 0
 
 
 def gpus_of(

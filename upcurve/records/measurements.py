@@ -9,6 +9,7 @@ from typing import Any
 from upcurve.frontier.build_values import Measurement
 from upcurve.frontier.point import Point
 from upcurve.records.facts import facts
+from upcurve.records.layout import LAYOUT
 
 
 def measurements(rows: Iterable[Mapping[str, Any]]) -> Iterator[Measurement]:
@@ -18,12 +19,19 @@ def measurements(rows: Iterable[Mapping[str, Any]]) -> Iterator[Measurement]:
     """
     taken: dict[Any, set[int]] = defaultdict(set)
     for row in sorted(rows, key=lambda each: each["measured_on"]):
-        where = row["tp"], row["gpus"], row["concurrency"]
-        used = taken[*where, row["fingerprint"]]
+        where = {name: row[name] for name in LAYOUT}
+        used = taken[*where.values(), row["concurrency"], row["fingerprint"]]
         repeat = max(used) + 1 if row["repeat"] in used else row["repeat"]
         used.add(repeat)
         known = facts(row["requests"], row["failed"], row["result"], row["accuracy"])
-        point = Point(row["interactivity"], row["tput_per_gpu"], *where, repeat, facts=known)
+        point = Point(
+            row["interactivity"],
+            row["tput_per_gpu"],
+            concurrency=row["concurrency"],
+            repeat=repeat,
+            facts=known,
+            **where,
+        )
         power = watts_per_gpu(row)
         yield Measurement(point, row["ttft_ms"], row["tpot_ms"], power, row["fingerprint"])
 

@@ -13,6 +13,7 @@ import sqlalchemy as sa
 from upcurve.errors import InputError
 from upcurve.frontier.point import Facts, Point
 from upcurve.records import process
+from upcurve.records.layout import LAYOUT
 from upcurve.records.run import PointRecord, RunRecord, SeriesSummary
 from upcurve.records.schema import points, runs
 
@@ -24,14 +25,14 @@ IDS = 500
 
 _RECIPE = runs.c.recipe["name"].as_string()
 
-OperatingPoint = tuple[int, int, int, int, int, int, int, int]
-"""(tp, ep, dp, gpus, concurrency, isl, osl, repeat)."""
+OperatingPoint = tuple[int, int, int, int, int, int, int, int, int]
+"""(*`Layout.sizes`, concurrency, isl, osl, repeat)."""
 
 EXPORTED: list[sa.ColumnElement[Any]] = [
     runs.c.series,
     points.c.measured_at.label("measured_on"),
     *runs.c["hardware", "engine", "engine_version", "image", "model", "precision"],
-    *points.c["isl", "osl", "tp", "ep", "dp", "gpus", "prefill_gpus", "decode_gpus"],
+    *points.c["isl", "osl", *LAYOUT],
     *points.c["concurrency", "repeat"],
     *points.c["tput_per_gpu", "interactivity", "input_tput_per_gpu", "output_tput_per_gpu"],
     *points.c["tpot_ms", "ttft_ms", "requests", "failed"],
@@ -52,11 +53,16 @@ def dead_runs(connection: sa.Connection) -> list[str]:
 def completed(connection: sa.Connection, fingerprint: str, series: str) -> set[OperatingPoint]:
     """Return what was measured under a fingerprint and a series name."""
     query = (
-        sa.select(*points.c["tp", "ep", "dp", "gpus", "concurrency", "isl", "osl", "repeat"])
+        sa.select(
+            *points.c["tp", "ep", "dp", "gpus"],
+            sa.func.coalesce(points.c.prefill_gpus, 0),
+            *points.c["concurrency", "isl", "osl", "repeat"],
+        )
         .join_from(points, runs)
         .where(runs.c.fingerprint == fingerprint, runs.c.series == series)
     )
-    return {(tp, ep, dp, n, c, i, o, r) for tp, ep, dp, n, c, i, o, r in connection.execute(query)}
+    rows: Any = connection.execute(query)
+    return {(tp, ep, dp, n, apart, c, i, o, r) for tp, ep, dp, n, apart, c, i, o, r in rows}
 
 
 def results(
@@ -130,18 +136,19 @@ def points_of(
     connection: sa.Connection, name: str, isl: int | None, osl: int | None
 ) -> list[Point]:
     """Return the points of a series in the order of their measurement, repeats renumbered."""
-    metrics = points.c["interactivity", "tput_per_gpu", "tp", "gpus", "concurrency", "repeat"]
-    place = [*points.c["isl", "osl", "ep", "dp"], runs.c.fingerprint]
+    metrics = points.c["interactivity", "tput_per_gpu", *LAYOUT, "concurrency", "repeat"]
+    place = [*points.c["isl", "osl"], runs.c.fingerprint]
     query = sa.select(points.c.id, *metrics, *place).join_from(points, runs)
     query = _of_workload(query, name, isl, osl).order_by(points.c.measured_at, points.c.id)
     taken: dict[Any, set[int]] = defaultdict(set)
     found = []
-    for key, speed, tput, tp, gpus, concurrency, repeat, *where in connection.execute(query):
-        used = taken[tp, gpus, concurrency, *where]
+    for key, speed, tput, *layout, concurrency, repeat, i, o, print_ in connection.execute(query):
+        used = taken[*layout, concurrency, i, o, print_]
         if repeat in used:
             repeat = max(used) + 1
         used.add(repeat)
-        found.append(Point(speed, tput, tp, gpus, concurrency, repeat, id=key))
+        sizes = dict(zip(LAYOUT, layout, strict=True))
+        found.append(Point(speed, tput, concurrency=concurrency, repeat=repeat, id=key, **sizes))
     return found
 
 
@@ -185,7 +192,7 @@ def repeated_figures(
         runs.c.series == name, _RECIPE.is_not(None)
     )
     alike = own.distinct().subquery()
-    place = [runs.c.fingerprint, *points.c["tp", "ep", "dp", "gpus", "concurrency"]]
+    place = [runs.c.fingerprint, *points.c[*LAYOUT, "concurrency"]]
     query = (
         sa.select(*place, points.c.interactivity, points.c.tput_per_gpu)
         .join_from(points, runs)

@@ -13,7 +13,6 @@ from upcurve.frontier.build_values import (
     Value,
     at_interactivities,
     at_operating_point,
-    operating_point,
     read_builds,
 )
 from upcurve.frontier.comparison import SeriesComparison
@@ -215,8 +214,8 @@ def _values(
         found = at_interactivities(builds, targets, metric, usd, read)
         for target, values in zip(targets, found, strict=True):
             yield f"{target:g} tok/s/user", values
-    places = {operating_point(each.point) for build in builds for each in build}
-    for tp, gpus, own in sorted(places):
-        if own == what.concurrency:
-            label = f"concurrency {own}, TP{tp}" + (f" on {gpus} GPUs" if gpus != tp else "")
-            yield label, at_operating_point(builds, (tp, gpus, own), metric, usd)
+    places = {each.point.place for build in builds for each in build}
+    for place in sorted(places):
+        if place.concurrency == what.concurrency:
+            label = f"concurrency {place.concurrency}, {place.layout}"
+            yield label, at_operating_point(builds, place, metric, usd)

@@ -8,8 +8,9 @@ from datetime import date
 from typing import Any
 
 from upcurve.errors import InputError
-from upcurve.frontier.build_values import OperatingPoint, watts
+from upcurve.frontier.build_values import watts
 from upcurve.frontier.cost import Price, PriceTable
+from upcurve.frontier.point import Place
 from upcurve.records.comparable import ComparableSeries, series_prices
 from upcurve.records.measurements import measurements
 from upcurve.records.reader import StoreReader
@@ -120,7 +121,7 @@ def what_if_prices(
 
 def recorded_watts(
     store: StoreReader, compared: Sequence[ComparableSeries]
-) -> dict[str, dict[OperatingPoint, float]]:
+) -> dict[str, dict[Place, float]]:
     """Return the recorded power per GPU of each series' operating points, in W."""
     workloads = {each.summary.name: each.workload for each in compared}
     own: dict[str, list[dict[str, Any]]] = {name: [] for name in workloads}

@@ -125,11 +125,10 @@ class Ablation:
             Point(
                 figures["interactivity"],
                 figures["tput_per_gpu"],
-                recipe.tp,
-                recipe.gpus,
-                concurrency,
-                repeat,
+                concurrency=concurrency,
+                repeat=repeat,
                 facts=facts(figures["requests"], figures["failed"], figures),
+                **recipe.layout.columns,
             )
             for (repeat, concurrency), figures in latest.items()
         ]

@@ -166,9 +166,8 @@ def evaluate_point(
 
 def _same(one: Launch, other: Launch) -> bool:
     """Whether two launches are of one curve."""
-    return (one.record.fingerprint, one.recipe.series, one.recipe.tp, one.recipe.gpus) == (
+    return (one.record.fingerprint, one.recipe.series, one.recipe.layout) == (
         other.record.fingerprint,
         other.recipe.series,
-        other.recipe.tp,
-        other.recipe.gpus,
+        other.recipe.layout,
     )

@@ -79,8 +79,7 @@ def stored_rows(recipe: Recipe, record: RunRecord, store: StoreReader) -> list[d
         return []
     place = {
         "fingerprint": record.fingerprint,
-        "tp": recipe.tp,
-        "gpus": recipe.gpus,
+        **recipe.layout.columns,
         "isl": recipe.workload.isl,
         "osl": recipe.workload.osl,
     }
@@ -98,11 +97,10 @@ def stored_points(recipe: Recipe, record: RunRecord, store: StoreReader) -> list
         Point(
             row["interactivity"],
             row["tput_per_gpu"],
-            row["tp"],
-            row["gpus"],
-            row["concurrency"],
-            row["repeat"],
+            concurrency=row["concurrency"],
+            repeat=row["repeat"],
             facts=facts(row["requests"], row["failed"], row["result"], row["accuracy"]),
+            **recipe.layout.columns,
         )
         for row in stored_rows(recipe, record, store)
     ]

@@ -23,11 +23,14 @@ from upcurve.sweep.document import override, read
 from upcurve.sweep.mistake import did_you_mean, mistake
 from upcurve.sweep.section import Name, Positive, Section, Text
 
-PLACEHOLDERS = ("port", "host", "model", "served_model_name", "tp", "ep", "dp", "repository")
+_OPTIONS = {
+    **{name: f"--{name}" for name in ("tp", "ep", "dp")},
+    "prefill_gpus": "--prefill-workers",
+    "decode_gpus": "--decode-workers",
+}
+"""Sizes of a layout that a command may say, and how this engine's does."""
+PLACEHOLDERS = ("port", "host", "model", "served_model_name", *_OPTIONS, "repository")
 """What `{NAME}` in a command may stand for; other braces are left as they are."""
-
-SIZES = ("tp", "ep", "dp")
-"""Of a layout, that a command may say."""
 _PLACEHOLDER = re.compile(r"\{([a-z_]+)\}")
 
 
@@ -190,6 +193,10 @@ class Recipe(Section):
     @model_validator(mode="after")
     def _check_layout(self) -> Self:
         _ = self.layout
+        for name in _OPTIONS:
+            if getattr(self, name) is None and _says(self.engine.command, name):
+                problem = f"the command says {{{name}}}, and none is given"
+                raise InputError("engine", problem, f"add {name}: N")
         return self
 
     @property
@@ -204,9 +211,7 @@ class Recipe(Section):
             "port": str(port),
             "model": self.model,
             "served_model_name": self.served_model_name,
-            "tp": str(self.tp),
-            "ep": str(self.ep),
-            "dp": str(self.dp),
+            **{name: str(getattr(self, name)) for name in _OPTIONS},
             "repository": self.engine.repository,
         }
         return [
@@ -256,8 +261,13 @@ def check_said(path: Path, overrides: Sequence[str], recipe: Recipe) -> None:
     if any(each.startswith("engine.command=") for each in overrides):
         return
     before = read(path)
-    for name in SIZES:
-        said = any(f"{{{name}}}" in word for word in recipe.engine.command)
-        if not said and getattr(recipe, name) != before.get(name, 1):
+    for name, option in _OPTIONS.items():
+        usual = Recipe.model_fields[name].default
+        said = _says(recipe.engine.command, name)
+        if not said and getattr(recipe, name) != before.get(name, usual):
             problem = f"the command does not say {{{name}}}: the engine would be started as before"
-            raise InputError(f"--set {name}", problem, f"write e.g. --{name} {{{name}}} in it")
+            raise InputError(f"--set {name}", problem, f"write e.g. {option} {{{name}}} in it")
+
+
+def _says(command: Sequence[str], name: str) -> bool:
+    return any(f"{{{name}}}" in word for word in command)

@@ -187,8 +187,7 @@ def _held(store: Store, recipe: Recipe, record: RunRecord) -> dict[int, list[dic
     traffic = recipe.workload
     same = {
         "fingerprint": record.fingerprint,
-        "tp": recipe.tp,
-        "gpus": recipe.gpus,
+        **recipe.layout.columns,
         "isl": traffic.isl,
         "osl": traffic.osl,
     }

@@ -9,6 +9,8 @@ from statistics import median
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
+from upcurve.frontier.point import Place
+from upcurve.records.facts import as_point
 from upcurve.records.run import PointRecord
 from upcurve.sweep.result import Measured
 
@@ -22,16 +24,16 @@ def summary(points: Sequence[Measured]) -> Table:
     The spread is (largest - smallest) / median throughput per GPU in percent. Columns that say
     nothing (one GPU everywhere, no failure, no warning) are left out.
     """
-    groups: dict[tuple[str, int, int, int], list[PointRecord]] = defaultdict(list)
+    groups: dict[tuple[str, Place], list[PointRecord]] = defaultdict(list)
     for each in points:
-        point = each.point
-        place = (each.launch.recipe.series, point.tp, point.gpus, point.concurrency)
-        groups[place].append(point)
+        groups[each.launch.recipe.series, as_point(each.point).place].append(each.point)
     order = list(dict.fromkeys(series for series, *_ in groups))
-    places = sorted(groups, key=lambda place: (order.index(place[0]), *place[1:]))
-    rows = [(*place, *_medians(groups[place])) for place in places]
-    columns = ("series", "tp", "gpus", "concurrency", *METRICS, "repeats", "spread", "warnings")
-    silent = {"tp": "1", "gpus": "1", "failed": "0", "warnings": "0"}
+    places = sorted(groups, key=lambda place: (order.index(place[0]), place[1]))
+    rows = [(series, *place, *_medians(groups[series, place])) for series, place in places]
+    sizes = ("tp", "ep", "dp", "gpus", "prefill GPUs", "concurrency")
+    columns = ("series", *sizes, *METRICS, "repeats", "spread", "warnings")
+    silent = dict.fromkeys(("tp", "ep", "dp", "gpus"), "1")
+    silent |= dict.fromkeys(("prefill GPUs", "failed", "warnings"), "0")
     cells = [dict(zip(columns, map(str, row), strict=True)) for row in rows]
     shown = [name for name in columns if any(row[name] != silent.get(name) for row in cells)]
     table = points_table(*shown)

@@ -90,7 +90,7 @@ function Task({ task, points, source }: { task: string; points: AccuracyPoint[];
                 <tr>
                   <th>Series</th>
                   <th class="n">Concurrency</th>
-                  <th class="n">TP</th>
+                  <th>Layout</th>
                   <th class="n">tok/s/user</th>
                   <th class="n">tok/s/GPU</th>
                   <th class="n">Score</th>
@@ -107,7 +107,7 @@ function Task({ task, points, source }: { task: string; points: AccuracyPoint[];
                       <Go to={{ view: "run", run: each.run }}>{each.series}</Go>
                     </th>
                     <td class="n">{each.concurrency}</td>
-                    <td class="n">{each.tp}</td>
+                    <td>{each.layout}</td>
                     <td class="n">{short(each.interactivity)}</td>
                     <td class="n">{throughput(each.tput_per_gpu)}</td>
                     <td class="n">{each.score === null ? "—" : score(each.score)}</td>
@@ -195,7 +195,7 @@ function accuracyDrawing(points: AccuracyPoint[]): Drawing {
           ["Outcome", each.passed === null ? "no threshold" : each.passed ? "passed" : "failed"],
           ["Items", String(each.items ?? "not recorded")],
           ["At", `${short(each.interactivity)} tok/s/user, ${throughput(each.tput_per_gpu)} tok/s/GPU`],
-          ["Layout", `TP${each.tp}, concurrency ${each.concurrency}`],
+          ["Layout", `${each.layout}, concurrency ${each.concurrency}`],
         ],
         links: [{ text: "Its run", to: { view: "run", run: each.run, point: null, pin: null } }],
       })),

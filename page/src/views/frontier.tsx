@@ -191,7 +191,7 @@ function PointTable({ shown: { frontier, hidden } }: { shown: Shown }) {
               <th class="n">{axisTitle(frontier.y)}</th>
               <th class="n">95 % interval</th>
               <th class="n">Concurrency</th>
-              <th class="n">TP</th>
+              <th>Layout</th>
               <th class="n">GPUs</th>
               <th class="n">Repeats</th>
               <th>Measured</th>
@@ -209,7 +209,7 @@ function PointTable({ shown: { frontier, hidden } }: { shown: Shown }) {
                   <td class="n">{short(point.y)}</td>
                   <td class="n">{point.y_interval ? between(point.y_interval, short) : "—"}</td>
                   <td class="n">{point.concurrency}</td>
-                  <td class="n">{point.tp}</td>
+                  <td>{point.layout}</td>
                   <td class="n">{point.gpus}</td>
                   <td class="n">{point.repeats}</td>
                   <td>{point.measured_on}</td>

@@ -58,7 +58,7 @@ function Detail({ of, meta }: { of: RunDetail } & ViewProps) {
           <thead>
             <tr>
               <th class="n">Concurrency</th>
-              <th class="n">TP</th>
+              <th>Layout</th>
               <th class="n">GPUs</th>
               <th class="n">In / out</th>
               <th class="n">Repeat</th>
@@ -78,7 +78,7 @@ function Detail({ of, meta }: { of: RunDetail } & ViewProps) {
                 <th scope="row" class="n">
                   {each.concurrency}
                 </th>
-                <td class="n">{each.tp}</td>
+                <td>{each.layout}</td>
                 <td class="n">{each.gpus}</td>
                 <td class="n">
                   {each.isl.toLocaleString("en-US")} / {each.osl.toLocaleString("en-US")}

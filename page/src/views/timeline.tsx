@@ -24,7 +24,7 @@ function Drawn({ of, meta }: { of: Timeline } & ViewProps) {
   const chart = useQuery().get("chart");
   const failed = of.requests.filter((each) => each.failure).length;
   const { point } = of;
-  const at = `concurrency ${point.concurrency}, TP${point.tp}, ${point.isl.toLocaleString("en-US")} in / ${point.osl.toLocaleString("en-US")} out`;
+  const at = `concurrency ${point.concurrency}, ${point.layout}, ${point.isl.toLocaleString("en-US")} in / ${point.osl.toLocaleString("en-US")} out`;
   const source = `Source: ${meta.store}, run ${of.run}, ${at}, ${point.measured_at.slice(0, 10)}.`;
   const shown = (name: string) => !embedded() || !chart || chart === name;
   return (

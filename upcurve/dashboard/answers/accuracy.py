@@ -53,6 +53,7 @@ def _items(catalogue: Catalogue, found: list[Figures]) -> Iterator[AccuracyPoint
             point=each.point.id or 0,
             group=group_id(run.model, each.isl, each.osl),
             hardware=run.hardware,
+            layout=each.point.place.layout,
             tp=each.point.tp,
             gpus=each.point.gpus,
             concurrency=each.point.concurrency,

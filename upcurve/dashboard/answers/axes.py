@@ -11,9 +11,9 @@ import numpy as np
 from upcurve.dashboard.contract.common import Axis
 from upcurve.dashboard.contract.curves import ChartPoint
 from upcurve.dashboard.contract.questions import XName, YName
-from upcurve.frontier.build_values import OperatingPoint
 from upcurve.frontier.cost import usd_per_million_tokens
 from upcurve.frontier.interpolation import Floats
+from upcurve.frontier.point import Place
 from upcurve.records.compared import Pricing
 from upcurve.records.published import specifications
 
@@ -52,7 +52,7 @@ def vertical(
     *,
     usd_per_gpu_hour: float | None,
     power: tuple[float, str] | None,
-    watts: Callable[[], Mapping[OperatingPoint, float]],
+    watts: Callable[[], Mapping[Place, float]],
     frontier: Sequence[ChartPoint],
 ) -> Vertical | str:
     """Return how y is made of throughput, or why it cannot be.
@@ -76,7 +76,10 @@ def vertical(
         return Vertical(lambda _, tput: tput * 1000 / kw, source)
     if y == "joules":
         known = watts()
-        keys = [(each.tp, each.gpus, each.concurrency) for each in frontier]
+        keys = [
+            Place(each.tp, each.ep, each.dp, each.gpus, each.prefill_gpus or 0, each.concurrency)
+            for each in frontier
+        ]
         if not all(key in known for key in keys):
             return "no power was recorded"
         at = np.array([each.x for each in frontier])

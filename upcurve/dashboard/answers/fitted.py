@@ -17,9 +17,9 @@ from upcurve.dashboard.contract.curves import ChartPoint
 from upcurve.dashboard.contract.questions import Rule, XName, YName
 from upcurve.dashboard.reader import Reader
 from upcurve.frontier.axes import AxisFit, AxisPoint
-from upcurve.frontier.build_values import Measurement, OperatingPoint, watts
+from upcurve.frontier.build_values import Measurement, watts
 from upcurve.frontier.interpolation import Floats
-from upcurve.frontier.point import Point
+from upcurve.frontier.point import Place, Point
 from upcurve.frontier.repeats import split_repeats
 from upcurve.records.browse import Figures
 from upcurve.records.comparable import with_facts
@@ -88,10 +88,10 @@ def fitted(
 
 def recorded_power(
     reader: Reader, catalogue: Catalogue, series: tuple[str, tuple[int, int]]
-) -> Mapping[OperatingPoint, float]:
+) -> Mapping[Place, float]:
     """Return the recorded power per GPU of a series' operating points, in W."""
 
-    def make() -> Mapping[OperatingPoint, float]:
+    def make() -> Mapping[Place, float]:
         of = figures_of(reader.store, catalogue, *series, detailed=True)
         measured = [
             Measurement(each.point, each.ttft_ms, each.tpot_ms, each.watts_per_gpu) for each in of
@@ -164,8 +164,12 @@ def _point(each: AxisPoint, by_id: Mapping[int | None, Figures]) -> ChartPoint:
         y=point.tput_per_gpu,
         x_interval=each.x_interval,
         y_interval=each.y_interval,
+        layout=point.place.layout,
         tp=point.tp,
+        ep=point.ep,
+        dp=point.dp,
         gpus=point.gpus,
+        prefill_gpus=point.prefill_gpus,
         concurrency=point.concurrency,
         repeats=len(each.measured),
         run=newest.run,

@@ -102,6 +102,7 @@ def run_point(each: Figures) -> RunPoint:
         id=each.point.id or 0,
         isl=each.isl,
         osl=each.osl,
+        layout=each.point.place.layout,
         tp=each.point.tp,
         gpus=each.point.gpus,
         concurrency=each.point.concurrency,

@@ -24,8 +24,14 @@ class ChartPoint(Answer):
     y: float
     x_interval: Interval | None
     y_interval: Interval | None
+    layout: str
+    """In words: TP2 EP2, TP1 on 1 + 3 GPUs."""
     tp: int
+    ep: int
+    dp: int
     gpus: int
+    prefill_gpus: int | None
+    """Those that only prefill, where prefill and decode are apart."""
     concurrency: int
     repeats: int
     run: str

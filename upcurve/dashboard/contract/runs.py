@@ -41,6 +41,8 @@ class RunPoint(Answer):
     id: int
     isl: int
     osl: int
+    layout: str
+    """In words: TP2 EP2, TP1 on 1 + 3 GPUs."""
     tp: int
     gpus: int
     concurrency: int
@@ -204,6 +206,8 @@ class AccuracyPoint(Answer):
     point: int
     group: str
     hardware: str
+    layout: str
+    """In words: TP2 EP2, TP1 on 1 + 3 GPUs."""
     tp: int
     gpus: int
     concurrency: int
