@@ -6,7 +6,7 @@ import pytest
 
 from upcurve.engine.errors import EngineInputError
 from upcurve.engine.parallel.layout import Layout
-from upcurve.engine.parallel.seat import Node, node_of
+from upcurve.engine.parallel.seat import Node, check_one_command, node_of
 
 
 def test_one_node_has_all_ranks_and_every_node_its_part() -> None:
@@ -31,6 +31,13 @@ def test_under_torchrun_a_command_is_one_rank() -> None:
     hosted = {**environment, "MASTER_PORT": "77", "TORCHELASTIC_USE_AGENT_STORE": "True"}
     (seat,) = node_of(4, environment=hosted).seats()
     assert (seat.rank, seat.gpu, seat.port, seat.hosted) == (3, 1, 77, True)
+
+
+def test_a_command_that_starts_all_ranks_is_not_started_for_each() -> None:
+    with pytest.raises(EngineInputError, match="dp: torchrun starts each rank, and this"):
+        check_one_command("dp", {"RANK": "0", "WORLD_SIZE": "2"})
+    for environment in ({}, {"RANK": "0", "WORLD_SIZE": "1"}, {"WORLD_SIZE": "2"}):
+        check_one_command("dp", environment)
 
 
 @pytest.mark.parametrize(

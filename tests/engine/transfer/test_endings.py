@@ -19,6 +19,7 @@ from tests.engine.transfer.processes import SESSION, Source, Target, gone, large
 from tests.processes import until
 from upcurve.engine.errors import EngineInputError
 from upcurve.engine.transfer.offer import Offer
+from upcurve.engine.transfer.reach import Place, Reach
 from upcurve.engine.transfer.receiver import Receiver
 from upcurve.engine.transfer.sender import CANCELLED, Part, Sender
 
@@ -205,6 +206,12 @@ def test_engines_that_differ_are_not_connected(target: tuple[Ranks, Receiver]) -
         sender.connect(SESSION, ranks.description, [elsewhere.encode()], "copy")
     with pytest.raises(OSError, match="the memory that was mapped is another"):
         sender.connect(SESSION, ranks.description, [wrong.encode()], "copy")
+    nowhere = Place(0, (1,), (1,))
+    reach = Reach("agent", b"", "here", 0, nowhere, nowhere, nowhere)
+    asked = replace(offer, reach=reach).encode()
+    for transport in ("auto", "copy", "tcp"):
+        with pytest.raises(OSError, match="asks for NIXL: give both the same --transfer"):
+            sender.connect(SESSION, ranks.description, [asked], transport)
     # Where nothing was forced the same offer does over TCP.
     assert sender.connect(SESSION, ranks.description, [wrong.encode()]) == ["tcp"]
     with pytest.raises(OSError, match="no offer of a decode rank"):

@@ -108,6 +108,22 @@ def node_of(
     return Node(node_rank * each, each, ranks, host, port)
 
 
+def check_one_command(option: str, environment: Mapping[str, str] = os.environ) -> None:
+    """Check that a command which starts all ranks is not started once for each.
+
+    Args:
+        option: that makes it one.
+        environment: variables.
+
+    Raises:
+        EngineInputError: torchrun has started it, and others.
+    """
+    if "RANK" in environment and environment.get("WORLD_SIZE", "1") != "1":
+        raise EngineInputError(
+            option, "torchrun starts each rank, and this command all", "start it without torchrun"
+        )
+
+
 def _under_torchrun(ranks: int, environment: Mapping[str, str]) -> Node:
     try:
         rank, world = int(environment["RANK"]), int(environment["WORLD_SIZE"])

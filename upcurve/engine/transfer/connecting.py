@@ -24,6 +24,7 @@ from upcurve.engine.transfer.views import CacheViews
 logger = logging.getLogger(__name__)
 
 CONNECT_SECONDS = 10.0
+_MEND = "give both the same --transfer"
 
 
 def connect(
@@ -68,6 +69,8 @@ def connect(
             agent.close()
             raise
         return NixlLink(ends, agent, remote, connection, patience)
+    if offer.reach is not None:
+        raise OSError(f"the decode rank asks for NIXL: {_MEND}")
     target = None if transport == "tcp" else _mapped(source, offer, forced=transport == "copy")
     connection = _hello(offer, session, route, os.getpid() if target is not None else 0)
     if target is not None:
@@ -82,7 +85,7 @@ def _known(source: CacheViews, offer: Offer) -> tuple[Agent, Remote]:
         OSError: one cannot be.
     """
     if offer.reach is None:
-        raise OSError("the decode rank offers no NIXL: start it with the same transport")
+        raise OSError(f"the decode rank offers no NIXL: {_MEND}")
     agent = Agent(source)
     try:
         name = agent.api.add_remote_agent(offer.reach.metadata)
@@ -96,7 +99,7 @@ def _mapped(source: CacheViews, offer: Offer, *, forced: bool) -> CacheViews | N
     """Map the caches of a decode rank; None where they cannot be and need not."""
     exports = offer.exports
     if exports is None:
-        problem = "the decode rank offers none"
+        problem = f"the decode rank offers none: {_MEND}"
     elif exports.host != host_identity():
         problem = "the decode rank is on another host"
     elif offer.device != source.device.type:

@@ -20,7 +20,7 @@ import uvloop
 from upcurve.engine.errors import EngineInputError
 from upcurve.engine.execute.options import EngineOptions
 from upcurve.engine.parallel.layout import Layout
-from upcurve.engine.parallel.seat import Node
+from upcurve.engine.parallel.seat import Node, check_one_command
 from upcurve.engine.serve.announcement import Announce, Announcement, log_ready
 from upcurve.engine.serve.launch import check_spread, prepare, serve
 from upcurve.engine.serve.listening import bind, host_and_port, listen_to_last
@@ -99,6 +99,7 @@ def serve_replicas(
     Raises:
         EngineInputError: the address cannot be bound, or the model or an option is unusable.
     """
+    check_one_command("dp")
     prepare()
     layout = options.layout
     with ExitStack() as stack:
@@ -169,6 +170,7 @@ def serve_apart(
     Raises:
         EngineInputError: the address cannot be bound, or the model or an option is unusable.
     """
+    check_one_command("prefill-workers")
     prepare()
     check_spread(folder, prefill, "prefill-")
     check_spread(folder, decode, "decode-")
