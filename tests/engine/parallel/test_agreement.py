@@ -19,10 +19,9 @@ from upcurve.engine.errors import EngineInputError
 from upcurve.engine.execute.options import EngineOptions
 from upcurve.engine.fidelity.pool import Place, RankPool
 from upcurve.engine.model.checkpoint import small_config, write_checkpoint
-from upcurve.engine.parallel import agreement, rendezvous
+from upcurve.engine.parallel import agreement
 from upcurve.engine.parallel.agreement import agree
 from upcurve.engine.parallel.layout import Layout
-from upcurve.engine.parallel.rendezvous import meet
 from upcurve.engine.parallel.seat import Seat
 
 LONG, NOW = timedelta(minutes=5), timedelta(0)
@@ -96,12 +95,6 @@ def test_a_first_rank_that_has_ended() -> None:
     with pytest.raises(EngineInputError) as caught:
         agree(Lost(), Seat(1, 2, host="node0", port=5), {}, LONG)
     assert str(caught.value) == "rendezvous: rank 0 at node0:5 has ended; see what it said"
-
-
-def test_a_rendezvous_that_nobody_knows(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rendezvous, "FIND_SECONDS", 0)
-    with pytest.raises(EngineInputError, match=r"^rendezvous: a..b is not known here: "):
-        meet(Seat(1, 2, host="a..b", port=5), Layout(2), gpu=False, lost=lambda _: None)
 
 
 def test_options_that_ranks_may_have_each_for_itself() -> None:

@@ -90,6 +90,8 @@ def join(store: Store, seat: Seat, backend: str) -> None:
     if backend == "gloo" and _is_loopback(seat.host) and sys.platform == "linux":
         # Otherwise gloo asks for the address of the host's name, which may have none.
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
+    # Off: NVLink multicast, which NCCL takes by itself where the switch between GPUs has it.
+    os.environ.setdefault("NCCL_NVLS_ENABLE", "0")
     dist.init_process_group(
         backend,
         store=store,
