@@ -164,23 +164,33 @@ def test_requests_are_shared_and_a_beginning_stays_where_it_is_known() -> None:
     scene(play, stream, stream)
 
 
-@pytest.mark.parametrize("how", ["before", "between chunks", "inside a chunk"])
-def test_a_replica_that_dies_costs_its_own_requests_and_comes_back(
-    monkeypatch: pytest.MonkeyPatch, how: str
-) -> None:
-    monkeypatch.setattr(module, "CHECK_SECONDS", 0.05)
-    sent = {
-        "before": b"",
-        "between chunks": STREAM + CHUNKS[0],
-        "inside a chunk": STREAM + CHUNKS[0][:8],
-    }[how]
-    begun = asyncio.Event()
+SENT = {
+    "before": b"",
+    "between chunks": STREAM + CHUNKS[0],
+    "inside a chunk": STREAM + CHUNKS[0][:8],
+}
+"""What a replica has sent of its answer when it sends no more."""
+
+
+def hanging(how: str) -> tuple[bytes, asyncio.Event, Handler]:
+    """Return what is sent, what is set once it is, and a handler that sends it and no more."""
+    sent, begun = SENT[how], asyncio.Event()
 
     async def hang(_: bytes, writer: asyncio.StreamWriter) -> None:
         writer.write(sent)
         await writer.drain()
         begun.set()
         await asyncio.sleep(60)
+
+    return sent, begun, hang
+
+
+@pytest.mark.parametrize("how", SENT)
+def test_a_replica_that_dies_costs_its_own_requests_and_comes_back(
+    monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    monkeypatch.setattr(module, "CHECK_SECONDS", 0.05)
+    sent, begun, hang = hanging(how)
 
     async def play(port: int, router: Router, bad: FakeReplica, good: FakeReplica) -> None:
         # So that the first gets the first request.
@@ -264,20 +274,9 @@ def test_one_that_answers_503_is_left_out_and_another_is_asked() -> None:
     scene(play, refuse, stream)
 
 
-@pytest.mark.parametrize("how", ["before", "between chunks", "inside a chunk"])
+@pytest.mark.parametrize("how", SENT)
 def test_a_router_that_ends_tells_those_that_wait(how: str) -> None:
-    sent = {
-        "before": b"",
-        "between chunks": STREAM + CHUNKS[0],
-        "inside a chunk": STREAM + CHUNKS[0][:8],
-    }[how]
-    begun = asyncio.Event()
-
-    async def hang(_: bytes, writer: asyncio.StreamWriter) -> None:
-        writer.write(sent)
-        await writer.drain()
-        begun.set()
-        await asyncio.sleep(60)
+    sent, begun, hang = hanging(how)
 
     async def play(port: int, router: Router, _: FakeReplica) -> None:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
